@@ -1,7 +1,7 @@
 """Long-running work beside requests: the one place that creates asyncio tasks.
 
-Everything else starts its loops through `BackgroundTasks`, so that each of them has a name, is referenced until it ends,
-is reported when it fails, and is cancelled *and awaited* when its owner stops.
+Everything else starts its loops through `BackgroundTasks`, so that each of them has a name, is referenced until it
+ends, is reported when it fails, and is cancelled *and awaited* when its owner stops.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""What the registry and its log refuse. Nothing here knows HTTP or gRPC; the APIs map these to their own answers.
+
+RegistryError
++-- UnknownAppInstance     no such application instance is registered
++-- UnknownService         no such service, or it belongs to another application instance
++-- UnknownTransport       the platform provides no transport of that id
++-- LivenessNotMonitored   the service sends no heartbeats, so it has no liveness resource
+
+EventLogError
++-- RevisionConflict       somebody else appended to the stream first
++-- LogUnavailable         the storage below the log refused to read or to write
+"""
+
+from __future__ import annotations
+
+
+class RegistryError(Exception):
+    """A request that the registry refuses; the message is meant for the requester."""
+
+
+class UnknownAppInstance(RegistryError):
+    """Unknown, or already gone: ids are opaque, so the two are not told apart."""
+
+    def __init__(self, app_instance_id: str) -> None:
+        super().__init__(f"no application instance {app_instance_id!r} is registered")
+        self.app_instance_id = app_instance_id
+
+
+class UnknownService(RegistryError):
+    """Unknown, already gone, or not a service of the application instance that was named."""
+
+    def __init__(self, service_id: str) -> None:
+        super().__init__(f"no service {service_id!r} is registered here")
+        self.service_id = service_id
+
+
+class UnknownTransport(RegistryError):
+    """The transport id is not among those that the platform provides."""
+
+    def __init__(self, transport_id: str) -> None:
+        super().__init__(f"the platform provides no transport {transport_id!r}; GET /transports lists those it does")
+        self.transport_id = transport_id
+
+
+class LivenessNotMonitored(RegistryError):
+    """The service was registered without a liveness interval."""
+
+    def __init__(self, service_id: str) -> None:
+        super().__init__(f"service {service_id!r} was registered without livenessInterval: no heartbeats are expected")
+        self.service_id = service_id
+
+
+class EventLogError(Exception):
+    """The event log could not do what was asked."""
+
+
+class RevisionConflict(EventLogError):
+    """The stream has moved on; read what was appended, decide again, append again."""
+
+    def __init__(self, stream: str, expected: int, actual: int) -> None:
+        super().__init__(f"stream {stream!r} is at revision {actual}, not at {expected}")
+        self.actual = actual
+
+
+class LogUnavailable(EventLogError):
+    """The storage failed; nothing was appended unless a later read shows it."""
