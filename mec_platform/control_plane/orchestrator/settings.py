@@ -1,0 +1,47 @@
+"""When the orchestrator acts: thresholds, cooldown and hysteresis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """All thresholds of the Adaptive Orchestrator. Derivations stand with the values."""
+
+    # The first plan waits for this many nodes, so that it is not made for the one node that happens to be first.
+    expected_nodes: int = 1
+    # Five report periods: estimates (median of three reports) have settled after a change before the next one.
+    cooldown_s: float = 5.0
+    # Every change within `calm_s` multiplies the cooldown by this, up to `longest_cooldown_s`: a world that swings with
+    # a period of a few cooldowns is met with fewer and fewer changes. 1.0 switches that off.
+    cooldown_growth: float = 2.0
+    calm_s: float = 60.0
+    longest_cooldown_s: float = 40.0
+    # One row of activations of a small model (2.3 KB) takes 9 ms at this rate: as long as all of its compute.
+    min_link_bytes_per_s: float = 250_000.0
+    # Half of what the plan was made for: beyond the swing of a healthy link, which probes see as 10 to 20 %.
+    link_drop_share: float = 0.5
+    # Twice the time per block the plan was made for: another tenant or a throttled core, not jitter.
+    slow_node_factor: float = 2.0
+    # A change must pay for itself within this time: about the length of one long answer (1,000 tokens at 30 a second).
+    horizon_s: float = 30.0
+    # The gain within the horizon must exceed the cost of the change by this share: estimates of either are off by a
+    # quarter or so. Something that is known to have got worse is acted on with little more than a break-even.
+    margin: float = 0.5
+    triggered_margin: float = 0.1
+    # Gains below the noise of the measurements are none: times wander by 5 to 10 % on a shared machine.
+    min_gain_share: float = 0.10
+    triggered_min_gain_share: float = 0.03
+    # What every change costs, sessions or not: loading and warming up stages takes a fraction of a second from nodes.
+    fixed_switch_ms: float = 200.0
+    # The pause that each session sees: copying its last page over, and one round of messages.
+    pause_ms_per_session: float = 20.0
+    # Traffic that an idle chain is judged by: one reader's pace, so that a bad plan is left before the next request.
+    assumed_tokens_per_s: float = 10.0
+    # Rate at which KV is thought to move over a link that nobody has measured (100 Mbit/s).
+    default_link_bytes_per_s: float = 12.5e6
+    # A plan that could not be carried out is tried again after this, doubling up to the longest; at once where the set
+    # of live nodes has changed.
+    retry_s: float = 2.0
+    longest_retry_s: float = 30.0

@@ -1,0 +1,57 @@
+"""What a change costs: pauses and KV that moves, or tokens that are computed again; summed over all sessions."""
+
+from __future__ import annotations
+
+from mec_platform.control_plane.orchestrator.settings import PolicySettings
+from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.split_plan import SplitPlan, kv_moves
+
+
+def switch_cost_ms(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
+    """Milliseconds that all sessions together lose by going from the snapshot's plan to `new`.
+
+    KV is copied or, where that is slower (a link is down to a trickle) or impossible (its node is lost), rebuilt by
+    replaying tokens through the new plan; the cheaper of the two counts.
+    """
+    sessions = sum(gateway.sessions for gateway in snapshot.gateways)
+    fixed = settings.fixed_switch_ms + sessions * settings.pause_ms_per_session
+    old = snapshot.plan
+    if old is None:
+        return fixed
+    replay = replay_ms(new, snapshot, settings)
+    if any(snapshot.node(name) is None for name in old.nodes):
+        return fixed + replay
+    return fixed + min(replay, transfer_ms(old, new, snapshot, settings))
+
+
+def transfer_ms(old: SplitPlan, new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
+    """Time to copy the KV of every position of every session over the links, one move after the other."""
+    total_s = 0.0
+    for move in kv_moves(old, new):
+        rate = _rate(snapshot, move.source, move.target, settings)
+        total_s += len(move.layers) * _kv_bytes_per_block(snapshot) / rate
+    return total_s * 1e3
+
+
+def replay_ms(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
+    """Time to compute every position of every session again: prompt-like work on each stage, rows over each hop."""
+    positions = sum(gateway.context_positions for gateway in snapshot.gateways)
+    total_s = 0.0
+    for stage in new.stages:
+        node = snapshot.node(stage.node)
+        if node is not None:
+            total_s += positions * len(stage.layers) * node.prefill_block_time_s_per_row
+    row_bytes = 0 if snapshot.model is None else snapshot.model.hidden_bytes_per_row
+    for source, target in zip(new.nodes, new.nodes[1:], strict=False):
+        total_s += positions * row_bytes / _rate(snapshot, source, target, settings)
+    return total_s * 1e3
+
+
+def _kv_bytes_per_block(snapshot: Snapshot) -> int:
+    per_position = 0 if snapshot.model is None else snapshot.model.kv_bytes_per_token_per_block
+    return per_position * sum(gateway.context_positions for gateway in snapshot.gateways)
+
+
+def _rate(snapshot: Snapshot, source: str, target: str, settings: PolicySettings) -> float:
+    link = snapshot.link(source, target)
+    return settings.default_link_bytes_per_s if link is None else max(link.bytes_per_s, 1.0)
