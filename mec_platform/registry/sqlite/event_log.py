@@ -96,7 +96,8 @@ class SqliteEventLog:
 
         def run(connection: sqlite3.Connection) -> list[LogEntry]:
             rows = connection.execute(
-                "SELECT revision, stream, kind, payload FROM entries WHERE stream = ? AND revision > ? ORDER BY revision",
+                "SELECT revision, stream, kind, payload FROM entries"
+                " WHERE stream = ? AND revision > ? ORDER BY revision",
                 (stream, after_revision),
             )
             return [LogEntry(*row) for row in rows]
@@ -199,9 +200,9 @@ class SqliteEventLog:
             for job in group:
                 job.future.set_exception(self._unavailable(error))
             return
-        for job, result, conflict in outcomes:
-            if conflict is not None:
-                job.future.set_exception(conflict)
+        for job, result, refusal in outcomes:
+            if refusal is not None:
+                job.future.set_exception(refusal)
             else:
                 job.future.set_result(result)
         if writes:

@@ -1,0 +1,110 @@
+"""Messages of the application support API (ETSI GS MEC 011 clause 7.1) and their translation to domain values."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+from mec_platform.domain.services import AppDescription, AppInstance, JsonText
+from mec_platform.enablement_api import endpoints
+from mec_platform.enablement_api.endpoints import CategoryRefMessage, EndPointMessage, JsonObject, NonEmpty
+
+
+class ServiceDependency(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A service that an application requires or may use (MEC 010-2 clause 6.2.1.17)."""
+
+    ser_name: NonEmpty
+    ser_category: CategoryRefMessage | None = None
+    version: str
+    ser_transport_dependencies: list[JsonObject] | None = None
+    requested_permissions: Any = None
+
+
+class FeatureDependency(msgspec.Struct, frozen=True, rename="camel"):
+    """A feature of the platform that an application requires or may use (MEC 010-2 clause 6.2.1.8)."""
+
+    feature_name: NonEmpty
+    version: str
+
+
+class AppRequirements(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The attributes of AppInfo that the platform keeps and returns without acting on them."""
+
+    app_service_required: list[ServiceDependency] | None = None
+    app_service_optional: list[ServiceDependency] | None = None
+    app_feature_required: list[FeatureDependency] | None = None
+    app_feature_optional: list[FeatureDependency] | None = None
+    app_profile: JsonObject | None = None
+
+
+class AppInfo(AppRequirements, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """AppInfo, clause 7.1.2.6. The id is the platform's: one that a request carries is not read."""
+
+    app_name: NonEmpty
+    app_provider: str | None = None
+    app_category: CategoryRefMessage | None = None
+    app_d_id: str | None = msgspec.field(default=None, name="appDId")
+    endpoint: EndPointMessage | None = None
+    is_ins_by_mec: bool | None = None
+
+
+class RegisteredAppInfo(AppInfo, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """AppInfo as the platform answers it."""
+
+    app_instance_id: str
+
+
+class AppReadyConfirmation(msgspec.Struct, frozen=True):
+    """Clause 7.1.4.4."""
+
+    indication: Literal["READY"]
+
+
+class TimeSourceStatus(StrEnum):
+    """Clause 7.1.2.5."""
+
+    TRACEABLE = "TRACEABLE"
+    NONTRACEABLE = "NONTRACEABLE"
+
+
+class CurrentTime(msgspec.Struct, frozen=True, rename="camel"):
+    """Clause 7.1.2.5."""
+
+    seconds: int
+    nano_seconds: int
+    time_source_status: TimeSourceStatus
+
+
+def to_description(message: AppInfo) -> AppDescription:
+    """The domain's description."""
+    return AppDescription(
+        name=message.app_name,
+        provider=message.app_provider,
+        descriptor_id=message.app_d_id,
+        category=endpoints.to_category(message.app_category),
+        endpoint=None if message.endpoint is None else endpoints.to_endpoint(message.endpoint),
+        instantiated_by_mec=message.is_ins_by_mec is True,
+        requirements=_requirements(message),
+    )
+
+
+def from_app(app: AppInstance) -> RegisteredAppInfo:
+    """The registration as the platform answers it."""
+    requirements = msgspec.json.decode(app.requirements, type=AppRequirements)
+    return RegisteredAppInfo(
+        app_instance_id=app.app_instance_id,
+        app_name=app.name,
+        app_provider=app.provider,
+        app_d_id=app.descriptor_id,
+        app_category=endpoints.from_category(app.category),
+        endpoint=None if app.endpoint is None else endpoints.from_endpoint(app.endpoint),
+        is_ins_by_mec=app.instantiated_by_mec,
+        **msgspec.structs.asdict(requirements),
+    )
+
+
+def _requirements(message: AppInfo) -> JsonText:
+    kept = {name: getattr(message, name) for name in AppRequirements.__struct_fields__}
+    return JsonText(msgspec.json.encode(AppRequirements(**kept)).decode())

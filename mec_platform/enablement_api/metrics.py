@@ -1,0 +1,71 @@
+"""What the platform counts of itself, in the exposition format of Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+from time import perf_counter
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from mec_platform.domain.services import ServiceState
+from mec_platform.registry.service_registry import ServiceRegistry
+from mec_platform.registry.state import AnnounceService
+
+
+class RegistryMetrics(Collector):
+    """Services by state and application instances, read from the registry at each scrape; changes as they come."""
+
+    def __init__(self, registry: ServiceRegistry, collectors: CollectorRegistry) -> None:
+        self._registry = registry
+        self._changes = Counter(
+            "mec_service_changes", "Changes of service availability", ["change"], registry=collectors
+        )
+        registry.add_listener(self._count_change)
+        collectors.register(self)
+
+    def _count_change(self, announcement: AnnounceService) -> None:
+        self._changes.labels(announcement.change.value).inc()
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Called by prometheus_client at each scrape."""
+        state = self._registry.state
+        by_state = Tally(service.state for service in state.services.values())
+        services = GaugeMetricFamily("mec_services", "Registered services", labels=["state"])
+        for service_state in ServiceState:
+            services.add_metric([service_state.value], by_state[service_state])
+        yield services
+        yield GaugeMetricFamily("mec_app_instances", "Registered application instances", value=len(state.apps))
+
+
+def metrics_middleware(collectors: CollectorRegistry) -> Middleware:
+    """Counts and times requests by method, route and status; the route is the pattern, never the ids in a path."""
+    requests = Counter("mec_http_requests", "HTTP requests", ["method", "route", "status"], registry=collectors)
+    seconds = Histogram("mec_http_request_seconds", "Time to answer", ["method", "route"], registry=collectors)
+
+    @web.middleware
+    async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        # Methods and paths that no route has would let clients create time series without end.
+        method, route = (request.method, resource.canonical) if resource is not None else ("other", "unknown")
+        start = perf_counter()
+        response = await handler(request)
+        seconds.labels(method, route).observe(perf_counter() - start)
+        requests.labels(method, route, str(response.status)).inc()
+        return response
+
+    return measure
+
+
+def metrics_handler(collectors: CollectorRegistry) -> Handler:
+    """A handler for GET /metrics over these collectors."""
+
+    async def expose(request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(collectors), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return expose
