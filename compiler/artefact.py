@@ -1,0 +1,79 @@
+"""Compiles the artefact of one (architecture, quantisation, target). The only module outside kernels/ that imports TVM."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from compiler.errors import BuildError
+from compiler.kernels import activations, blocks, linear, text
+from compiler.kernels.attention import PAGE_TOKENS
+from compiler.models.spec import ArchitectureDims
+from compiler.quantisation import Quantisation, interface_key
+from compiler.store import write_manifest
+from compiler.targets import CompileTarget
+
+LIBRARY = "lib.so"
+
+
+def lower(
+    dims: ArchitectureDims, quantisation: Quantisation, target: CompileTarget
+) -> tuple[tvm.IRModule, dict[str, Any]]:
+    """The three functions as TIR, and what the manifest says of their arguments."""
+    if quantisation.block_bits:
+        acts = activations.quantised(dims.hidden, dims.rms_eps)
+        block_weights = linear.quantised_weights(quantisation.block_bits, target.dot)
+        text_weights = linear.quantised_weights(quantisation.text_bits, target.dot)
+    else:
+        acts = activations.plain(dims.hidden, dims.rms_eps)
+        block_weights = text_weights = linear.float_weights()
+    module = tvm.IRModule(
+        {
+            "embed": text.embed_function(dims, text_weights),
+            "blocks": blocks.blocks_function(dims, block_weights, acts),
+            "head": text.head_function(dims, text_weights, acts),
+        }
+    )
+    functions = {
+        "embed": {"weights": list(text.EMBED_WEIGHTS), "scratch": []},
+        "blocks": {"weights": list(blocks.BLOCK_WEIGHTS), "scratch": blocks.blocks_scratch(dims, acts)},
+        "head": {"weights": list(text.HEAD_WEIGHTS), "scratch": text.head_scratch(dims, acts)},
+    }
+    return module, functions
+
+
+def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisation, target: CompileTarget) -> None:
+    """Fills `folder` with lib.so and its manifest.
+
+    Raises:
+        BuildError: no linker.
+    """
+    module, functions = lower(dims, quantisation, target)
+    compiled = tvm.compile(module, target=tvm.target.Target(target.llvm()))
+    compiled.export_library(str(folder / LIBRARY), cc=_linker())
+    write_manifest(
+        folder,
+        {
+            "kind": "artefact",
+            "interface": interface_key(dims, quantisation.name),
+            "dims": dims.as_dict(),
+            "quantisation": quantisation.name,
+            "target": target.name,
+            "arch": target.arch,
+            "cpu_flags": sorted(target.cpu_flags),
+            "page_tokens": PAGE_TOKENS,
+            "tvm": tvm.__version__,
+            "functions": functions,
+        },
+    )
+
+
+def _linker() -> str:
+    for name in ("cc", "gcc", "clang"):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise BuildError("no C compiler to link the artefact; install gcc, or pip install ziglang")

@@ -1,0 +1,217 @@
+"""`blocks`: any number of decoder blocks over any number of rows, in one call and one launch of the threads.
+
+Rows carry their own position and slot (a row of the page table), so that a batch mixes sessions, prompts and generated
+tokens. Rows of one session stand in ascending order of position. Nine regions per block, a barrier after each.
+
+A buffer that is allocated between the launch point and a `T.parallel` loop would be shared by all threads; every local
+buffer is therefore allocated inside the loop over threads.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from compiler.kernels.activations import ActivationFormat
+from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, shares_of
+from compiler.kernels.linear import TILE_ROWS, WeightFormat, multiplier
+from compiler.kernels.vector import f32, lanes, splat, store_exp
+from compiler.models.spec import ArchitectureDims
+
+BLOCK_WEIGHTS = (
+    "blocks.attention_norm",
+    "blocks.ffn_norm",
+    "blocks.qkv.q",
+    "blocks.qkv.s",
+    "blocks.output.q",
+    "blocks.output.s",
+    "blocks.gate.q",
+    "blocks.gate.s",
+    "blocks.up.q",
+    "blocks.up.s",
+    "blocks.down.q",
+    "blocks.down.s",
+)
+
+
+def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]:
+    """Type and shape of every scratch argument; "rows", "threads" and "context" stand for the caller's limits."""
+
+    def activations(columns: int) -> list[tuple[str, list]]:
+        groups = columns // 32
+        return [
+            (acts.values_dtype, ["rows", groups * acts.values_per_group]),
+            ("float32", ["rows", groups * 2]),
+        ]
+
+    repeat = dims.heads // dims.kv_heads
+    parts = repeat * (dims.head_dim + 16)
+    entries = [
+        *activations(dims.hidden),
+        ("float32", ["rows", dims.qkv]),
+        ("float32", ["threads", repeat, "context"]),
+        ("float32", ["rows", SHARES * dims.kv_heads, parts]),
+        *activations(dims.attention),
+        ("float32", ["threads", "rows", 32]),
+        *activations(dims.ffn),
+    ]
+    return [{"dtype": dtype, "shape": shape} for dtype, shape in entries]
+
+
+def blocks_function(dims: ArchitectureDims, weights: WeightFormat, acts: ActivationFormat):
+    """The TIR function; its arguments after `values_cache` are the block weights, then the scratch of `blocks_scratch`."""
+    D, NQ, FF, HD, H, KVH = dims.hidden, dims.qkv, dims.ffn, dims.head_dim, dims.heads, dims.kv_heads
+    GD, GA, GF = D // 32, dims.attention // 32, FF // 32
+    VT, VG = acts.values_dtype, acts.values_per_group
+    WT = weights.q_dtype
+    ST = "float16"
+    TILE = TILE_ROWS[0]
+    UD, UA, UF = (weights.unpacked_shape(k) for k in (D, dims.attention, FF))
+    attention = attention_kernels(dims, acts.store)
+    rotate_and_append, attend, merge = attention.rotate_and_append, attention.attend, attention.merge
+    normalise, store = acts.normalise, acts.store
+    L, M, NT = tirx.Var("L", "int32"), tirx.Var("M", "int32"), tirx.Var("NT", "int32")
+    P, S, PMAX, CTX = (tirx.Var(name, "int32") for name in ("P", "S", "PMAX", "CTX"))
+    barrier = "pragma_parallel_barrier_when_finish"
+
+    def q_of(n, k):
+        return (L, *weights.q_shape(n, k))
+
+    def s_of(n, k):
+        return (L, *weights.s_shape(n, k))
+
+    @T.prim_func
+    def blocks(
+        h: T.Buffer((M, D), "float32"),
+        nt: T.int32,
+        pos: T.Buffer((M,), "int32"),
+        slot: T.Buffer((M,), "int32"),
+        pages: T.Buffer((S, PMAX), "int32"),
+        rope: T.Buffer((CTX, HD), "float32"),
+        keys: T.Buffer((L, P, KVH, HD, PAGE_TOKENS), "float16"),
+        values: T.Buffer((L, P, KVH, PAGE_TOKENS, HD), "float16"),
+        n1: T.Buffer((L, D), "float32"),
+        n2: T.Buffer((L, D), "float32"),
+        wqkv: T.Buffer(q_of(NQ, D), WT),
+        sqkv: T.Buffer(s_of(NQ, D), ST),
+        wo: T.Buffer(q_of(D, H * HD), WT),
+        so: T.Buffer(s_of(D, H * HD), ST),
+        wg: T.Buffer(q_of(FF, D), WT),
+        sg: T.Buffer(s_of(FF, D), ST),
+        wu: T.Buffer(q_of(FF, D), WT),
+        su: T.Buffer(s_of(FF, D), ST),
+        wd: T.Buffer(q_of(D, FF), WT),
+        sd: T.Buffer(s_of(D, FF), ST),
+        xv: T.Buffer((M, GD * VG), VT),
+        xs: T.Buffer((M, GD * 2), "float32"),
+        qkv: T.Buffer((M, NQ), "float32"),
+        score: T.Buffer((NT, H // KVH, CTX), "float32"),
+        part: T.Buffer((M, SHARES * KVH, attention.part_columns), "float32"),
+        av: T.Buffer((M, GA * VG), VT),
+        as_: T.Buffer((M, GA * 2), "float32"),
+        gate: T.Buffer((NT, M, 32), "float32"),
+        fv: T.Buffer((M, GF * VG), VT),
+        fs: T.Buffer((M, GF * 2), "float32"),
+    ):
+        T.func_attr({"global_symbol": "blocks", "tirx.noalias": True})
+
+        @T.inline
+        def put_qkv(y, offset, row, block, thread):
+            for t in T.unroll(2):
+                qkv[row, lanes(block * 32 + t * 16)] = y[lanes(offset + t * 16)]
+
+        @T.inline
+        def add_residual(y, offset, row, block, thread):
+            for t in T.unroll(2):
+                h[row, lanes(block * 32 + t * 16)] = h[row, lanes(block * 32 + t * 16)] + y[lanes(offset + t * 16)]
+
+        @T.inline
+        def put_gate(y, offset, row, block, thread):
+            for t in T.unroll(2):
+                gate[thread, row, lanes(t * 16)] = y[lanes(offset + t * 16)]
+
+        @T.inline
+        def put_up(y, offset, row, block, thread):
+            e = T.alloc_buffer((32,), "float32", scope="local")
+            for t in T.unroll(2):
+                store_exp(e, t * 16, splat(f32(0)) - gate[thread, row, lanes(t * 16)])
+                e[lanes(t * 16)] = (y[lanes(offset + t * 16)] * gate[thread, row, lanes(t * 16)]) / (
+                    splat(f32(1)) + e[lanes(t * 16)]
+                )
+            store(e, 0, fv, fs, row, block)
+
+        with T.attr(T.int32(0), "pragma_parallel_launch_point", T.int32(1)):
+            for l in T.serial(L):
+                with T.attr(T.int32(0), barrier, T.int32(1)):
+                    for th in T.parallel(nt):
+                        for r in T.serial((M - th + nt - 1) // nt):
+                            normalise(h, r * nt + th, n1, l, xv, xs)
+                with T.attr(T.int32(0), barrier, T.int32(1)):
+                    for th in T.parallel(nt):
+                        u2 = T.alloc_buffer(UD, "uint32", scope="global")
+                        y2 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
+                        for b in T.serial(th * (NQ // 32) // nt, (th + 1) * (NQ // 32) // nt):
+                            multiplier(weights, put_qkv)(M, y2, wqkv, sqkv, u2, l, b, GD, xv, xs, th)
+                with T.attr(T.int32(0), barrier, T.int32(1)):
+                    for th in T.parallel(nt):
+                        for i in T.serial((M * KVH - th + nt - 1) // nt):
+                            rotate_and_append(
+                                qkv,
+                                (i * nt + th) // KVH,
+                                pos[(i * nt + th) // KVH],
+                                slot[(i * nt + th) // KVH],
+                                pages,
+                                rope,
+                                keys,
+                                values,
+                                l,
+                                (i * nt + th) % KVH,
+                            )
+                with T.attr(T.int32(0), barrier, T.int32(1)):
+                    for th in T.parallel(nt):
+                        for i in T.serial((M * SHARES * KVH - th + nt - 1) // nt):
+                            if (i * nt + th) // KVH % SHARES < shares_of(pos[(i * nt + th) // (SHARES * KVH)]):
+                                attend(
+                                    qkv,
+                                    (i * nt + th) // (SHARES * KVH),
+                                    pos[(i * nt + th) // (SHARES * KVH)],
+                                    slot[(i * nt + th) // (SHARES * KVH)],
+                                    pages,
+                                    keys,
+                                    values,
+                                    l,
+                                    (i * nt + th) % KVH,
+                                    (i * nt + th) // KVH % SHARES,
+                                    score,
+                                    th,
+                                    part,
+                                )
+                with T.attr(T.int32(0), barrier, T.int32(1)):
+                    for th in T.parallel(nt):
+                        for i in T.serial((M * H - th + nt - 1) // nt):
+                            merge(part, (i * nt + th) // H, pos[(i * nt + th) // H], (i * nt + th) % H, av, as_)
+                with T.attr(T.int32(0), barrier, T.int32(1)):
+                    for th in T.parallel(nt):
+                        u6 = T.alloc_buffer(UA, "uint32", scope="global")
+                        y6 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
+                        for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
+                            multiplier(weights, add_residual)(M, y6, wo, so, u6, l, b, GA, av, as_, th)
+                with T.attr(T.int32(0), barrier, T.int32(1)):
+                    for th in T.parallel(nt):
+                        for r in T.serial((M - th + nt - 1) // nt):
+                            normalise(h, r * nt + th, n2, l, xv, xs)
+                with T.attr(T.int32(0), barrier, T.int32(1)):
+                    for th in T.parallel(nt):
+                        u8 = T.alloc_buffer(UD, "uint32", scope="global")
+                        y8 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
+                        for b in T.serial(th * (FF // 32) // nt, (th + 1) * (FF // 32) // nt):
+                            multiplier(weights, put_gate)(M, y8, wg, sg, u8, l, b, GD, xv, xs, th)
+                            multiplier(weights, put_up)(M, y8, wu, su, u8, l, b, GD, xv, xs, th)
+                with T.attr(T.int32(0), barrier, T.int32(1)):
+                    for th in T.parallel(nt):
+                        u9 = T.alloc_buffer(UF, "uint32", scope="global")
+                        y9 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
+                        for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
+                            multiplier(weights, add_residual)(M, y9, wd, sd, u9, l, b, GF, fv, fs, th)
+
+    return blocks

@@ -1,0 +1,34 @@
+"""Rebuilds the tokenizer that a GGUF file describes as a `tokenizers` file, so that nodes parse no model format."""
+
+from __future__ import annotations
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from compiler.models.gguf_file import TokenizerFacts
+
+_CONTROL = 3
+
+
+def build_tokenizer(facts: TokenizerFacts) -> Tokenizer:
+    """Byte-level BPE with digits one by one; control tokens become special tokens."""
+    vocabulary = {token: index for index, token in enumerate(facts.tokens)}
+    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in facts.merges)]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens(facts)])
+    return tokenizer
+
+
+def special_tokens(facts: TokenizerFacts) -> dict[str, int]:
+    """Control tokens and their ids."""
+    return {
+        token: index
+        for index, (token, kind) in enumerate(zip(facts.tokens, facts.kinds, strict=True))
+        if kind == _CONTROL
+    }

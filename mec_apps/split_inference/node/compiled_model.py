@@ -1,0 +1,302 @@
+"""Runs an artefact over a model package: tokens to hidden rows, hidden rows through layer ranges, hidden rows to logits.
+
+The only module of the product that loads TVM at run time, and only its runtime library: the compiler library and torch
+stay out of the process. It owns the KV memory of all blocks and every scratch buffer; what slots and pages mean is the
+caller's business.
+
+Threads: TVM keeps a pool of worker threads per calling thread. Make every call of `embed`, `run_blocks` and `head` from
+the same thread (any one; the instance remembers the first), or each calling thread starts a pool of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import math
+import mmap
+import os
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from mec_apps.split_inference.model_package import ModelPackage
+from mec_platform.domain.layers import LayerRange
+
+_MAX_THREADS = 256
+_MAX_INDEX = 2**31 - 1  # kernels index with 32 bits
+
+
+class ArtefactError(Exception):
+    """The artefact cannot be loaded or does not fit; the message says what to do."""
+
+
+def _load_runtime() -> ModuleType:
+    """tvm_ffi with TVM's runtime library, without `import tvm`.
+
+    Raises:
+        ArtefactError: TVM is not installed.
+    """
+    # Read by the libraries when they start. Stages share cores: pinned or long-spinning workers would fight over them.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "20000")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The pool's upper limit (TVM's own default is half the logical CPUs); each model then configures what it uses.
+    os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
+    found = importlib.util.find_spec("tvm")
+    if found is None or found.origin is None:
+        raise ArtefactError("TVM's runtime is not installed; run: pip install 'mec-platform[node]'")
+    library = Path(found.origin).parent / "lib" / "libtvm_runtime.so"
+    # tvm_ffi imports torch where it is installed, for 200 MB that a node does not need: None makes that import fail.
+    absent = "torch" not in sys.modules
+    if absent:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tvm_ffi
+    finally:
+        if absent:
+            del sys.modules["torch"]
+    try:
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise ArtefactError(f"cannot load TVM's runtime ({error}); reinstall apache-tvm") from error
+    return tvm_ffi  # type: ignore[no-any-return]
+
+
+_pool = threading.local()  # .threads: what this thread's pool is configured to
+
+
+class CompiledModel:
+    """See the module. Rows are float32 [M, hidden]; M is at most `max_rows`.
+
+    Attributes:
+        page_tokens: tokens of a KV page.
+        keys: float16 [blocks, kv_pages, kv_heads, head_dim, page_tokens]; pages never written take no memory.
+        values: float16 [blocks, kv_pages, kv_heads, page_tokens, head_dim]; likewise.
+        page_table: int32 [max_sessions, pages of a whole context]; row `slot` lists a session's pages in order. The
+            caller fills it in place.
+
+    Raises:
+        ArtefactError: the artefact is missing, damaged, or was built for another model or CPU.
+        ValueError: a limit that cannot be kept.
+    """
+
+    def __init__(
+        self,
+        package: ModelPackage,
+        artefact_dir: Path,
+        *,
+        threads: int,
+        kv_pages: int,
+        max_sessions: int,
+        max_rows: int,
+        context: int,
+    ) -> None:
+        spec = package.spec
+        if not 1 <= threads <= _MAX_THREADS:
+            raise ValueError(f"threads must be between 1 and {_MAX_THREADS}, not {threads}")
+        if not 1 <= context <= spec.context:
+            raise ValueError(f"context must be between 1 and the model's {spec.context} tokens, not {context}")
+        manifest = _read_manifest(artefact_dir, package)
+        self._ffi = _load_runtime()
+        self._module = _load_library(self._ffi, artefact_dir)
+        self._functions = {name: self._module[name] for name in manifest["functions"]}
+        self._configure = self._ffi.get_global_func("runtime.config_threadpool")
+        self._package = package
+        self.threads = threads
+        self.max_rows = max_rows
+        self.context = context
+        self.page_tokens: int = manifest["page_tokens"]
+        self._owner: int | None = None
+
+        pages_per_session = -(-context // self.page_tokens)
+        self.page_table = _aligned_zeros((max_sessions, pages_per_session), np.int32)
+        page = (spec.kv_heads, spec.head_dim, self.page_tokens)
+        if spec.blocks * kv_pages * np.prod(page) > _MAX_INDEX:
+            raise ValueError(f"{kv_pages} KV pages are more than the kernels can index; use fewer")
+        self._key_memory, self.keys = _lazy_array((spec.blocks, kv_pages, *page))
+        self._value_memory, self.values = _lazy_array(
+            (spec.blocks, kv_pages, spec.kv_heads, self.page_tokens, spec.head_dim)
+        )
+
+        self._tokens = _aligned_zeros((max_rows,), np.int32)
+        self._positions = _aligned_zeros((max_rows,), np.int32)
+        self._slots = _aligned_zeros((max_rows,), np.int32)
+        self._hidden = _aligned_zeros((max_rows, spec.hidden), np.float32)
+        self._logits = _aligned_zeros((max_rows, spec.vocab), np.float32)
+        limits = {"rows": max_rows, "threads": threads, "context": pages_per_session * self.page_tokens}
+        self._scratch = {
+            name: [_scratch_array(entry, limits) for entry in function["scratch"]]
+            for name, function in manifest["functions"].items()
+        }
+        self._scratch_rows = {
+            name: [entry["shape"].index("rows") if "rows" in entry["shape"] else None for entry in function["scratch"]]
+            for name, function in manifest["functions"].items()
+        }
+        self._weight_names = {name: function["weights"] for name, function in manifest["functions"].items()}
+        # Views handed to the kernels, made once per layer range and per count of rows.
+        view = self._ffi.from_dlpack
+        self._shared = [view(self.page_table), view(package.tensor("rope")[: limits["context"]])]
+        self._text_weights = {
+            name: [view(package.tensor(tensor)) for tensor in self._weight_names[name]] for name in ("embed", "head")
+        }
+        self._range_views: dict[LayerRange, list[Any]] = {}
+        self._row_views: dict[int, dict[str, list[Any]]] = {}
+
+    def embed(self, tokens: np.ndarray) -> np.ndarray:
+        """Hidden rows of int32 `tokens` [M]; a fresh float32 [M, hidden]."""
+        rows = self._enter(len(tokens))
+        self._tokens[:rows] = tokens
+        views = self._views(rows)["embed"]
+        self._functions["embed"](*views, *self._text_weights["embed"])
+        return self._hidden[:rows].copy()
+
+    def run_blocks(
+        self, layers: LayerRange, hidden: np.ndarray, positions: np.ndarray, slots: np.ndarray
+    ) -> np.ndarray:
+        """`hidden` [M, hidden] after the blocks of `layers`; appends to the KV pages of these blocks.
+
+        Row r belongs to the session whose pages `page_table[slots[r]]` lists, and is its token `positions[r]`. Rows of
+        one session come in ascending order; all earlier positions must be in its pages already or in this batch.
+
+        Returns:
+            A fresh float32 [M, hidden].
+        """
+        rows = self._enter(len(hidden))
+        self._hidden[:rows] = hidden
+        self._positions[:rows] = positions
+        self._slots[:rows] = slots
+        own = self._range_views.get(layers) or self._bind_range(layers)
+        views = self._views(rows)
+        self._functions["blocks"](*views["blocks"], *self._shared, *own, *views["blocks.scratch"])
+        return self._hidden[:rows].copy()
+
+    def head(self, hidden: np.ndarray) -> np.ndarray:
+        """Logits of `hidden` [R, hidden]: float32 [R, vocab], a view that the next call of `head` overwrites."""
+        rows = self._enter(len(hidden))
+        self._hidden[:rows] = hidden
+        views = self._views(rows)
+        self._functions["head"](*views["head"], *self._text_weights["head"], *views["head.scratch"])
+        return self._logits[:rows]
+
+    def release_layers(self, layers: LayerRange) -> None:
+        """Gives the KV memory of `layers` back to the system; it reads as zeros afterwards."""
+        self._range_views.pop(layers, None)
+        for memory, array in ((self._key_memory, self.keys), (self._value_memory, self.values)):
+            size = array[0].nbytes
+            start = -(-layers.start * size // mmap.PAGESIZE) * mmap.PAGESIZE
+            stop = layers.stop * size // mmap.PAGESIZE * mmap.PAGESIZE
+            array[layers.start : layers.stop, :1] = 0  #
+            if stop > start:
+                memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+    def _enter(self, rows: int) -> int:
+        """Checks the size of a batch and the calling thread, and makes the thread's pool this model's."""
+        if not 1 <= rows <= self.max_rows:
+            raise ValueError(f"a batch has 1 to {self.max_rows} rows, not {rows}")
+        caller = threading.get_ident()
+        if self._owner is None:
+            self._owner = caller
+        elif self._owner != caller:
+            raise RuntimeError("a CompiledModel is called from one thread only: the one that called it first")
+        if getattr(_pool, "threads", None) != self.threads:
+            self._configure(1, self.threads)
+            _pool.threads = self.threads
+        return rows
+
+    def _bind_range(self, layers: LayerRange) -> list[Any]:
+        """KV and weights of a layer range, in the order of the kernel's arguments."""
+        if layers.stop > self._package.spec.blocks:
+            raise ValueError(f"the model has {self._package.spec.blocks} blocks; {layers} is outside")
+        arrays = [self.keys[layers.start : layers.stop], self.values[layers.start : layers.stop]]
+        arrays += [self._package.tensor(name, layers) for name in self._weight_names["blocks"]]
+        views = [self._ffi.from_dlpack(array) for array in arrays]
+        self._range_views[layers] = views
+        return views
+
+    def _views(self, rows: int) -> dict[str, list[Any]]:
+        """Arguments that depend on the count of rows."""
+        found = self._row_views.get(rows)
+        if found is not None:
+            return found
+        view = self._ffi.from_dlpack
+        hidden = view(self._hidden[:rows])
+        views = {
+            "embed": [view(self._tokens[:rows]), hidden],
+            "blocks": [hidden, self.threads, view(self._positions[:rows]), view(self._slots[:rows])],
+            "blocks.scratch": [view(array) for array in self._scratch_of("blocks", rows)],
+            "head": [hidden, self.threads],
+            "head.scratch": [view(array) for array in (*self._scratch_of("head", rows), self._logits[:rows])],
+        }
+        self._row_views[rows] = views
+        return views
+
+    def _scratch_of(self, function: str, rows: int) -> list[np.ndarray]:
+        """Scratch cut to `rows`. Where rows are not the first axis, the same memory is laid out anew."""
+        cut = []
+        for array, axis in zip(self._scratch[function], self._scratch_rows[function], strict=True):
+            if axis is None:
+                cut.append(array)
+            else:
+                shape = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
+                cut.append(array.reshape(-1)[: int(np.prod(shape))].reshape(shape))
+        return cut
+
+
+def _read_manifest(artefact_dir: Path, package: ModelPackage) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((artefact_dir / "manifest.json").read_text())
+        size = (artefact_dir / "lib.so").stat().st_size
+        if manifest["kind"] != "artefact" or size != manifest["files"]["lib.so"]["bytes"]:
+            raise ArtefactError(f"the artefact in {artefact_dir} is damaged; delete the folder and run: mec compile")
+        interface, flags = manifest["interface"], set(manifest["cpu_flags"])
+    except FileNotFoundError as error:
+        raise ArtefactError(f"no artefact in {artefact_dir}: {error.filename} is missing; run: mec compile") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(f"the artefact in {artefact_dir} is damaged ({error}); run: mec compile") from error
+    if interface != package.interface:
+        raise ArtefactError(
+            f"the artefact in {artefact_dir} is for another model or quantisation than {package.folder}; run: mec compile"
+        )
+    missing = flags - _cpu_flags()
+    if missing:
+        raise ArtefactError(
+            f"the artefact was built for {manifest['target']}, but this CPU lacks {', '.join(sorted(missing))}; "
+            "compile for this machine's own target"
+        )
+    return manifest
+
+
+def _cpu_flags() -> set[str]:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("flags", "Features")):
+            return set(line.partition(":")[2].split())
+    return set()
+
+
+def _load_library(ffi: ModuleType, artefact_dir: Path) -> Any:
+    try:
+        return ffi.load_module(str((artefact_dir / "lib.so").resolve()))
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtefactError(f"cannot load {artefact_dir / 'lib.so'} ({reason}); run: mec compile") from error
+
+
+def _lazy_array(shape: tuple[int, ...]) -> tuple[mmap.mmap, np.ndarray]:
+    """Zeros of float16 that take memory page by page, when they are first written."""
+    memory = mmap.mmap(-1, int(np.prod(shape)) * 2)
+    return memory, np.frombuffer(memory, np.float16).reshape(shape)
+
+
+def _scratch_array(entry: dict[str, Any], limits: dict[str, int]) -> np.ndarray:
+    return _aligned_zeros(tuple(limits.get(size, size) for size in entry["shape"]), entry["dtype"])
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that start at a page: kernels take 64 bytes for granted, which NumPy's own memory does not keep."""
+    count, item = math.prod(shape), np.dtype(dtype)
+    return np.frombuffer(mmap.mmap(-1, max(1, count * item.itemsize)), item, count).reshape(shape)
