@@ -5,9 +5,10 @@ covers; of the rest of its past only two numbers matter: the additive cost so fa
 largest stage, which the imbalance term needs. So per such state only chains that no other beats in both numbers are
 kept, and a chain is dropped once even an optimistic finish could not beat the best complete plan. Up to
 `exact_nodes` nodes that is exact. For more nodes it is a beam: the `beam_nodes` most promising nodes are looked at,
-and per chain length and cut only the `beam_width` chains with the best optimistic finish go on.
+and per chain length and cut only the `beam_width` cheapest chains go on. A beam also runs ahead of the exact search,
+for a bound that lets it drop more.
 
-Ties: the current plan wins, then fewer stages, then the alphabetical order of nodes, then the earlier cut.
+Ties: the current plan wins, then fewer stages, then what comes first in the alphabetical order of nodes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 
 from mec_platform.control_plane.split_revision.cost_model import (
     HopTimes,
@@ -63,7 +65,7 @@ class _Terrain:
     hop: tuple[tuple[float, ...], ...]
     compute_weight: float  # of one ms of compute: alpha, less what it adds to everyone's fair share
     depth_weight: tuple[float, ...]  # exposure of blocks [0, i) on untrusted nodes, weighted
-    optimistic_rest: tuple[float, ...]  # no finish from cut i costs less than this
+    optimism: dict[tuple[int, int], _Optimism]  # by nodes used and last node; (0, 0) holds for every chain
 
     def longest(self, node: int, start: int) -> int:
         """How many blocks fit on the node from `start`, the head not counted."""
@@ -80,6 +82,14 @@ class _Terrain:
         rest = LayerRange(start, self.model.blocks)
         fits = stage_memory_bytes(rest, self.model, self.settings) <= self.nodes[node].memory_bytes
         return fits and self.nodes[node].trusted
+
+
+@dataclass(frozen=True, slots=True)
+class _Optimism:
+    """For every cut, what the rest of the chain cannot be better than: its additive cost, and its largest stage."""
+
+    cost: tuple[float, ...]
+    largest: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +115,17 @@ def best_plan(snapshot: Snapshot, settings: PlanSettings, exclude: frozenset[str
         return NoPlan("no plan: no edge node is alive")
     terrain = _survey(snapshot, model, settings)
     incumbent = _current_stages(snapshot, model, settings)
-    bound = float("inf")
+    bound = inf
     if incumbent is not None and (cost := plan_cost(incumbent, snapshot, settings)) is not None:
         bound = cost.total_ms
-    stages = _search(terrain, bound) or incumbent
+    if len(terrain.nodes) <= settings.exact_nodes:
+        ahead = _search(terrain, bound, exact=False)
+        # The exact search must find this plan again, or one that ties with it and comes first.
+        bound = bound if ahead is None else ahead.cost + settings.beta * ahead.largest + 2 * TIE_MS
+        found = _search(terrain, bound, exact=True)
+    else:
+        found = _search(terrain, bound, exact=False)
+    stages = incumbent if found is None else _stages(terrain, found)
     final = None if stages is None else plan_cost(stages, snapshot, settings)
     if stages is None or final is None:
         return NoPlan(_why_nothing_fits(terrain, len(snapshot.nodes)))
@@ -129,11 +146,8 @@ def _survey(snapshot: Snapshot, model: ModelShape, settings: PlanSettings) -> _T
     hop = tuple(tuple(alpha * hops.between(a, b) if a != b else 0.0 for b in names) for a in names)
     block_ms = tuple(node.block_time_s * 1e3 for node in nodes)
     head_ms = tuple(node.head_time_s * 1e3 for node in nodes)
-    cheapest_block = min(compute_weight * time for time in block_ms)
-    cheapest_end = min(compute_weight * head + out for head, out in zip(head_ms, exits, strict=True))
-    cheapest_hop = min((hop[a][b] for a in range(len(names)) for b in range(len(names)) if a != b), default=0.0)
     shares = [exposed_share(LayerRange(0, stop), model.blocks) for stop in range(1, model.blocks + 1)]
-    return _Terrain(
+    terrain = _Terrain(
         model=model,
         settings=settings,
         nodes=nodes,
@@ -144,9 +158,32 @@ def _survey(snapshot: Snapshot, model: ModelShape, settings: PlanSettings) -> _T
         hop=hop,
         compute_weight=compute_weight,
         depth_weight=(0.0, *(settings.gamma_ms * share for share in shares)),
-        optimistic_rest=tuple(
-            cheapest_hop + cheapest_block * (model.blocks - cut) + cheapest_end for cut in range(model.blocks)
-        ),
+        optimism={},
+    )
+    terrain.optimism[0, 0] = _optimism(terrain, 0, None)
+    if len(nodes) <= settings.exact_nodes:
+        for used in range(1, 1 << len(nodes)):
+            for last in range(len(nodes)):
+                if used >> last & 1:
+                    terrain.optimism[used, last] = _optimism(terrain, used, last)
+    return terrain
+
+
+def _optimism(terrain: _Terrain, used: int, last: int | None) -> _Optimism:
+    """Bounds from the free nodes alone: the fastest computes all, the best hop is the only one, all share the work."""
+    blocks = terrain.model.blocks
+    free = [node for node in range(len(terrain.nodes)) if not used >> node & 1]
+    ends = [terrain.compute_weight * terrain.head_ms[n] + terrain.exit[n] for n in free if terrain.nodes[n].trusted]
+    if not ends:
+        return _Optimism((inf,) * blocks, (0.0,) * blocks)
+    hops = [terrain.hop[a][b] for a in range(len(terrain.nodes)) for b in free if a != b and last in (a, None)]
+    fixed = min(hops, default=0.0) + min(ends)
+    per_block = min(terrain.compute_weight * terrain.block_ms[node] for node in free)
+    times = [terrain.block_ms[node] for node in free]
+    shared = 1 / sum(1 / time for time in times) if min(times) > 0 else 0.0
+    return _Optimism(
+        tuple(fixed + per_block * (blocks - cut) for cut in range(blocks)),
+        tuple(shared * (blocks - cut) for cut in range(blocks)),
     )
 
 
@@ -195,10 +232,9 @@ def _current_stages(snapshot: Snapshot, model: ModelShape, settings: PlanSetting
     return plan.stages
 
 
-def _search(terrain: _Terrain, bound: float) -> tuple[Stage, ...] | None:
-    """Stages of the cheapest plan below `bound` (total ms), or None where there is none."""
+def _search(terrain: _Terrain, bound: float, exact: bool) -> _Chain | None:
+    """The cheapest complete chain below `bound` (total ms), or None where there is none."""
     best: _Chain | None = None
-    exact = len(terrain.nodes) <= terrain.settings.exact_nodes
     level: list[_Chain | None] = [None]
     for _ in terrain.nodes:
         for chain in level:
@@ -207,7 +243,7 @@ def _search(terrain: _Terrain, bound: float) -> tuple[Stage, ...] | None:
                 if total < bound - TIE_MS:
                     best, bound = finished, total
         level = [*_next_level(terrain, level, bound, exact)]
-    return None if best is None else _stages(terrain, best)
+    return best
 
 
 def _finishes(terrain: _Terrain, chain: _Chain | None) -> Iterator[_Chain]:
@@ -247,11 +283,13 @@ def _extensions(terrain: _Terrain, chain: _Chain | None, bound: float) -> Iterat
     """The chain with one more stage that leaves blocks over, for every node and cut."""
     start, used = (0, 0) if chain is None else (chain.stop, chain.used)
     so_far = 0.0 if chain is None else chain.largest
-    beta, rest = terrain.settings.beta, terrain.optimistic_rest
+    beta, anywhere = terrain.settings.beta, terrain.optimism[0, 0]
     for node in range(len(terrain.nodes)):
         if used >> node & 1 or not terrain.may_start(node, start):
             continue
         arrived = terrain.entry[node] if chain is None else chain.cost + terrain.hop[chain.node][node]
+        after = used | 1 << node
+        rest = terrain.optimism.get((after, node), anywhere)
         block_ms, trusted = terrain.block_ms[node], terrain.nodes[node].trusted
         for stop in range(start + 1, min(start + terrain.longest(node, start), terrain.model.blocks - 1) + 1):
             time = (stop - start) * block_ms
@@ -259,8 +297,8 @@ def _extensions(terrain: _Terrain, chain: _Chain | None, bound: float) -> Iterat
             if not trusted:
                 cost += terrain.depth_weight[stop] - terrain.depth_weight[start]
             largest = max(so_far, time)
-            if cost + beta * largest + rest[stop] < bound - TIE_MS:
-                yield _Chain(cost, largest, node, stop, used | 1 << node, chain)
+            if cost + rest.cost[stop] + beta * max(largest, rest.largest[stop]) < bound - TIE_MS:
+                yield _Chain(cost, largest, node, stop, after, chain)
 
 
 def _keep_undominated(chains: list[_Chain], new: _Chain) -> None:

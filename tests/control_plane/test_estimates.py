@@ -1,0 +1,173 @@
+"""Monitoring: who is alive, and what measurements say once outliers are out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mec_platform.control_plane.monitoring.estimates import (
+    MemberFailed,
+    MemberReported,
+    MonitoringSettings,
+    MonitoringState,
+    Refusal,
+    apply_failure,
+    apply_report,
+    snapshot,
+    why_gone,
+)
+
+SETTINGS = MonitoringSettings()
+EMPTY = MonitoringState(started_s=0.0)
+Report = Callable[..., MemberReported]
+
+
+@pytest.fixture(scope="session")
+def report(world: SimpleNamespace) -> Report:
+    def build(at_s: float, name: str = "edge-1", **changes: Any) -> MemberReported:
+        values: dict[str, Any] = {
+            "role": "node",
+            "address": f"{name}:1",
+            "incarnation": "first",
+            "trusted": True,
+            "hardware": world.hardware,
+            "model": world.model(),
+            "memory_bytes": 10,
+            "block_time_s": 0.001,
+            "head_time_s": 0.002,
+            "prefill_block_time_s_per_row": 0.0001,
+            "sessions": 0,
+            "tokens_per_s": 0.0,
+            "context_positions": 0,
+        }
+        return MemberReported(at_s=at_s, name=name, **(values | changes))
+
+    return build
+
+
+def take(state: MonitoringState, *events: MemberReported | MemberFailed) -> MonitoringState:
+    for event in events:
+        if isinstance(event, MemberFailed):
+            state = apply_failure(state, event)
+        else:
+            taken = apply_report(state, event, SETTINGS)
+            assert isinstance(taken, MonitoringState), taken
+            state = taken
+    return state
+
+
+def alive(state: MonitoringState, now_s: float) -> list[str]:
+    return [node.name for node in snapshot(state, now_s, None, SETTINGS).nodes]
+
+
+def test_members_appear_with_their_measurements(report: Report, world: SimpleNamespace) -> None:
+    gateway = report(1.0, "gw", role="gateway", model=None, sessions=2, context_positions=90, tokens_per_s=31.0)
+    state = take(EMPTY, gateway, report(1.0, links=(("gw", 1e6, 0.01), ("nobody", 1e6, 0.01))))
+    seen = snapshot(state, 2.0, None, SETTINGS)
+    assert seen.now_s == 2.0
+    assert seen.model == world.model()
+    assert [node.name for node in seen.nodes] == ["edge-1"]
+    assert [(g.name, g.sessions, g.context_positions, g.tokens_per_s) for g in seen.gateways] == [("gw", 2, 90, 31.0)]
+    assert [(link.source, link.target, link.bytes_per_s) for link in seen.links] == [("edge-1", "gw", 1e6)]
+
+
+def test_one_outlier_does_not_move_a_link_and_a_real_drop_shows_with_the_second_report(report: Report) -> None:
+    state, seen = EMPTY, []
+    for at_s, rate in enumerate([10e6, 10e6, 0.1e6, 10e6, 10e6, 1e6, 1e6]):
+        state = take(state, report(at_s, "edge-2"), report(at_s, links=(("edge-2", rate, 0.01),)))
+        link = snapshot(state, at_s, None, SETTINGS).link("edge-1", "edge-2")
+        assert link is not None
+        seen.append(link.bytes_per_s)
+    assert seen == [10e6, 10e6, 10e6, 10e6, 10e6, 10e6, 1e6]
+
+
+@given(st.lists(st.floats(1e4, 1e8), min_size=3, max_size=12))
+@settings(derandomize=True)
+def test_an_estimate_is_always_one_of_the_last_three_samples(report: Report, times: list[float]) -> None:
+    state = EMPTY
+    for at_s, time in enumerate(times):
+        state = take(state, report(at_s, block_time_s=time))
+        assert snapshot(state, at_s, None, SETTINGS).nodes[0].block_time_s in times[max(0, at_s - 2) : at_s + 1]
+
+
+def test_values_that_were_not_measured_are_not_estimates(report: Report) -> None:
+    state = take(EMPTY, report(0.0, block_time_s=0.0, links=(("edge-2", float("nan"), 0.0),)), report(0.0, "edge-2"))
+    seen = snapshot(state, 0.0, None, SETTINGS)
+    assert seen.links == ()
+    assert seen.nodes[0].block_time_s == seen.nodes[1].block_time_s == 0.001
+    lone = take(EMPTY, report(0.0, block_time_s=0.0))
+    assert snapshot(lone, 0.0, None, SETTINGS).nodes[0].block_time_s == SETTINGS.default_block_time_s
+
+
+def test_a_silent_member_is_gone_and_comes_back_with_its_next_report(report: Report, world: SimpleNamespace) -> None:
+    plan = world.plan(1, ("edge-1", 0, 12))
+    state = take(EMPTY, report(0.0))
+    assert alive(state, 3.0) == ["edge-1"]
+    assert alive(state, 3.1) == []
+    assert snapshot(state, 3.1, plan, SETTINGS).lost_nodes == {"edge-1"}
+    assert why_gone(state, "edge-1", 5.0) == "edge-1 has been silent for 5.0 s"
+    assert alive(take(state, report(6.0)), 6.0) == ["edge-1"]
+
+
+def test_a_failed_member_is_gone_at_once_and_heals_only_after_the_grace(report: Report) -> None:
+    state = take(EMPTY, report(0.0), MemberFailed(0.5, "edge-1", "stream broke"))
+    assert alive(state, 0.5) == []
+    assert why_gone(state, "edge-1", 1.0) == "edge-1 is gone since 0.5 s: stream broke"
+    in_flight = take(state, report(1.4))
+    assert alive(in_flight, 1.4) == []
+    assert alive(take(in_flight, report(1.6)), 1.6) == ["edge-1"]
+
+
+def test_a_new_process_after_a_failure_is_taken_at_once_with_fresh_estimates(report: Report) -> None:
+    state = take(EMPTY, report(0.0, block_time_s=0.009), MemberFailed(0.5, "edge-1", "killed"))
+    state = take(state, report(0.6, incarnation="second", block_time_s=0.001))
+    assert alive(state, 0.6) == ["edge-1"]
+    assert snapshot(state, 0.6, None, SETTINGS).nodes[0].block_time_s == 0.001
+
+
+def test_a_second_process_with_the_same_name_is_refused_while_the_first_is_alive(report: Report) -> None:
+    state = take(EMPTY, report(0.0))
+    refused = apply_report(state, report(1.0, incarnation="second"), SETTINGS)
+    assert isinstance(refused, Refusal)
+    assert "edge-1 is taken" in refused.reason
+    assert alive(take(state, report(3.5, incarnation="second")), 3.5) == ["edge-1"]
+
+
+def test_a_node_with_another_model_is_refused_while_others_serve_the_first(
+    report: Report, world: SimpleNamespace
+) -> None:
+    state = take(EMPTY, report(0.0))
+    refused = apply_report(state, report(0.5, "edge-2", model=world.model(name="other")), SETTINGS)
+    assert isinstance(refused, Refusal)
+    assert "edge-2 serves model other" in refused.reason
+    alone = take(state, report(9.0, "edge-2", model=world.model(name="other")))
+    assert snapshot(alone, 9.0, None, SETTINGS).model == world.model(name="other")
+
+
+def test_a_leaving_member_is_gone_and_its_late_reports_do_not_bring_it_back(report: Report) -> None:
+    state = take(EMPTY, report(0.0), report(1.0, leaving=True), report(1.2))
+    assert alive(state, 1.2) == []
+    assert why_gone(state, "edge-1", 2.0) == "edge-1 is gone since 1.0 s: left in order"
+
+
+def test_a_report_of_failure_about_an_unknown_member_changes_nothing() -> None:
+    assert apply_failure(EMPTY, MemberFailed(1.0, "nobody", "?")) == EMPTY
+
+
+def test_after_a_restart_nodes_of_the_plan_have_time_to_report(report: Report, world: SimpleNamespace) -> None:
+    plan = world.plan(4, ("edge-1", 0, 6), ("edge-2", 6, 12))
+    state = take(EMPTY, report(1.0))
+    assert snapshot(state, 2.0, plan, SETTINGS).lost_nodes == frozenset()
+    assert why_gone(state, "edge-2", 2.0) == "edge-2 has not reported since the platform started"
+    state = take(state, report(11.0))
+    assert snapshot(state, 11.0, plan, SETTINGS).lost_nodes == {"edge-2"}
+
+
+def test_members_that_are_long_gone_are_forgotten(report: Report) -> None:
+    state = take(EMPTY, report(0.0, "old"), report(4000.0))
+    assert sorted(state.members) == ["edge-1"]
