@@ -323,7 +323,9 @@ def _why_nothing_fits(terrain: _Terrain, alive: int) -> str:
     model, settings = terrain.model, terrain.settings
     needed = stage_memory_bytes(LayerRange(0, model.blocks), model, settings)
     offered = sum(node.memory_bytes for node in terrain.nodes)
-    room = f"{len(terrain.nodes)} nodes offer {offered / 1e6:.1f} MB, the model needs {needed / 1e6:.1f} MB"
+    count = len(terrain.nodes)
+    offer = "1 node offers" if count == 1 else f"{count} nodes offer"
+    room = f"{offer} {offered / 1e6:.1f} MB, the model needs {needed / 1e6:.1f} MB"
     detail = (
         f"{model.blocks} blocks of {model.block_bytes / 1e6:.2f} MB, embedding {model.embed_bytes / 1e6:.1f} MB, "
         f"head {model.head_bytes / 1e6:.1f} MB, KV for {settings.kv_tokens_reserved} positions"

@@ -1,0 +1,82 @@
+"""gRPC `AdaptiveOrchestrator`: failure reports in, decisions out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol, assert_never
+
+import grpc
+import grpc.aio
+
+from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, Reconfigure, Wait
+from mec_platform.rpc.convert import plan_to_message
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
+
+
+class Decided(Protocol):
+    """A decision and when it was made."""
+
+    @property
+    def at_s(self) -> float: ...
+
+    @property
+    def decision(self) -> Decision: ...
+
+
+class DecisionSource(Protocol):
+    """What the service needs of the control loop."""
+
+    def addresses(self) -> Mapping[str, str]: ...
+
+    def fail_member(self, name: str, reason: str) -> None: ...
+
+    def watch_decisions(self) -> AsyncIterator[Decided]: ...
+
+
+class AdaptiveOrchestratorService(control_plane_pb2_grpc.AdaptiveOrchestratorServicer):
+    """The servicer."""
+
+    def __init__(self, source: DecisionSource) -> None:
+        self._source = source
+
+    async def ReportFailure(
+        self, request: control_plane_pb2.FailureReport, context: grpc.aio.ServicerContext
+    ) -> control_plane_pb2.FailureReply:
+        if not request.member or request.member == request.reporter:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "member: the name of another member is needed")
+        reason = f"{request.reporter or 'a member'} says: {request.reason or 'no reason given'}"
+        self._source.fail_member(request.member, reason)
+        return control_plane_pb2.FailureReply()
+
+    async def WatchDecisions(
+        self, request: control_plane_pb2.WatchDecisionsRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[control_plane_pb2.Decision]:
+        async for made in self._source.watch_decisions():
+            yield _message(made, self._source.addresses())
+
+
+def _message(made: Decided, addresses: Mapping[str, str]) -> control_plane_pb2.Decision:
+    decision = made.decision
+    match decision:
+        case Wait():
+            return control_plane_pb2.Decision(at_s=made.at_s, kind="wait", reason=decision.reason)
+        case Keep():
+            return control_plane_pb2.Decision(
+                at_s=made.at_s,
+                kind="keep",
+                reason=decision.reason,
+                plan=plan_to_message(decision.plan, addresses),
+                cost_ms=decision.cost_ms,
+                current_cost_ms=decision.cost_ms,
+            )
+        case Reconfigure():
+            return control_plane_pb2.Decision(
+                at_s=made.at_s,
+                kind=decision.kind,
+                reason=decision.reason,
+                plan=plan_to_message(decision.plan, addresses),
+                cost_ms=decision.cost_ms,
+                current_cost_ms=decision.current_cost_ms or 0.0,
+            )
+        case _:
+            assert_never(decision)
