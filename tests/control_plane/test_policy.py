@@ -117,6 +117,13 @@ def test_a_plan_that_breaks_a_limit_is_replaced_at_once(view: Any, plan: SplitPl
     assert "plan 1 breaks a limit: node b is not trusted" in decision.reason
 
 
+def test_a_plan_for_another_model_is_an_initial_one(view: Any, world: World, plan: SplitPlan) -> None:
+    other_model = replace(options(plan, 9, plan, 9), current_errors=("the plan is for model model",))
+    decision, _ = decide(view(1.0, model=world.model(name="new")), settled(view, plan), SETTINGS, other_model)
+    assert isinstance(decision, Reconfigure)
+    assert (decision.kind, decision.plan.model, decision.plan.epoch) == (PlanChange.INITIAL, "new", 2)
+
+
 def test_waits_for_nodes_of_a_recorded_plan_after_a_restart(view: Any, other: SplitPlan) -> None:
     decision, _ = decide(view(1.0, names=("a", "c")), PolicyState(), SETTINGS, options(other, 12))
     assert decision == Wait("b of plan 1 did not report yet since the platform started")

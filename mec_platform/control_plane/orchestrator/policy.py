@@ -232,8 +232,9 @@ def _reconfigure(
     settings: PolicySettings,
 ) -> Reconfigure:
     plan = _successor(snapshot, option)
+    same_model = snapshot.plan is not None and snapshot.plan.model == plan.model
     return Reconfigure(
-        kind=plan_change(snapshot.plan, plan),
+        kind=plan_change(snapshot.plan, plan) if same_model else PlanChange.INITIAL,
         plan=plan,
         reason=reason,
         trigger=trigger,

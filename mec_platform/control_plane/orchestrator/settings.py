@@ -32,7 +32,7 @@ class PolicySettings:
     triggered_margin: float = 0.1
     # Gains below the noise of the measurements are none: times wander by 5 to 10 % on a shared machine.
     min_gain_share: float = 0.10
-    triggered_min_gain_share: float = 0.03
+    triggered_min_gain_share: float = 0.05
     # What every change costs, sessions or not: loading and warming up stages takes a fraction of a second from nodes.
     fixed_switch_ms: float = 200.0
     # The pause that each session sees: copying its last page over, and one round of messages.
