@@ -1,0 +1,1 @@
+"""The `mec` command: each command parses into one typed request and calls one function."""

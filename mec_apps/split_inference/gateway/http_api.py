@@ -52,6 +52,9 @@ REGISTRY_KEY: Final = web.AppKey("registry", CollectorRegistry)
 # What proxies write down for a client that went away before its answer; no client ever sees it.
 _CLIENT_CLOSED_REQUEST: Final = 499
 
+# What is left once the answers are ended are short requests.
+_CONNECTION_GRACE_S: Final = 1.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -66,17 +69,21 @@ def make_http_app(
     clock_s: Callable[[], float] = time.monotonic,
     unix_time_s: Callable[[], float] = time.time,
     max_body_bytes: int = MAX_BODY_BYTES,
+    shutdown_grace_s: float = 5.0,
 ) -> web.Application:
     """The API for one model, known to clients as `model_id` and made at `created` (Unix seconds).
 
     `random_bits(n)` gives n random bits, for answer ids and the seeds of requests that bring none. `registry` is the
-    one to count in; without it there is a new one, under `REGISTRY_KEY` of the application.
+    one to count in; without it there is a new one, under `REGISTRY_KEY` of the application. When the application shuts
+    down, answers under way get `shutdown_grace_s` to end, and as long again to leave the nodes once they are cancelled.
     """
     metrics = GatewayMetrics(CollectorRegistry() if registry is None else registry, clock_s)
     api = _Api(generator, tokenizer, model_object(model_id, created), metrics, random_bits, unix_time_s)
+    answers = _AnswersUnderWay(shutdown_grace_s)
     app = web.Application(client_max_size=max_body_bytes, middlewares=[_count_requests(metrics), _answer_errors])
     app[REGISTRY_KEY] = metrics.registry
-    app.router.add_post("/v1/chat/completions", api.complete_chat)
+    app.on_shutdown.append(answers.end)
+    app.router.add_post("/v1/chat/completions", answers.follow(api.complete_chat))
     app.router.add_get("/v1/models", api.list_models)
     app.router.add_get("/v1/models/{model:.+}", api.show_model)
     app.router.add_get("/health", api.show_health)
@@ -84,12 +91,12 @@ def make_http_app(
     return app
 
 
-async def serve_http(app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0) -> web.AppRunner:
+async def serve_http(app: web.Application, host: str, port: int) -> web.AppRunner:
     """Serves `app` with handlers that are cancelled when their client goes away; `await runner.cleanup()` ends it.
 
-    With port 0 the system chooses one; `runner.addresses` tells. Answers under way get `shutdown_timeout_s` to end.
+    With port 0 the system chooses one; `runner.addresses` tells. A port in use is an OSError.
     """
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=shutdown_timeout_s)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CONNECTION_GRACE_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -162,6 +169,39 @@ class _Api:
         if name != self._model["id"]:
             message = f"the model {name!r} does not exist here; this gateway serves {self._model['id']!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
+
+
+class _AnswersUnderWay:
+    """Ends answers in an orderly way before aiohttp takes their connections.
+
+    aiohttp cancels a handler twice then, and the second time would hit a generator that is busy leaving the nodes.
+    """
+
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def follow(self, handler: Handler) -> Handler:
+        """The same handler, known here while it runs."""
+
+        async def followed(request: web.Request) -> web.StreamResponse:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return await handler(request)
+
+        return followed
+
+    async def end(self, _: web.Application) -> None:
+        """Waits for the answers, then cancels what is left and waits again."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(set(self._tasks), timeout=self._grace_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=self._grace_s)
 
 
 async def _send_whole(

@@ -111,6 +111,7 @@ class CompiledModel:
         self.max_rows = max_rows
         self.context = context
         self.page_tokens: int = manifest["page_tokens"]
+        self.target: str = manifest["target"]
         self._owner: int | None = None
 
         pages_per_session = -(-context // self.page_tokens)

@@ -1,0 +1,1 @@
+"""Monitoring & Capacity Profiling: `estimates` (pure) and the gRPC service `CapacityProfiler`."""

@@ -180,6 +180,9 @@ class SwitchPlanRequest(_message.Message):
 
     PLAN_FIELD_NUMBER: _builtins.int
     LOST_NODES_FIELD_NUMBER: _builtins.int
+    TRANSFER_MODE_FIELD_NUMBER: _builtins.int
+    transfer_mode: _builtins.str
+    """pre_copy: move KV between nodes; replay: rebuild it from the tokens (cheaper where links are slow)."""
     @_builtins.property
     def plan(self) -> _types_pb2.SplitPlan: ...
     @_builtins.property
@@ -189,10 +192,11 @@ class SwitchPlanRequest(_message.Message):
         *,
         plan: _types_pb2.SplitPlan | None = ...,
         lost_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        transfer_mode: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost_nodes", b"lost_nodes", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost_nodes", b"lost_nodes", "plan", b"plan", "transfer_mode", b"transfer_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

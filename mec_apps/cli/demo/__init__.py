@@ -1,0 +1,1 @@
+"""`mec demo`: the main job end to end on one machine, with real processes."""

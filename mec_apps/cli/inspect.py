@@ -1,0 +1,161 @@
+"""`mec status`, `mec services`, `mec watch`, `mec plan`: what the platform knows and would do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from mec_apps.cli.requests import (
+    CliError,
+    as_dict,
+    json_option,
+    platform_channel,
+    platform_grpc_option,
+    platform_url_option,
+    print_json,
+    run_async,
+)
+from mec_apps.sdk import MecApplication, MecError
+from mec_platform.background import BackgroundTasks
+from mec_platform.rpc.convert import plan_from_message
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
+
+
+@click.command(epilog="Example: mec status --json")
+@platform_grpc_option
+@json_option
+def status(platform_grpc: str, as_json: bool) -> None:
+    """Nodes, gateways, links and the committed plan."""
+    snapshot = run_async(_snapshot(platform_grpc))
+    if as_json:
+        print_json(as_dict(snapshot))
+        return
+    console = Console()
+    if snapshot.HasField("plan"):
+        plan_ = plan_from_message(snapshot.plan)
+        console.print(f"plan {plan_.epoch} of {plan_.model}: {plan_.describe()}", markup=False)
+    else:
+        console.print("no plan yet")
+    table = Table(
+        "member", "role", "address", "trusted", "threads", "memory MB", "block us", "sessions", "links (to: MB/s, ms)"
+    )
+    for member in snapshot.members:
+        is_node = member.role == control_plane_pb2.MEMBER_ROLE_NODE
+        links = "; ".join(
+            f"{link.peer}: {link.bytes_per_s / 1e6:.3g}, {link.round_trip_ms:.2g}{' emulated' if link.emulated else ''}"
+            for link in member.links
+        )
+        table.add_row(
+            member.name,
+            "node" if is_node else "gateway",
+            member.address,
+            ("yes" if member.trusted else "no") if is_node else "",
+            str(member.hardware.threads) if is_node else "",
+            f"{member.memory_bytes / 1e6:.0f}" if is_node else "",
+            f"{member.block_time_us:.0f}" if is_node else "",
+            str(member.sessions),
+            links,
+        )
+    console.print(table)
+
+
+@click.command(epilog="Example: mec services --name edge-node")
+@click.option("--name", help="Only services of this name.")
+@platform_url_option
+@json_option
+def services(name: str | None, platform_url: str, as_json: bool) -> None:
+    """Services that are registered on the platform (over Mp1, as any application sees them)."""
+    found = run_async(_discover(platform_url, name))
+    if as_json:
+        print_json(found)
+        return
+    for service in found:
+        click.echo(f"{service['name']}  {service['state']}  {' '.join(service['uris'])}")
+    if not found:
+        click.echo("no services")
+
+
+@click.command(epilog="Example: mec watch")
+@click.option("--all", "show_all", is_flag=True, help="Also every decision to keep the plan.")
+@platform_grpc_option
+@json_option
+def watch(show_all: bool, platform_grpc: str, as_json: bool) -> None:
+    """Follow decisions and reconfigurations until Ctrl-C."""
+    run_async(_watch(platform_grpc, show_all, as_json))
+
+
+@click.command(epilog="Example: mec plan --exclude edge-2")
+@click.option("--exclude", multiple=True, help="Leave a node out (repeatable).")
+@platform_grpc_option
+@json_option
+def plan(exclude: tuple[str, ...], platform_grpc: str, as_json: bool) -> None:
+    """The best plan for the world as it is, explained; nothing is changed."""
+    proposal = run_async(_propose(platform_grpc, exclude))
+    if as_json:
+        print_json(as_dict(proposal))
+        return
+    for line in proposal.explanation:
+        click.echo(line)
+
+
+async def _snapshot(address: str) -> control_plane_pb2.Snapshot:
+    async with platform_channel(address) as channel:
+        return await control_plane_pb2_grpc.CapacityProfilerStub(channel).GetSnapshot(
+            control_plane_pb2.GetSnapshotRequest()
+        )
+
+
+async def _propose(address: str, exclude: tuple[str, ...]) -> control_plane_pb2.ProposePlanReply:
+    async with platform_channel(address) as channel:
+        return await control_plane_pb2_grpc.SplitRevisionStub(channel).ProposePlan(
+            control_plane_pb2.ProposePlanRequest(exclude_nodes=exclude)
+        )
+
+
+async def _discover(url: str, name: str | None) -> list[dict[str, Any]]:
+    try:
+        async with MecApplication(url, name="mec-cli") as application:
+            found = await application.discover(name=name)
+    except MecError as error:
+        raise CliError(str(error)) from error
+    return [
+        {"name": s.name, "version": s.version, "state": str(s.state), "service_id": s.service_id, "uris": list(s.uris)}
+        for s in found
+    ]
+
+
+async def _watch(address: str, show_all: bool, as_json: bool) -> None:
+    async with platform_channel(address) as channel, BackgroundTasks() as tasks:
+        following = [
+            tasks.start("decisions", _follow_decisions(channel, show_all, as_json)),
+            tasks.start("reconfigurations", _follow_reconfigurations(channel, as_json)),
+        ]
+        await asyncio.gather(*following)
+
+
+async def _follow_decisions(channel: Any, show_all: bool, as_json: bool) -> None:
+    stub = control_plane_pb2_grpc.AdaptiveOrchestratorStub(channel)
+    async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest()):
+        if decision.kind == "keep" and not show_all:
+            continue
+        _print_line(as_json, "decision", decision, f"{decision.at_s:10.1f}  {decision.kind:8}  {decision.reason}")
+
+
+async def _follow_reconfigurations(channel: Any, as_json: bool) -> None:
+    stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
+    async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest()):
+        plan_ = plan_from_message(done.plan)
+        text = (
+            f"{done.at_s:10.1f}  {done.outcome:9}  epoch {plan_.epoch}: {plan_.describe()}; pause {done.pause_ms_max:.1f} ms, "
+            f"moved {done.moved_bytes} bytes, replayed {done.replayed_tokens} tokens {done.error}"
+        )
+        _print_line(as_json, "reconfiguration", done, text)
+
+
+def _print_line(as_json: bool, what: str, message: Any, text: str) -> None:
+    click.echo(json.dumps({what: as_dict(message)}) if as_json else text)

@@ -1,0 +1,143 @@
+"""Frames of the data plane: a fixed header of 48 bytes and a raw payload, little-endian.
+
+    offset  0  u8   version (1)
+            1  u8   kind
+            2  u16  flags (SAMPLE), or the refusal code of a REFUSED frame
+            4  u32  rows
+            8  u64  epoch of the plan the frame belongs to
+           16  u64  session; its upper 32 bits name the gateway that owns it
+           24  u32  position of the first row in the session; of a RESULT: the position its token takes
+           28  u32  compute time of all stages so far, microseconds
+           32  u64  seed        (sampling)
+           40  f32  temperature (sampling)
+           44  f32  top_p       (sampling)
+
+Payloads: TOKENS int32 [rows]; HIDDEN float32 [rows, hidden]; RESULT int32 [1]; REFUSED and HELLO UTF-8 text; PROBE
+anything, answered by an empty PROBE_ECHO that repeats the header; END nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from mec_apps.split_inference.gateway.generation import SamplingSettings
+
+HEADER = struct.Struct("<BBHIQQIIQff")
+VERSION = 1
+SAMPLE = 1
+MAX_ROWS = 256
+"""Rows in one frame; longer prompts travel as several frames."""
+
+MAX_MESSAGE_BYTES = 32 << 20
+"""Bound of one gRPC message: a frame of MAX_ROWS rows of a wide model, or a KV chunk."""
+
+
+class FrameKind(IntEnum):
+    """What a frame carries."""
+
+    HELLO = 1
+    TOKENS = 2
+    HIDDEN = 3
+    RESULT = 4
+    REFUSED = 5
+    END = 6
+    PROBE = 7
+    PROBE_ECHO = 8
+
+
+class Refusal(IntEnum):
+    """Why a stage did not run a frame; travels in the flags of a REFUSED frame."""
+
+    BAD_FRAME = 1
+    STALE_EPOCH = 2
+    UNKNOWN_EPOCH = 3
+    GAP = 4
+    NO_PAGES = 5
+    NEXT_HOP_LOST = 6
+    COMPUTE_FAILED = 7
+
+
+class FrameError(ValueError):
+    """Bytes that are not a frame of this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame; see the module's table for fields and payloads."""
+
+    kind: FrameKind
+    epoch: int = 0
+    session: int = 0
+    position: int = 0
+    rows: int = 0
+    flags: int = 0
+    compute_us: int = 0
+    sampling: SamplingSettings = SamplingSettings()
+    payload: bytes = b""
+
+    @property
+    def wants_token(self) -> bool:
+        """Whether the last stage shall sample after this frame's last row."""
+        return bool(self.flags & SAMPLE)
+
+
+def pack_frame(frame: Frame) -> bytes:
+    """Header and payload as one message."""
+    return (
+        HEADER.pack(
+            VERSION,
+            frame.kind,
+            frame.flags,
+            frame.rows,
+            frame.epoch,
+            frame.session,
+            frame.position,
+            min(frame.compute_us, 0xFFFFFFFF),
+            frame.sampling.seed,
+            frame.sampling.temperature,
+            frame.sampling.top_p,
+        )
+        + frame.payload
+    )
+
+
+def unpack_frame(message: bytes) -> Frame:
+    """Reads a message. Raises FrameError where it is too short, of another version, or of an unknown kind."""
+    if len(message) < HEADER.size:
+        raise FrameError(f"a frame has at least {HEADER.size} bytes, this one {len(message)}")
+    fields = HEADER.unpack_from(message)
+    version, kind, flags, rows, epoch, session, position, compute_us, seed, temperature, top_p = fields
+    if version != VERSION:
+        raise FrameError(f"frame version {version}, this side speaks {VERSION}")
+    try:
+        frame_kind = FrameKind(kind)
+    except ValueError as error:
+        raise FrameError(f"unknown frame kind {kind}") from error
+    return Frame(
+        kind=frame_kind,
+        epoch=epoch,
+        session=session,
+        position=position,
+        rows=rows,
+        flags=flags,
+        compute_us=compute_us,
+        sampling=SamplingSettings(temperature, top_p, seed),
+        payload=message[HEADER.size :],
+    )
+
+
+def check_rows(frame: Frame, hidden_bytes_per_row: int) -> str | None:
+    """Why the payload of a TOKENS or HIDDEN frame does not fit its header; None where it does."""
+    if not 1 <= frame.rows <= MAX_ROWS:
+        return f"{frame.rows} rows; a frame carries 1 to {MAX_ROWS}"
+    row_bytes = 4 if frame.kind is FrameKind.TOKENS else hidden_bytes_per_row
+    if len(frame.payload) != frame.rows * row_bytes:
+        return f"{frame.rows} rows need {frame.rows * row_bytes} bytes, the payload has {len(frame.payload)}"
+    return None
+
+
+def gateway_of(session: int) -> int:
+    """Number of the gateway that owns a session."""
+    return session >> 32

@@ -1,0 +1,176 @@
+"""The gateway process: OpenAI API, gRPC `Inference`, membership and registration, put together and taken down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from prometheus_client import Gauge
+
+from mec_apps.sdk import MecApplication
+from mec_apps.split_inference.frames import Frame, FrameKind
+from mec_apps.split_inference.gateway.chat import ChatTokenizer
+from mec_apps.split_inference.gateway.http_api import REGISTRY_KEY, make_http_app, serve_http
+from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
+from mec_apps.split_inference.gateway.service import InferenceService
+from mec_apps.split_inference.gateway.sessions import Sessions
+from mec_apps.split_inference.link_shaper import LinkShapers
+from mec_apps.split_inference.membership import Membership
+from mec_apps.split_inference.model_package import ModelPackage
+from mec_apps.split_inference.peer_link import LinkLost, LinkPool
+from mec_platform.background import BackgroundTasks
+from mec_platform.rpc.convert import addresses_from_message, plan_from_message, shape_to_message
+from mec_platform.rpc.endpoints import AddressError, make_server, open_channel, require_loopback, start_server
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2_grpc
+
+SERVICE_NAME = "lfm-inference"
+INFERENCE_SERVICE = "mec_platform.rpc.v1.Inference"
+_RATE_WINDOW_S = 2.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Validated by the command line. `context` bounds prompt plus answer of a session, in tokens."""
+
+    name: str
+    package_dir: Path
+    platform_url: str
+    platform_grpc: str
+    host: str = "127.0.0.1"
+    http_port: int = 8080
+    grpc_port: int = 0
+    context: int = 2048
+    max_sessions: int = 32
+    allow_remote: bool = False
+    platform_wait_s: float = 15.0
+
+
+class GatewayAgent:
+    """`start`, then `wait_failed` or whatever ends the process, then `stop`."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._number = secrets.randbits(31) + 1
+        self._incarnation = secrets.token_hex(8)
+        self._tasks = BackgroundTasks()
+        self.http_address = ""
+        self.grpc_address = ""
+
+    async def start(self) -> None:
+        """Raises AddressError, JoinError, PackageError or the SDK's errors, each with what to do; nothing is left running."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings = self._settings
+        require_loopback(settings.host, settings.allow_remote)
+        self._package = package = ModelPackage.open(settings.package_dir)
+        spec = package.spec
+        names = {token: name for name, token in package.special_tokens.items()}
+        tokenizer = ChatTokenizer(
+            package.tokenizer_path,
+            package.chat_template,
+            {token for token in (spec.eos_id, spec.eot_id) if token is not None},
+            bos_token="" if spec.bos_id is None else names.get(spec.bos_id, ""),
+            eos_token="" if spec.eos_id is None else names.get(spec.eos_id, ""),
+        )
+        context = min(settings.context, package.spec.context)
+        self.sessions = Sessions(self._number, context, settings.max_sessions, self._on_node_failure)
+        hello = Frame(FrameKind.HELLO, session=self._number << 32, payload=settings.name.encode())
+        self._links = LinkPool(hello, LinkShapers(), self.sessions.on_frame, self.sessions.on_link_lost)
+        self._switcher = PlanSwitcher(self.sessions, self._links)
+        self._server = make_server()
+        inference_pb2_grpc.add_InferenceServicer_to_server(
+            InferenceService(self.sessions, tokenizer, self._switcher), self._server
+        )
+        self.grpc_address = await start_server(self._server, settings.host, settings.grpc_port, [INFERENCE_SERVICE])
+        await self._serve_http(tokenizer)
+        self._rate = (time.monotonic(), 0, 0.0)
+        self._membership = Membership(
+            settings.name, settings.platform_grpc, self._build_report, self._links.measure, self._on_reply
+        )
+        await self._membership.join(settings.platform_wait_s)
+        self._application = MecApplication(settings.platform_url, name=settings.name)
+        await self._application.__aenter__()
+        await self._application.offer_service(
+            SERVICE_NAME, f"http://{self.http_address}/v1", version="v1", category="inference", liveness_s=10
+        )
+
+    async def wait_failed(self) -> str:
+        """Returns the reason when the platform no longer takes this gateway."""
+        return await asyncio.shield(self._membership.expelled)
+
+    async def stop(self) -> None:
+        """Ends requests, signs off and closes everything; parts that never started are left alone."""
+        await self._tasks.stop()
+        if hasattr(self, "_application"):
+            await self._application.__aexit__(None, None, None)
+        if hasattr(self, "_runner"):
+            await self._runner.cleanup()
+        if hasattr(self, "_membership"):
+            await self._membership.leave()
+        if hasattr(self, "_server"):
+            await self._server.stop(grace=1)
+        if hasattr(self, "_links"):
+            await self._links.close()
+            await self._switcher.close()
+
+    async def _serve_http(self, tokenizer: ChatTokenizer) -> None:
+        settings = self._settings
+        app = make_http_app(self.sessions, tokenizer, self._package.shape.name, int(time.time()))
+        epoch = Gauge("mec_gateway_plan_epoch", "Epoch of the plan that sessions run on", registry=app[REGISTRY_KEY])
+        epoch.set_function(lambda: self._switcher.epoch)
+        try:
+            self._runner = await serve_http(app, settings.host, settings.http_port)
+        except OSError as error:
+            raise AddressError(
+                f"cannot listen on {settings.host}:{settings.http_port}: {error.strerror}; choose another with --port"
+            ) from error
+        host, port = self._runner.addresses[0][:2]
+        self.http_address = f"{host}:{port}"
+
+    def _build_report(self) -> control_plane_pb2.MemberReport:
+        now, (since, tokens, rate) = time.monotonic(), self._rate
+        if now - since >= _RATE_WINDOW_S:
+            rate = (self.sessions.tokens_made - tokens) / (now - since)
+            self._rate = (now, self.sessions.tokens_made, rate)
+        return control_plane_pb2.MemberReport(
+            name=self._settings.name,
+            role=control_plane_pb2.MEMBER_ROLE_GATEWAY,
+            address=self.grpc_address,
+            incarnation=self._incarnation,
+            trusted=True,
+            model=shape_to_message(self._package.shape),
+            sessions=len(self.sessions.live),
+            tokens_per_s=rate,
+            context_positions=sum(session.kv_positions for session in self.sessions.live.values()),
+        )
+
+    def _on_node_failure(self, node: str, reason: str) -> None:
+        self._tasks.start(f"report failure of {node}", self._membership.report_failure(node, reason))
+
+    async def _on_reply(self, epoch: int, nodes: frozenset[str]) -> None:
+        """Follows the committed plan where its announcement was missed: this gateway was not there, or unreachable."""
+        if epoch > self._switcher.epoch:
+            await self._adopt_committed_plan()
+
+    async def _adopt_committed_plan(self) -> None:
+        try:
+            async with open_channel(self._settings.platform_grpc) as channel:
+                stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
+                message = await stub.GetPlan(control_plane_pb2.GetPlanRequest(), timeout=2)
+            await self._switcher.switch(
+                plan_from_message(message), addresses_from_message(message), frozenset(), "replay"
+            )
+        except (grpc.aio.AioRpcError, LinkLost, OldPlan) as error:
+            _log.warning("the committed plan cannot be used yet: %s", error)

@@ -1,0 +1,79 @@
+"""Turns plans that the control plane announces into plans that sessions run on; one switch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from mec_apps.split_inference.gateway.active_plan import ActivePlan
+from mec_apps.split_inference.gateway.sessions import Sessions
+from mec_apps.split_inference.gateway.switching import SwitchReport, revert_sessions, switch_sessions
+from mec_apps.split_inference.peer_link import LinkLost, LinkPool
+from mec_platform.domain.split_plan import SplitPlan
+from mec_platform.rpc.endpoints import Channels
+
+CONNECT_TIMEOUT_S = 3.0
+_log = logging.getLogger(__name__)
+
+
+class OldPlan(Exception):
+    """The plan is older than the one in use."""
+
+
+class PlanSwitcher:
+    """The one door by which `sessions` get another plan."""
+
+    def __init__(self, sessions: Sessions, links: LinkPool) -> None:
+        self._sessions = sessions
+        self._links = links
+        self._channels = Channels()
+        self._switching = asyncio.Lock()
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the plan that new sessions start on; 0 while there is none."""
+        return 0 if self._sessions.active is None else self._sessions.active.plan.epoch
+
+    async def switch(
+        self, plan: SplitPlan, addresses: Mapping[str, str], lost_nodes: frozenset[str], transfer_mode: str
+    ) -> list[SwitchReport]:
+        """Moves every session to `plan`. The same epoch again moves only those that are not there yet.
+
+        Raises:
+            OldPlan: a newer plan is in use.
+            LinkLost: a node of the plan does not answer; nothing has changed.
+        """
+        async with self._switching:
+            if plan.epoch < self.epoch:
+                raise OldPlan(f"epoch {plan.epoch}; this gateway uses epoch {self.epoch}")
+            target = await self._activate(plan, addresses)
+            reports = await switch_sessions(self._sessions, target, lost_nodes, transfer_mode)
+            _log.info("epoch %d in use: %s; %d sessions moved", plan.epoch, plan.describe(), len(reports))
+            return reports
+
+    async def revert(self, plan: SplitPlan, addresses: Mapping[str, str]) -> None:
+        """Takes every session back to the older `plan`. Raises LinkLost where one of its nodes does not answer."""
+        async with self._switching:
+            await revert_sessions(self._sessions, await self._activate(plan, addresses))
+
+    async def close(self) -> None:
+        """Closes the calls' channels; the links belong to their owner."""
+        await self._channels.close()
+
+    async def _activate(self, plan: SplitPlan, addresses: Mapping[str, str]) -> ActivePlan:
+        active = self._sessions.active
+        if active is not None and active.plan == plan:
+            return active
+        missing = [node for node in plan.nodes if not addresses.get(node)]
+        if missing:
+            raise LinkLost(f"the plan gives no address for {', '.join(missing)}")
+        links = await asyncio.gather(
+            *(self._links.connect(node, addresses[node], CONNECT_TIMEOUT_S) for node in plan.nodes)
+        )
+        return ActivePlan(
+            plan=plan,
+            addresses={node: addresses[node] for node in plan.nodes},
+            links={link.peer: link for link in links},
+            channels=self._channels,
+        )

@@ -1,0 +1,270 @@
+"""Sessions: every token of every live generation, and the loop that turns them into frames.
+
+A session keeps its tokens and counts how many of them have KV on the stages of its plan (`kv_positions`). Each step
+sends the tokens that are not there yet and awaits the token that follows: for a prompt that is the prefill, afterwards
+one token, and after a stage was lost (`kv_positions = 0`) a replay of everything. Kernels are batch-invariant, so the
+three give the same bits.
+
+`Session.busy` is held while a frame is under way; whoever gets it stands at a token boundary. `switching` uses that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import struct
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
+from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
+from mec_apps.split_inference.gateway.generation import (
+    ContextExceeded,
+    GeneratedToken,
+    GenerationFailed,
+    NoPlan,
+    Overloaded,
+    SamplingSettings,
+)
+from mec_apps.split_inference.peer_link import LinkLost
+
+FIRST_PLAN_TIMEOUT_S = 10.0
+"""How long a request waits for a plan when there is none."""
+
+RECOVERY_TIMEOUT_S = 30.0
+"""How long a session waits for a usable plan after it lost a stage: detection, preparation and commit take about one."""
+
+SAME_PLAN_RETRY_S = 1.0
+"""After this long without a newer plan, a plan whose nodes all answer is tried again: the break was a short one."""
+
+TOKEN_TIMEOUT_S = 20.0
+"""A frame without an answer for so long counts as lost."""
+
+MAX_RECOVERIES = 8
+"""Replays in a row without a new token before a session gives up."""
+
+_RECOVERABLE = {Refusal.STALE_EPOCH, Refusal.UNKNOWN_EPOCH, Refusal.GAP, Refusal.NEXT_HOP_LOST}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Session:
+    """One generation. `spent_us` lists, per token, the compute time that the stages reported."""
+
+    id: int
+    tokens: list[int]
+    prompt_length: int
+    sampling: SamplingSettings
+    active: ActivePlan
+    kv_positions: int = 0
+    state: str = "prefill"
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    answer: asyncio.Future[Frame] | None = None
+    resumed: asyncio.Event = field(default_factory=asyncio.Event)
+    wants_token: bool = False
+    lost_at: float | None = None
+    replayed_tokens: int = 0
+    spent_us: list[int] = field(default_factory=list)
+
+    @property
+    def generated(self) -> int:
+        """Tokens made so far."""
+        return len(self.tokens) - self.prompt_length
+
+    def restart_on(self, plan: ActivePlan) -> None:
+        """The next step replays every token on `plan`. Only for whoever holds `busy`."""
+        self.active, self.kv_positions, self.state = plan, 0, "replaying"
+        self.replayed_tokens += len(self.tokens)
+
+    def lose_stage(self, reason: str) -> None:
+        """Fails the frame under way, if any: the loop then replays."""
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_exception(StageLost(reason))
+
+
+class Sessions:
+    """All sessions of a gateway and the plan that new ones start on. Implements `generation.Generator`."""
+
+    def __init__(
+        self,
+        gateway_number: int,
+        context_length: int,
+        max_sessions: int,
+        on_failure: Callable[[str, str], None],
+    ) -> None:
+        self._ids = itertools.count(1)
+        self._gateway_number = gateway_number
+        self._context_length = context_length
+        self._max_sessions = max_sessions
+        self._on_failure = on_failure
+        self._plan_changed = asyncio.Event()
+        self.live: dict[int, Session] = {}
+        self.active: ActivePlan | None = None
+        self.tokens_made = 0
+
+    @property
+    def context_length(self) -> int:
+        """Positions that a prompt and its answer may take together."""
+        return self._context_length
+
+    def use_plan(self, active: ActivePlan) -> None:
+        """New sessions start on this plan from now on; sessions that wait for a newer one wake up."""
+        self.active = active
+        self._plan_changed.set()
+        self._plan_changed = asyncio.Event()
+
+    async def generate(
+        self, prompt: Sequence[int], max_tokens: int, sampling: SamplingSettings
+    ) -> AsyncGenerator[GeneratedToken, None]:
+        """See `generation.Generator`. Raises the errors of `generation`."""
+        if not prompt:
+            raise ContextExceeded("the prompt is empty")
+        if len(prompt) + max_tokens > self._context_length:
+            raise ContextExceeded(
+                f"{len(prompt)} prompt tokens and {max_tokens} to generate; the context holds {self._context_length}"
+            )
+        if len(self.live) >= self._max_sessions:
+            raise Overloaded(f"{self._max_sessions} sessions run already; try again later")
+        session_id = self._gateway_number << 32 | next(self._ids)
+        session = Session(session_id, list(prompt), len(prompt), sampling, await self._first_plan())
+        self.live[session.id] = session
+        try:
+            while session.generated < max_tokens:
+                token = await self._next_token(session)
+                yield GeneratedToken(token, len(session.tokens) - 1, session.active.plan.epoch)
+        finally:
+            del self.live[session.id]
+            session.resumed.set()
+            self._end(session)
+
+    def on_frame(self, node: str, frame: Frame) -> None:
+        """A RESULT or REFUSED frame from a node; what no session waits for is dropped (an older plan's, or repeated)."""
+        session = self.live.get(frame.session)
+        if session is None or session.answer is None or session.answer.done():
+            return
+        if frame.epoch != session.active.plan.epoch:
+            return
+        if frame.kind is FrameKind.REFUSED:
+            self._refused(session, node, frame)
+        elif frame.kind is FrameKind.RESULT and frame.position == len(session.tokens):
+            session.answer.set_result(frame)
+
+    def on_link_lost(self, node: str, reason: str) -> None:
+        """The stream to a node broke: sessions whose plan uses it lose their frame, and the platform is told."""
+        self._on_failure(node, reason)
+        for session in self.live.values():
+            if node in session.active.plan.nodes:
+                session.lose_stage(f"{node}: {reason}")
+
+    def _refused(self, session: Session, node: str, frame: Frame) -> None:
+        assert session.answer is not None
+        reason = f"{node} refused a frame: {frame.payload.decode(errors='replace')}"
+        code = frame.flags
+        if code in _RECOVERABLE:
+            session.answer.set_exception(StageLost(reason))
+        elif code == Refusal.NO_PAGES:
+            session.answer.set_exception(Overloaded(reason))
+        else:
+            session.answer.set_exception(GenerationFailed(reason))
+
+    async def _first_plan(self) -> ActivePlan:
+        try:
+            return await self._usable_plan(newer_than=-1, retry=None, timeout_s=FIRST_PLAN_TIMEOUT_S)
+        except TimeoutError as error:
+            raise NoPlan(
+                "no plan to run on: too few edge nodes have joined, or the platform is not reachable"
+            ) from error
+
+    async def _usable_plan(self, newer_than: int, retry: ActivePlan | None, timeout_s: float) -> ActivePlan:
+        """The plan to run on: one newer than an epoch, or after a while `retry` where all its nodes answer again."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while True:
+            if self.active is not None and self.active.plan.epoch > newer_than:
+                return self.active
+            waited = loop.time() - started
+            if retry is not None and waited >= SAME_PLAN_RETRY_S and retry.usable:
+                return retry
+            if waited >= timeout_s:
+                raise TimeoutError
+            try:
+                await asyncio.wait_for(self._plan_changed.wait(), 0.1 if retry is not None else timeout_s - waited)
+            except TimeoutError:
+                continue
+
+    async def _next_token(self, session: Session) -> int:
+        session.wants_token = True
+        for _ in range(MAX_RECOVERIES):
+            async with session.busy:
+                active = session.active
+                try:
+                    token = await self._step(session)
+                except StageLost as lost:
+                    reason = str(lost)
+                    session.lost_at = session.lost_at or asyncio.get_running_loop().time()
+                else:
+                    session.tokens.append(token)
+                    self.tokens_made += 1
+                    session.state, session.wants_token, session.lost_at = "decode", False, None
+                    session.resumed.set()
+                    return token
+            await self._recover(session, active, reason)
+        raise GenerationFailed(f"gave up after {MAX_RECOVERIES} replays in a row: {reason}")
+
+    async def _recover(self, session: Session, lost: ActivePlan, reason: str) -> None:
+        """Waits for a plan to go on with; the next step replays the session's tokens on it."""
+        _log.warning("session %x lost its stages (%s); waiting for a plan to replay on", session.id, reason)
+        session.state = "waiting"
+        if session.active is lost:
+            try:
+                usable = await self._usable_plan(lost.plan.epoch, lost, RECOVERY_TIMEOUT_S)
+            except TimeoutError as error:
+                raise GenerationFailed(f"{reason}; no plan without it came within {RECOVERY_TIMEOUT_S:g} s") from error
+            async with session.busy:
+                if session.active is lost:
+                    session.restart_on(usable)
+
+    async def _step(self, session: Session) -> int:
+        """Sends the tokens that have no KV yet and returns the token that follows. Raises StageLost."""
+        plan = session.active
+        answer = session.answer = asyncio.get_running_loop().create_future()
+        try:
+            self._send(session, plan)
+            frame = await asyncio.wait_for(answer, TOKEN_TIMEOUT_S)
+        except LinkLost as error:
+            raise StageLost(str(error)) from error
+        except TimeoutError as error:
+            raise StageLost(f"no token within {TOKEN_TIMEOUT_S:g} s") from error
+        finally:
+            session.answer = None
+        session.kv_positions = len(session.tokens)
+        session.spent_us.append(frame.compute_us)
+        return int(struct.unpack("<i", frame.payload)[0])
+
+    def _send(self, session: Session, active: ActivePlan) -> None:
+        total = len(session.tokens)
+        for start in range(session.kv_positions, total, MAX_ROWS):
+            stop = min(start + MAX_ROWS, total)
+            active.first.send(
+                Frame(
+                    kind=FrameKind.TOKENS,
+                    epoch=active.plan.epoch,
+                    session=session.id,
+                    position=start,
+                    rows=stop - start,
+                    flags=SAMPLE if stop == total else 0,
+                    sampling=session.sampling,
+                    payload=np.array(session.tokens[start:stop], np.int32).tobytes(),
+                )
+            )
+
+    def _end(self, session: Session) -> None:
+        """Tells the chain, in order behind the session's frames, that it is over."""
+        end = Frame(FrameKind.END, epoch=session.active.plan.epoch, session=session.id)
+        try:
+            session.active.first.send(end)
+        except LinkLost as lost:
+            _log.info("session %x ended without telling its nodes: %s", session.id, lost)

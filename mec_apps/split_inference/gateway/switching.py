@@ -1,0 +1,146 @@
+"""Moving live sessions to another plan: KV pages ahead while tokens flow, the last pages at a token boundary.
+
+The gateway drives this because it alone stands at token boundaries. Counterparts: `node.kv_transfer` cuts and stores
+pages; the control plane's broadcast prepares the plan before and commits it after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from mec_apps.split_inference.gateway.active_plan import ActivePlan
+from mec_apps.split_inference.gateway.sessions import Session, Sessions
+from mec_platform.domain.split_plan import KvMove, kv_moves
+from mec_platform.rpc.convert import layers_to_message
+from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
+
+PAGE_TOKENS = 16
+"""Positions in a KV page; copies start at a page's first position so that a page that has filled up is sent again."""
+
+CLOSE_ENOUGH_POSITIONS = 2 * PAGE_TOKENS
+"""Pre-copy rounds end when no more than this is left for the pause."""
+
+MAX_ROUNDS = 4
+"""Pre-copy rounds; a link that cannot keep up with the decoding leaves the rest to the pause."""
+
+RESUME_TIMEOUT_S = 30.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchReport:
+    """What the switch of one session took. `mode` is pre_copy, replay, or none where no KV had to move."""
+
+    session: int
+    mode: str
+    pause_ms: float = 0.0
+    precopied_bytes: int = 0
+    paused_bytes: int = 0
+    replayed_tokens: int = 0
+
+
+async def switch_sessions(
+    sessions: Sessions, target: ActivePlan, lost_nodes: frozenset[str], transfer_mode: str
+) -> list[SwitchReport]:
+    """Takes every live session to `target`; new sessions start on it at once. Returns when all have switched or ended."""
+    sessions.use_plan(target)
+    moving = [session for session in sessions.live.values() if session.active is not target]
+    return list(await asyncio.gather(*(_switch(session, target, lost_nodes, transfer_mode) for session in moving)))
+
+
+async def revert_sessions(sessions: Sessions, previous: ActivePlan) -> None:
+    """Takes every session back to `previous`: an abort. Those that had left it replay their tokens there."""
+    sessions.use_plan(previous)
+    for session in list(sessions.live.values()):
+        if session.active is not previous:
+            session.lose_stage("the new plan was aborted")
+            async with session.busy:
+                session.restart_on(previous)
+
+
+async def _switch(session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str) -> SwitchReport:
+    if mode == "replay" or lost_nodes & set(session.active.plan.nodes):
+        return await _replay(session, target, "a stage was lost")
+    moves = kv_moves(session.active.plan, target.plan)
+    try:
+        return await _copy(session, target, moves)
+    except grpc.aio.AioRpcError as error:
+        _log.warning("session %x: KV could not be copied (%s); replaying", session.id, error.details())
+        return await _replay(session, target, "its KV could not be copied")
+
+
+async def _replay(session: Session, target: ActivePlan, reason: str) -> SwitchReport:
+    """Rebuilds the session's KV from its tokens on the new plan; returns when its next token has come."""
+    loop = asyncio.get_running_loop()
+    before, started = session.replayed_tokens, loop.time()
+    if session.active is not target:
+        session.lose_stage(reason)
+    async with session.busy:
+        started = session.lost_at or started
+        session.resumed.clear()
+        if session.active is not target:
+            session.restart_on(target)
+    # A client that does not read its answer asks for no token; its replay waits until it does.
+    if session.wants_token:
+        try:
+            await asyncio.wait_for(session.resumed.wait(), RESUME_TIMEOUT_S)
+        except TimeoutError:
+            _log.warning("session %x has made no token for %g s after its replay began", session.id, RESUME_TIMEOUT_S)
+    pause_ms = (loop.time() - started) * 1e3
+    return SwitchReport(session.id, "replay", pause_ms, replayed_tokens=session.replayed_tokens - before)
+
+
+async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...]) -> SwitchReport:
+    source = session.active
+    if session.kv_positions == 0:
+        async with session.busy:  # let the prefill end: there is nothing to copy ahead before
+            pass
+    copied = precopied_bytes = 0
+    for _ in range(MAX_ROUNDS):
+        reached = session.kv_positions
+        if reached - copied <= CLOSE_ENOUGH_POSITIONS:
+            break
+        precopied_bytes += await _send_kv(session, source, target, moves, copied, reached)
+        copied = reached
+    loop = asyncio.get_running_loop()
+    async with session.busy:
+        held = loop.time()
+        if session.active is not source:  # it lost a stage meanwhile and replays on a newer plan
+            return SwitchReport(session.id, "replay", precopied_bytes=precopied_bytes)
+        session.state = "switching"
+        try:
+            paused_bytes = await _send_kv(session, source, target, moves, copied, session.kv_positions)
+        finally:
+            session.state = "decode"
+        session.active = target
+        pause_ms = (loop.time() - held) * 1e3
+    return SwitchReport(session.id, "pre_copy" if moves else "none", pause_ms, precopied_bytes, paused_bytes)
+
+
+async def _send_kv(
+    session: Session, source: ActivePlan, target: ActivePlan, moves: tuple[KvMove, ...], first: int, last: int
+) -> int:
+    """Copies positions of all moves side by side, from page starts on; returns the bytes. Raises AioRpcError."""
+    if last == 0:
+        return 0
+    sent = await asyncio.gather(
+        *(_send_move(session.id, source, target, move, first // PAGE_TOKENS * PAGE_TOKENS, last) for move in moves)
+    )
+    return sum(sent)
+
+
+async def _send_move(session: int, source: ActivePlan, target: ActivePlan, move: KvMove, first: int, last: int) -> int:
+    selection = edge_node_pb2.KvSelection(
+        session=session, layers=layers_to_message(move.layers), first_position=first, last_position=last
+    )
+    request = edge_node_pb2.SendKvRequest(
+        selection=selection, target=move.target, target_address=target.addresses[move.target]
+    )
+    node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source]))
+    reply = await node.SendKv(request)
+    return reply.bytes

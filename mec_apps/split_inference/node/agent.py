@@ -1,0 +1,192 @@
+"""The edge node process: compute thread, gRPC server with the data plane, membership, registration, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import prometheus_client
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from mec_apps.sdk import MecApplication
+from mec_apps.split_inference.link_shaper import LinkShapers
+from mec_apps.split_inference.membership import Membership
+from mec_apps.split_inference.model_package import ModelPackage
+from mec_apps.split_inference.node.compiled_model import CompiledModel
+from mec_apps.split_inference.node.compute import MAX_BATCH_ROWS, ComputeThread
+from mec_apps.split_inference.node.data_plane import DataPlane
+from mec_apps.split_inference.node.service import EdgeNodeService
+from mec_apps.split_inference.node.settings import NodeSettings
+from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE
+from mec_platform.domain.hardware import HardwareTarget
+from mec_platform.rpc.convert import hardware_to_message, shape_to_message
+from mec_platform.rpc.endpoints import AddressError, Channels, make_server, require_loopback, start_server
+from mec_platform.rpc.v1 import control_plane_pb2, edge_node_pb2_grpc
+
+SERVICE_NAME = "edge-node"
+EDGE_NODE_SERVICE = "mec_platform.rpc.v1.EdgeNode"
+_log = logging.getLogger(__name__)
+
+
+class NodeAgent:
+    """`start`, then `wait_failed` or whatever ends the process, then `stop`."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self._settings = settings
+        self._incarnation = secrets.token_hex(8)
+        self.address = ""
+        self.metrics_address = ""
+
+    async def start(self) -> None:
+        """Raises AddressError, JoinError, PackageError, ArtefactError or the SDK's errors; nothing is left running."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings = self._settings
+        require_loopback(settings.host, settings.allow_remote)
+        package = ModelPackage.open(settings.package_dir)
+        context = min(settings.context, package.spec.context)
+        shapers = LinkShapers()
+        self._channels = Channels()
+        self._data_plane = DataPlane(settings.name, shapers, lambda frame: self._compute.submit(frame))
+        self._compute = ComputeThread(
+            lambda: CompiledModel(
+                package,
+                settings.artefact_dir,
+                threads=settings.threads,
+                kv_pages=settings.kv_tokens // 16,
+                max_sessions=settings.max_sessions + 1,
+                max_rows=MAX_BATCH_ROWS,
+                context=context,
+            ),
+            blocks=package.shape.blocks,
+            context=context,
+            hidden_bytes_per_row=package.shape.hidden_bytes_per_row,
+            vocabulary=package.spec.vocab,
+            deliver=self._data_plane.deliver,
+        )
+        await self._compute.start()
+        self._package = package
+        self._hardware = _hardware(self._compute.model.target, settings.threads)
+        self._service = EdgeNodeService(
+            settings, package, self._hardware, self._compute, self._data_plane, shapers, self._channels
+        )
+        self._server = make_server()
+        edge_node_pb2_grpc.add_EdgeNodeServicer_to_server(self._service, self._server)
+        self._server.add_generic_rpc_handlers((self._data_plane.handler(),))
+        services = [EDGE_NODE_SERVICE, DATA_PLANE_SERVICE]
+        self.address = await start_server(self._server, settings.host, settings.port, services)
+        self._service.address = self.address
+        self._serve_metrics()
+        self._membership = Membership(
+            settings.name, settings.platform_grpc, self._build_report, self._data_plane.links.measure, self._on_reply
+        )
+        await self._membership.join(settings.platform_wait_s)
+        self._application = MecApplication(settings.platform_url, name=settings.name)
+        await self._application.__aenter__()
+        await self._application.offer_service(
+            SERVICE_NAME, f"grpc://{self.address}", version="v1", category="edge-node", liveness_s=10
+        )
+
+    async def wait_failed(self) -> str:
+        """Returns the reason when the platform no longer takes this node."""
+        return await asyncio.shield(self._membership.expelled)
+
+    async def stop(self) -> None:
+        """Signs off and closes everything; parts that never started are left alone."""
+        if hasattr(self, "_application"):
+            await self._application.__aexit__(None, None, None)
+        if hasattr(self, "_membership"):
+            await self._membership.leave()
+        if hasattr(self, "_server"):
+            await self._server.stop(grace=1)
+        if hasattr(self, "_data_plane"):
+            await self._data_plane.stop()
+            await self._channels.close()
+        if hasattr(self, "_compute"):
+            self._compute.stop()
+        if hasattr(self, "_metrics_server"):
+            self._metrics_server.shutdown()
+            self._metrics_server.server_close()
+
+    def _build_report(self) -> control_plane_pb2.MemberReport:
+        settings, timings = self._settings, self._compute.timings
+        return control_plane_pb2.MemberReport(
+            name=settings.name,
+            role=control_plane_pb2.MEMBER_ROLE_NODE,
+            address=self.address,
+            incarnation=self._incarnation,
+            trusted=settings.trusted,
+            hardware=hardware_to_message(self._hardware),
+            model=shape_to_message(self._package.shape),
+            memory_bytes=settings.memory_bytes,
+            block_time_us=timings.block_s * 1e6,
+            head_time_us=timings.head_s * 1e6,
+            prefill_block_time_us_per_row=timings.prefill_block_s_per_row * 1e6,
+            sessions=len(self._compute.kv.sessions),
+            emulated=settings.emulate,
+        )
+
+    async def _on_reply(self, epoch: int, nodes: frozenset[str]) -> None:
+        """Follows the committed epoch where its announcement was missed, and lets go of links to nodes that left."""
+        if epoch > self._compute.stages.committed_epoch:
+            _log.info("epoch %d was committed without word to this node", epoch)
+            await self._service.commit(epoch)
+        following = {stage.next_node for stage in self._compute.stages.stages if stage.next_node is not None}
+        await self._data_plane.links.keep_only(nodes | following)
+
+    def _serve_metrics(self) -> None:
+        registry = CollectorRegistry()
+        registry.register(_NodeCollector(self._compute))
+        try:
+            self._metrics_server, _ = prometheus_client.start_http_server(
+                self._settings.metrics_port, self._settings.host, registry
+            )
+        except OSError as error:
+            raise AddressError(
+                f"cannot listen on {self._settings.host}:{self._settings.metrics_port} for metrics: {error.strerror}; "
+                "choose another with --metrics-port"
+            ) from error
+        self.metrics_address = f"{self._settings.host}:{self._metrics_server.server_port}"
+
+
+class _NodeCollector(Collector):
+    """What /metrics of a node shows, read from the compute thread's counters when asked."""
+
+    def __init__(self, compute: ComputeThread) -> None:
+        self._compute = compute
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        compute = self._compute
+        yield CounterMetricFamily("mec_node_frames", "Frames run", value=compute.frames_run)
+        yield CounterMetricFamily("mec_node_rows", "Rows (token positions) run", value=compute.rows_run)
+        gauges = {
+            "mec_node_block_seconds": ("One row through one block, recent median", compute.timings.block_s),
+            "mec_node_head_seconds": ("Head and sampling of one row, recent median", compute.timings.head_s),
+            "mec_node_sessions": ("Sessions that hold KV pages", len(compute.kv.sessions)),
+            "mec_node_kv_pages_used": ("KV pages that sessions hold", compute.kv.used),
+            "mec_node_kv_pages": ("KV pages that sessions can hold", compute.kv.total),
+            "mec_node_committed_epoch": ("Committed plan epoch", compute.stages.committed_epoch),
+            "mec_node_layers": ("Layers of the stages held", sum(len(s.layers) for s in compute.stages.stages)),
+        }
+        for name, (text, value) in gauges.items():
+            yield GaugeMetricFamily(name, text, value=value)
+
+
+def _hardware(compile_target: str, threads: int) -> HardwareTarget:
+    cpu_model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            cpu_model = line.partition(":")[2].strip()
+            break
+    return HardwareTarget(platform.machine(), cpu_model, compile_target, os.cpu_count() or 1, threads)

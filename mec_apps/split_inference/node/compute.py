@@ -1,0 +1,303 @@
+"""The compute thread of a node: the one owner of model, KV pages and stages.
+
+Everything that touches them runs here in order of arrival, so nothing needs a lock: frames, KV export and import, the
+end of a session, plan changes. Frames that wait together run as one batch (continuous batching): kernels are
+batch-invariant, so who shares a batch with whom changes no bit. TVM's thread pool belongs to the thread that calls it,
+which is a second reason for one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mec_apps.split_inference.frames import MAX_ROWS, Frame, FrameKind, Refusal, check_rows
+from mec_apps.split_inference.node.compiled_model import CompiledModel
+from mec_apps.split_inference.node.kv_pages import SCRATCH_SLOT, KvPages, KvRefusal
+from mec_apps.split_inference.node.sampling import sample_token
+from mec_apps.split_inference.node.stages import LoadedStage, StageTable
+from mec_apps.split_inference.node.timings import Timings
+from mec_platform.domain.layers import LayerRange
+
+MAX_BATCH_ROWS = 2 * MAX_ROWS
+"""Rows that one run takes at most; also what the model's scratch memory is sized for."""
+
+_CALIBRATION_RUNS = 15
+_CALIBRATION_LAYERS = 4
+
+Result = TypeVar("Result")
+Floats = npt.NDArray[np.float32]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A frame to pass on: to `next_node`, or to the gateway that owns the session where that is None."""
+
+    next_node: str | None
+    frame: Frame
+
+
+@dataclass(slots=True)
+class _Admitted:
+    frame: Frame
+    slot: int
+
+
+class ComputeThread:
+    """Runs frames and jobs; `deliver` is called on the event loop with what each batch produced."""
+
+    def __init__(
+        self,
+        load_model: Callable[[], CompiledModel],
+        blocks: int,
+        context: int,
+        hidden_bytes_per_row: int,
+        vocabulary: int,
+        deliver: Callable[[Sequence[Outcome]], None],
+    ) -> None:
+        self._load_model = load_model
+        self._blocks = blocks
+        self._context = context
+        self._hidden_bytes_per_row = hidden_bytes_per_row
+        self._vocabulary = vocabulary
+        self._deliver = deliver
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Frame | Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
+        self.model: CompiledModel
+        self.kv: KvPages
+        self.stages = StageTable()
+        self.timings = Timings()
+        self.cpu_share = 1.0
+        self.frames_run = 0
+        self.rows_run = 0
+
+    async def start(self) -> None:
+        """Loads the model and calibrates in the thread. Raises what loading raises."""
+        self._thread.start()
+        await self.call(self._prepare)
+
+    def submit(self, frame: Frame) -> None:
+        """Queues a TOKENS, HIDDEN or END frame."""
+        self._queue.put(frame)
+
+    async def call(self, job: Callable[[], Result]) -> Result:
+        """Runs `job` in the thread after everything queued before it; returns or raises what it does."""
+        done: asyncio.Future[Result] = self._loop.create_future()
+
+        def settle(result: Result | None, error: Exception | None) -> None:
+            if done.done():
+                return
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(result)  # type: ignore[arg-type]
+
+        def run() -> None:
+            try:
+                result = job()
+            except Exception as error:  # noqa: BLE001 - handed to the caller
+                self._loop.call_soon_threadsafe(settle, None, error)
+            else:
+                self._loop.call_soon_threadsafe(settle, result, None)
+
+        self._queue.put(run)
+        return await done
+
+    def stop(self) -> None:
+        """Ends the thread after what is queued."""
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    def _prepare(self) -> None:
+        self.model = self._load_model()
+        self.kv = KvPages(
+            self.model.page_table, self.model.keys.shape[1], self._blocks, self.model.page_tokens, self._context
+        )
+        self.model.page_table[SCRATCH_SLOT] = 0
+        self.warm_up(LayerRange(0, min(_CALIBRATION_LAYERS, self._blocks)), _CALIBRATION_RUNS)
+        tokens = np.zeros(1, np.int32)
+        for _ in range(3):
+            started = time.perf_counter()
+            sample_token(self.model.head(self.model.embed(tokens))[0], 0.0, 1.0, 0, 0)
+            self.timings.add_head(time.perf_counter() - started, 1)
+
+    def warm_up(self, layers: LayerRange, runs: int) -> None:
+        """Runs layers on the scratch page: faults their weights in and measures them. Sessions are not touched."""
+        rows = self.model.page_tokens
+        position = np.zeros(1, np.int32)
+        slot = np.full(rows, SCRATCH_SLOT, np.int32)
+        for run in range(runs + 1):
+            hidden = np.zeros((1, self._hidden_bytes_per_row // 4), np.float32)
+            started = time.perf_counter()
+            self.model.run_blocks(layers, hidden, position, slot[:1])
+            elapsed = self._hold_cpu_share(time.perf_counter() - started)
+            if run > 0:  # the first run pays for page faults
+                self.timings.add_blocks(elapsed, len(layers), 1)
+        hidden = np.zeros((rows, self._hidden_bytes_per_row // 4), np.float32)
+        started = time.perf_counter()
+        self.model.run_blocks(layers, hidden, np.arange(rows, dtype=np.int32), slot)
+        self.timings.add_blocks(self._hold_cpu_share(time.perf_counter() - started), len(layers), rows)
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            while isinstance(item, Frame):
+                item = self._run_waiting(item)
+            if item is None:
+                return
+            item()
+
+    def _run_waiting(self, first: Frame) -> Frame | Callable[[], None] | None:
+        """Runs `first` with the frames that wait behind it; returns the next item that did not go with them."""
+        batch, rows = [first], first.rows
+        following: Frame | Callable[[], None] | None = _nothing
+        while first.kind is not FrameKind.END:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if not isinstance(item, Frame) or item.kind is FrameKind.END or rows + item.rows > MAX_BATCH_ROWS:
+                following = item
+                break
+            batch.append(item)
+            rows += item.rows
+        outcomes: list[Outcome] = []
+        if first.kind is FrameKind.END:
+            outcomes = self._end(first)
+        else:
+            by_stage: dict[int, list[Frame]] = {}
+            for frame in batch:
+                by_stage.setdefault(frame.epoch, []).append(frame)
+            for epoch, frames in by_stage.items():
+                outcomes += self._run_stage(epoch, frames)
+        if outcomes:
+            self._loop.call_soon_threadsafe(self._deliver, outcomes)
+        return following
+
+    def _end(self, frame: Frame) -> list[Outcome]:
+        stage = self.stages.get(frame.epoch)
+        self.kv.end(frame.session)
+        return [Outcome(stage.next_node, frame)] if stage is not None and stage.next_node is not None else []
+
+    def _run_stage(self, epoch: int, frames: Sequence[Frame]) -> list[Outcome]:
+        stage = self.stages.get(epoch)
+        if stage is None:
+            stale = epoch < self.stages.committed_epoch
+            code = Refusal.STALE_EPOCH if stale else Refusal.UNKNOWN_EPOCH
+            reason = f"epoch {epoch}; this node is at epoch {self.stages.committed_epoch}"
+            return [Outcome(None, refuse(frame, code, reason)) for frame in frames]
+        outcomes: list[Outcome] = []
+        admitted: list[_Admitted] = []
+        for frame in frames:
+            try:
+                admitted.append(self._admit(stage, frame))
+            except KvRefusal as refusal:
+                outcomes.append(Outcome(None, refuse(frame, refusal.code, str(refusal))))
+        if admitted:
+            try:
+                outcomes += self._run_batch(stage, admitted)
+            except Exception as error:
+                # The node must outlive a batch that its kernels refuse; the sessions in it are told.
+                _log.exception("a batch of %d frames failed", len(admitted))
+                outcomes += [Outcome(None, refuse(a.frame, Refusal.COMPUTE_FAILED, str(error))) for a in admitted]
+        return outcomes
+
+    def _admit(self, stage: LoadedStage, frame: Frame) -> _Admitted:
+        if (frame.kind is FrameKind.TOKENS) != stage.is_first:
+            raise KvRefusal(Refusal.BAD_FRAME, f"a {frame.kind.name} frame for layers {stage.layers}")
+        problem = check_rows(frame, self._hidden_bytes_per_row)
+        if problem is not None:
+            raise KvRefusal(Refusal.BAD_FRAME, problem)
+        if stage.is_first:
+            tokens = np.frombuffer(frame.payload, np.int32)
+            if tokens.min() < 0 or tokens.max() >= self._vocabulary:
+                raise KvRefusal(Refusal.BAD_FRAME, f"token ids outside [0, {self._vocabulary})")
+        kv = self.kv.extend(frame.session, stage.layers, frame.position, frame.rows)
+        # Later frames of the batch may build on these rows: kernels write a batch's KV before they read it.
+        self.kv.mark_valid(frame.session, stage.layers, frame.position + frame.rows)
+        return _Admitted(frame, kv.slot)
+
+    def _run_batch(self, stage: LoadedStage, admitted: Sequence[_Admitted]) -> list[Outcome]:
+        frames = [item.frame for item in admitted]
+        positions = np.concatenate([np.arange(f.position, f.position + f.rows, dtype=np.int32) for f in frames])
+        slots = np.repeat(np.array([item.slot for item in admitted], np.int32), [f.rows for f in frames])
+        payload = b"".join(f.payload for f in frames)
+        started = time.perf_counter()
+        if stage.is_first:
+            hidden = self.model.embed(np.frombuffer(payload, np.int32))
+        else:
+            hidden = np.frombuffer(payload, np.float32).reshape(len(positions), -1).copy()
+        blocks_started = time.perf_counter()
+        hidden = self.model.run_blocks(stage.layers, hidden, positions, slots)
+        blocks_s = time.perf_counter() - blocks_started
+        ends = np.cumsum([f.rows for f in frames])
+        tokens = self._sample(frames, hidden, ends) if stage.is_last else {}
+        ran = time.perf_counter() - started
+        held = self._hold_cpu_share(ran)
+        self.timings.add_blocks(blocks_s * held / ran, len(stage.layers), len(positions))
+        self.frames_run += len(frames)
+        self.rows_run += len(positions)
+        spent_us = round(held * 1e6)
+        if stage.is_last:
+            return [Outcome(None, _result(frames[i], token, spent_us)) for i, token in tokens.items()]
+        return [
+            Outcome(stage.next_node, _hidden(frame, hidden[end - frame.rows : end], spent_us))
+            for frame, end in zip(frames, ends, strict=True)
+        ]
+
+    def _sample(self, frames: Sequence[Frame], hidden: Floats, ends: npt.NDArray[np.int64]) -> dict[int, int]:
+        wanted = [i for i, frame in enumerate(frames) if frame.wants_token]
+        if not wanted:
+            return {}
+        started = time.perf_counter()
+        logits = self.model.head(np.ascontiguousarray(hidden[ends[wanted] - 1]))
+        tokens = {}
+        for row, i in enumerate(wanted):
+            settings, position = frames[i].sampling, frames[i].position + frames[i].rows
+            tokens[i] = sample_token(logits[row], settings.temperature, settings.top_p, settings.seed, position)
+        self.timings.add_head(time.perf_counter() - started, len(wanted))
+        return tokens
+
+    def _hold_cpu_share(self, ran_s: float) -> float:
+        """EMULATED slower CPU: idles so that the run took 1/share of its time; returns the time taken."""
+        if self.cpu_share >= 1.0:
+            return ran_s
+        idle_s = ran_s * (1.0 / self.cpu_share - 1.0)
+        time.sleep(idle_s)
+        return ran_s + idle_s
+
+
+def _nothing() -> None:
+    """Stands for an empty queue where the next item to run is expected."""
+
+
+def refuse(frame: Frame, code: Refusal, reason: str) -> Frame:
+    """The answer to the gateway where a frame was not run."""
+    return replace(frame, kind=FrameKind.REFUSED, flags=int(code), rows=0, payload=reason.encode()[:1000])
+
+
+def _result(frame: Frame, token: int, spent_us: int) -> Frame:
+    return replace(
+        frame,
+        kind=FrameKind.RESULT,
+        flags=0,
+        position=frame.position + frame.rows,
+        rows=1,
+        compute_us=frame.compute_us + spent_us,
+        payload=token.to_bytes(4, "little"),
+    )
+
+
+def _hidden(frame: Frame, rows: Floats, spent_us: int) -> Frame:
+    return replace(frame, kind=FrameKind.HIDDEN, compute_us=frame.compute_us + spent_us, payload=rows.tobytes())

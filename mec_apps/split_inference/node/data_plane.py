@@ -1,0 +1,108 @@
+"""The receiving end of the data plane on an edge node, and its links to the nodes that follow in a chain.
+
+Inbound streams come from gateways and from the nodes before; results go back on the stream of the gateway that owns the
+session. Counterpart: `peer_link` on the other side of each stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import grpc
+import grpc.aio
+
+from mec_apps.split_inference.frames import Frame, FrameError, FrameKind, Refusal, gateway_of, pack_frame, unpack_frame
+from mec_apps.split_inference.link_shaper import LinkShapers
+from mec_apps.split_inference.node.compute import Outcome, refuse
+from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE, LinkLost, LinkPool
+from mec_platform.background import BackgroundTasks
+
+ServerStream = grpc.aio.ServicerContext[bytes, bytes]
+_log = logging.getLogger(__name__)
+
+
+class DataPlane:
+    """All streams of one node. `submit` hands a frame to the compute thread."""
+
+    def __init__(self, node: str, shapers: LinkShapers, submit: Callable[[Frame], None]) -> None:
+        self._node = node
+        self._submit = submit
+        self._tasks = BackgroundTasks()
+        self._gateways: dict[int, asyncio.Queue[bytes]] = {}
+        hello = Frame(FrameKind.HELLO, payload=node.encode())
+        self.links = LinkPool(hello, shapers, self._on_frame_back, self._on_link_lost)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The gRPC handler of the stream: raw bytes in and out."""
+        method = grpc.stream_stream_rpc_method_handler(self._serve_stream)
+        return grpc.method_handlers_generic_handler(DATA_PLANE_SERVICE, {"Frames": method})
+
+    def deliver(self, outcomes: Sequence[Outcome]) -> None:
+        """Sends what the compute thread produced to the next stage or to the gateway."""
+        for outcome in outcomes:
+            if outcome.next_node is None:
+                self._send_to_gateway(outcome.frame)
+                continue
+            try:
+                self.links.get(outcome.next_node).send(outcome.frame)
+            except LinkLost as lost:
+                if outcome.frame.kind is not FrameKind.END:
+                    self._send_to_gateway(refuse(outcome.frame, Refusal.NEXT_HOP_LOST, str(lost)))
+
+    async def stop(self) -> None:
+        """Closes every link; inbound streams end with the server."""
+        await self.links.close()
+        await self._tasks.stop()
+
+    def _send_to_gateway(self, frame: Frame) -> None:
+        outbound = self._gateways.get(gateway_of(frame.session))
+        if outbound is not None:
+            outbound.put_nowait(pack_frame(frame))
+
+    def _on_frame_back(self, node: str, frame: Frame) -> None:
+        """A following node sends nothing back but hellos and echoes, which the link itself takes."""
+        _log.warning("unexpected %s frame from %s", frame.kind.name, node)
+
+    def _on_link_lost(self, node: str, reason: str) -> None:
+        _log.warning("link to %s lost: %s", node, reason)
+
+    async def _serve_stream(self, _requests: object, stream: ServerStream) -> None:
+        outbound: asyncio.Queue[bytes] = asyncio.Queue()
+        writer = self._tasks.start("data plane writer", _write(stream, outbound))
+        gateway = 0
+        try:
+            while True:
+                message = await stream.read()
+                if not isinstance(message, bytes):
+                    return
+                frame = unpack_frame(message)
+                match frame.kind:
+                    case FrameKind.TOKENS | FrameKind.HIDDEN | FrameKind.END:
+                        self._submit(frame)
+                    case FrameKind.PROBE:
+                        echo = replace(frame, kind=FrameKind.PROBE_ECHO, payload=b"")
+                        outbound.put_nowait(pack_frame(echo))
+                    case FrameKind.HELLO:
+                        gateway = gateway_of(frame.session)
+                        if gateway:
+                            self._gateways[gateway] = outbound
+                        outbound.put_nowait(pack_frame(Frame(FrameKind.HELLO, payload=self._node.encode())))
+                    case _:
+                        raise FrameError(f"a {frame.kind.name} frame is not for a node")
+        except FrameError as error:
+            await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            if self._gateways.get(gateway) is outbound:
+                del self._gateways[gateway]
+            await self._tasks.cancel(writer)
+
+
+async def _write(stream: ServerStream, outbound: asyncio.Queue[bytes]) -> None:
+    # The stream may be gone by the time a frame is due; the reading side then ends and cancels this.
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.BaseError):
+        while True:
+            await stream.write(await outbound.get())

@@ -1,0 +1,79 @@
+"""KV pages in motion: cutting a session's pages into chunks, and storing chunks that arrive. Runs in the compute thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mec_apps.split_inference.frames import Refusal
+from mec_apps.split_inference.node.compiled_model import CompiledModel
+from mec_apps.split_inference.node.kv_pages import KvPages, KvRefusal
+from mec_platform.domain.layers import LayerRange
+
+PAGES_PER_CHUNK = 64
+"""Bounds a chunk to a few megabytes for any model of the families supported."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvPiece:
+    """Pages `[first_page, first_page + n)` of one layer of one session, as raw float16."""
+
+    session: int
+    layer: int
+    first_page: int
+    valid_positions: int
+    keys: bytes
+    values: bytes
+
+
+def cut_kv(
+    model: CompiledModel, kv: KvPages, session: int, layers: LayerRange, first_position: int, last_position: int
+) -> list[KvPiece]:
+    """Copies whole pages that hold `[first_position, last_position)`.
+
+    Raises:
+        KvRefusal: GAP where the session does not hold these positions in all the layers.
+    """
+    held = kv.get(session)
+    if held is None or int(held.valid[layers.start : layers.stop].min()) < last_position:
+        raise KvRefusal(Refusal.GAP, f"session {session:x} has no KV up to position {last_position} in layers {layers}")
+    first, last = first_position // model.page_tokens, -(-last_position // model.page_tokens)
+    pieces = []
+    for layer in layers:
+        for start in range(first, last, PAGES_PER_CHUNK):
+            pages = held.pages[start : min(start + PAGES_PER_CHUNK, last)]
+            valid = min(last_position, (start + len(pages)) * model.page_tokens)
+            keys, values = model.keys[layer, pages].tobytes(), model.values[layer, pages].tobytes()
+            pieces.append(KvPiece(session, layer, start, valid, keys, values))
+    return pieces
+
+
+def store_kv(model: CompiledModel, kv: KvPages, piece: KvPiece) -> int:
+    """Stores a piece and returns its bytes. Storing it again changes nothing.
+
+    Raises:
+        KvRefusal: BAD_FRAME for sizes that do not fit this model, GAP where an earlier piece is missing, NO_PAGES.
+    """
+    key_page, value_page = model.keys[0, 0], model.values[0, 0]
+    pages, rest = divmod(len(piece.keys), key_page.nbytes)
+    last_page = piece.first_page + pages
+    fits = (
+        rest == 0
+        and pages >= 1
+        and len(piece.values) == pages * value_page.nbytes
+        and 0 <= piece.layer < len(model.keys)
+        and (last_page - 1) * model.page_tokens < piece.valid_positions <= last_page * model.page_tokens
+    )
+    if not fits:
+        raise KvRefusal(Refusal.BAD_FRAME, "a KV chunk whose sizes do not fit this node's model")
+    held = kv.get(piece.session)
+    have = 0 if held is None else int(held.valid[piece.layer])
+    if piece.first_page * model.page_tokens > have:
+        raise KvRefusal(Refusal.GAP, f"layer {piece.layer} holds {have} positions, the chunk starts after them")
+    held = kv.reserve(piece.session, piece.valid_positions)
+    indices = held.pages[piece.first_page : last_page]
+    model.keys[piece.layer, indices] = np.frombuffer(piece.keys, np.float16).reshape(pages, *key_page.shape)
+    model.values[piece.layer, indices] = np.frombuffer(piece.values, np.float16).reshape(pages, *value_page.shape)
+    kv.mark_valid(piece.session, LayerRange(piece.layer, piece.layer + 1), piece.valid_positions)
+    return len(piece.keys) + len(piece.values)

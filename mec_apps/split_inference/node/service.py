@@ -1,0 +1,264 @@
+"""gRPC `EdgeNode`: what the control plane, gateways and other nodes ask of a node. Parse, one job in the compute thread, answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
+from mec_apps.split_inference.model_package import ModelPackage
+from mec_apps.split_inference.node.compute import ComputeThread
+from mec_apps.split_inference.node.data_plane import DataPlane
+from mec_apps.split_inference.node.kv_pages import KvRefusal
+from mec_apps.split_inference.node.kv_transfer import KvPiece, cut_kv, store_kv
+from mec_apps.split_inference.node.settings import NodeSettings
+from mec_apps.split_inference.node.stages import LoadedStage, StageError, StaleEpoch, stage_of
+from mec_apps.split_inference.peer_link import LinkLost
+from mec_platform.domain.hardware import HardwareTarget
+from mec_platform.domain.model_shape import ModelShape
+from mec_platform.rpc.convert import (
+    addresses_from_message,
+    hardware_to_message,
+    layers_from_message,
+    layers_to_message,
+    plan_from_message,
+    shape_to_message,
+)
+from mec_platform.rpc.endpoints import Channels
+from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
+
+CONNECT_TIMEOUT_S = 3.0
+_WARM_UP_RUNS = 2
+_log = logging.getLogger(__name__)
+
+
+class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
+    """The servicer; `compute` owns everything that it touches."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        package: ModelPackage,
+        hardware: HardwareTarget,
+        compute: ComputeThread,
+        data_plane: DataPlane,
+        shapers: LinkShapers,
+        channels: Channels,
+    ) -> None:
+        self._settings = settings
+        self._shape: ModelShape = package.shape
+        self._hardware = hardware
+        self._compute = compute
+        self._data_plane = data_plane
+        self._shapers = shapers
+        self._channels = channels
+        self.address = ""
+
+    async def Describe(
+        self, request: edge_node_pb2.DescribeRequest, context: grpc.aio.ServicerContext
+    ) -> edge_node_pb2.NodeDescription:
+        compute, timings = self._compute, self._compute.timings
+        return edge_node_pb2.NodeDescription(
+            name=self._settings.name,
+            address=self.address,
+            hardware=hardware_to_message(self._hardware),
+            model=shape_to_message(self._shape),
+            memory_bytes=self._settings.memory_bytes,
+            committed_epoch=compute.stages.committed_epoch,
+            stages=[
+                edge_node_pb2.LoadedStage(epoch=stage.epoch, layers=layers_to_message(stage.layers))
+                for stage in compute.stages.stages
+            ],
+            sessions=compute.kv.sessions,
+            kv_pages_used=compute.kv.used,
+            kv_pages_total=compute.kv.total,
+            block_time_us=timings.block_s * 1e6,
+            head_time_us=timings.head_s * 1e6,
+            prefill_block_time_us_per_row=timings.prefill_block_s_per_row * 1e6,
+            trusted=self._settings.trusted,
+            emulated=self._settings.emulate,
+            frames_run=compute.frames_run,
+            rows_run=compute.rows_run,
+            resident_bytes=_resident_bytes(),
+            process_id=os.getpid(),
+        )
+
+    async def LoadStage(
+        self, request: edge_node_pb2.LoadStageRequest, context: grpc.aio.ServicerContext
+    ) -> edge_node_pb2.LoadStageReply:
+        started = time.perf_counter()
+        try:
+            plan = plan_from_message(request.plan)
+            stage = stage_of(plan, request.stage_index, self._settings.name, self._shape.name, self._shape.blocks)
+            self._check_memory(stage)
+        except (ValueError, StageError) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except MemoryError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        try:
+            await self._connect_next(stage, addresses_from_message(request.plan))
+            await self._compute.call(lambda: self._load(stage))
+        except StaleEpoch as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except LinkLost as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the next stage cannot be reached: {error}")
+        load_ms = (time.perf_counter() - started) * 1e3
+        _log.info("epoch %d: layers %s ready after %.1f ms", plan.epoch, stage.layers, load_ms)
+        return edge_node_pb2.LoadStageReply(load_ms=load_ms)
+
+    async def AbortEpoch(
+        self, request: edge_node_pb2.EpochRequest, context: grpc.aio.ServicerContext
+    ) -> edge_node_pb2.EpochReply:
+        try:
+            await self._compute.call(lambda: self._compute.stages.abort(request.epoch))
+        except StaleEpoch as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return edge_node_pb2.EpochReply(committed_epoch=self._compute.stages.committed_epoch)
+
+    async def CommitEpoch(
+        self, request: edge_node_pb2.EpochRequest, context: grpc.aio.ServicerContext
+    ) -> edge_node_pb2.EpochReply:
+        try:
+            await self.commit(request.epoch)
+        except StaleEpoch as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return edge_node_pb2.EpochReply(committed_epoch=self._compute.stages.committed_epoch)
+
+    async def ExportKv(
+        self, request: edge_node_pb2.KvSelection, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[edge_node_pb2.KvChunk]:
+        for piece in await self._cut(request, context):
+            yield _chunk(piece)
+
+    async def ImportKv(
+        self, request_iterator: AsyncIterator[edge_node_pb2.KvChunk], context: grpc.aio.ServicerContext
+    ) -> edge_node_pb2.ImportKvReply:
+        received = 0
+        try:
+            async for chunk in request_iterator:
+                piece = KvPiece(
+                    chunk.session, chunk.layer, chunk.first_page, chunk.valid_positions, chunk.keys, chunk.values
+                )
+                received += await self._compute.call(lambda p=piece: store_kv(self._compute.model, self._compute.kv, p))
+        except KvRefusal as refusal:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
+        return edge_node_pb2.ImportKvReply(bytes=received)
+
+    async def SendKv(
+        self, request: edge_node_pb2.SendKvRequest, context: grpc.aio.ServicerContext
+    ) -> edge_node_pb2.SendKvReply:
+        pieces = await self._cut(request.selection, context)
+        shaper = self._shapers.to(request.target)
+        started = time.perf_counter()
+
+        async def shaped() -> AsyncIterator[edge_node_pb2.KvChunk]:
+            for piece in pieces:
+                await shaper.wait_turn(len(piece.keys) + len(piece.values))
+                yield _chunk(piece)
+
+        try:
+            target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address))
+            reply = await target.ImportKv(shaped())
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), f"{request.target} did not take the KV: {error.details()}")
+        return edge_node_pb2.SendKvReply(bytes=reply.bytes, transfer_ms=(time.perf_counter() - started) * 1e3)
+
+    async def EndSession(
+        self, request: edge_node_pb2.EndSessionRequest, context: grpc.aio.ServicerContext
+    ) -> edge_node_pb2.EndSessionReply:
+        freed = await self._compute.call(lambda: self._compute.kv.end(request.session))
+        return edge_node_pb2.EndSessionReply(pages_freed=freed)
+
+    async def Emulate(
+        self, request: edge_node_pb2.EmulateRequest, context: grpc.aio.ServicerContext
+    ) -> edge_node_pb2.EmulateReply:
+        if not self._settings.emulate:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION, f"{self._settings.name} was started without --emulate"
+            )
+        if not 0 <= request.cpu_share <= 1 or any(l.bytes_per_s < 0 or l.delay_ms < 0 for l in request.links.values()):
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "cpu_share must be in (0, 1], rates and delays not negative"
+            )
+        self._shapers.emulate(
+            {peer: EmulatedLink(link.bytes_per_s, link.delay_ms / 1e3) for peer, link in request.links.items()}
+        )
+        if request.cpu_share:
+            self._compute.cpu_share = request.cpu_share
+        return edge_node_pb2.EmulateReply()
+
+    async def commit(self, epoch: int) -> None:
+        """Makes `epoch` the committed one and gives back what older epochs held. Raises StaleEpoch."""
+        await self._compute.call(lambda: self._commit(epoch))
+
+    def _check_memory(self, stage: LoadedStage) -> None:
+        shape = self._shape
+        needed = len(stage.layers) * shape.block_bytes
+        needed += shape.embed_bytes * stage.is_first + shape.head_bytes * stage.is_last
+        if needed > self._settings.memory_bytes:
+            raise MemoryError(
+                f"layers {stage.layers} need {needed / 1e6:.0f} MB, "
+                f"{self._settings.name} offers {self._settings.memory_bytes / 1e6:.0f} MB"
+            )
+
+    async def _connect_next(self, stage: LoadedStage, addresses: dict[str, str]) -> None:
+        if stage.next_node is not None:
+            address = addresses.get(stage.next_node, "")
+            if not address:
+                raise LinkLost(f"the plan gives no address for {stage.next_node}")
+            await self._data_plane.links.connect(stage.next_node, address, CONNECT_TIMEOUT_S)
+
+    def _load(self, stage: LoadedStage) -> None:
+        self._compute.stages.prepare(stage)
+        self._compute.warm_up(stage.layers, _WARM_UP_RUNS)
+
+    def _commit(self, epoch: int) -> None:
+        stages = self._compute.stages
+        stages.commit(epoch)
+        for layers in stages.unused_layers(self._shape.blocks):
+            self._compute.kv.forget_layers(layers)
+            self._compute.model.release_layers(layers)
+        if not stages.stages:
+            for session in self._compute.kv.sessions:
+                self._compute.kv.end(session)
+
+    async def _cut(self, selection: edge_node_pb2.KvSelection, context: grpc.aio.ServicerContext) -> list[KvPiece]:
+        try:
+            layers = layers_from_message(selection.layers)
+            if layers.stop > self._shape.blocks:
+                raise ValueError(f"layers {layers}, the model has {self._shape.blocks} blocks")
+            return await self._compute.call(
+                lambda: cut_kv(
+                    self._compute.model,
+                    self._compute.kv,
+                    selection.session,
+                    layers,
+                    selection.first_position,
+                    selection.last_position,
+                )
+            )
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except KvRefusal as refusal:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
+
+
+def _chunk(piece: KvPiece) -> edge_node_pb2.KvChunk:
+    return edge_node_pb2.KvChunk(
+        session=piece.session,
+        layer=piece.layer,
+        first_page=piece.first_page,
+        valid_positions=piece.valid_positions,
+        keys=piece.keys,
+        values=piece.values,
+    )
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

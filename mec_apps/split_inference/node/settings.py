@@ -1,0 +1,29 @@
+"""What an operator says when starting an edge node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Validated by the command line. `memory_bytes` is what the node offers to weights of stages."""
+
+    name: str
+    package_dir: Path
+    artefact_dir: Path
+    platform_url: str
+    platform_grpc: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    metrics_port: int = 0
+    threads: int = 1
+    memory_bytes: int = 1 << 30
+    kv_tokens: int = 16_384
+    max_sessions: int = 64
+    context: int = 2048
+    trusted: bool = True
+    emulate: bool = False
+    allow_remote: bool = False
+    platform_wait_s: float = 15.0

@@ -1,0 +1,95 @@
+"""The stages that a node holds, by epoch: prepared ones beside the committed one, and the rules of fencing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mec_platform.domain.layers import LayerRange
+from mec_platform.domain.split_plan import SplitPlan
+
+
+class StageError(Exception):
+    """A stage that cannot be loaded or committed; the message says why."""
+
+
+class StaleEpoch(StageError):
+    """The epoch is not newer than what this node has committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedStage:
+    """One stage of one plan on this node. `next_node` is None on the last stage."""
+
+    epoch: int
+    layers: LayerRange
+    is_first: bool
+    next_node: str | None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this stage runs the head and samples."""
+        return self.next_node is None
+
+
+def stage_of(plan: SplitPlan, index: int, node: str, model: str, blocks: int) -> LoadedStage:
+    """The stage that `node` shall hold. Raises StageError where plan, index, node and model do not fit together."""
+    if plan.model != model:
+        raise StageError(f"the plan is for model {plan.model}, this node has {model}")
+    if not 0 <= index < len(plan.stages):
+        raise StageError(f"stage {index} of a plan with {len(plan.stages)} stages")
+    stage = plan.stages[index]
+    if stage.node != node:
+        raise StageError(f"stage {index} belongs to {stage.node}, this node is {node}")
+    if stage.layers.stop > blocks:
+        raise StageError(f"layers {stage.layers}, the model has {blocks} blocks")
+    following = plan.stages[index + 1].node if index + 1 < len(plan.stages) else None
+    return LoadedStage(plan.epoch, stage.layers, index == 0, following)
+
+
+class StageTable:
+    """Stages by epoch. The committed epoch never goes backwards; older epochs are refused."""
+
+    def __init__(self) -> None:
+        self._stages: dict[int, LoadedStage] = {}
+        self.committed_epoch = 0
+
+    @property
+    def stages(self) -> tuple[LoadedStage, ...]:
+        """All stages held, oldest epoch first."""
+        return tuple(self._stages[epoch] for epoch in sorted(self._stages))
+
+    def get(self, epoch: int) -> LoadedStage | None:
+        """The stage of an epoch, or None."""
+        return self._stages.get(epoch)
+
+    def prepare(self, stage: LoadedStage) -> None:
+        """Holds a stage beside the committed one. Raises StaleEpoch for an epoch that is not newer than the committed one."""
+        if stage.epoch <= self.committed_epoch:
+            raise StaleEpoch(f"epoch {stage.epoch} is not newer than the committed epoch {self.committed_epoch}")
+        self._stages[stage.epoch] = stage
+
+    def abort(self, epoch: int) -> None:
+        """Drops a prepared stage. Raises StaleEpoch where it has been committed."""
+        if epoch <= self.committed_epoch:
+            raise StaleEpoch(f"epoch {epoch} has been committed and cannot be aborted")
+        self._stages.pop(epoch, None)
+
+    def commit(self, epoch: int) -> None:
+        """Drops all older stages. Committing again is fine. Raises StaleEpoch for an epoch older than the committed one."""
+        if epoch < self.committed_epoch:
+            raise StaleEpoch(f"epoch {epoch} is older than the committed epoch {self.committed_epoch}")
+        self.committed_epoch = epoch
+        self._stages = {held: stage for held, stage in self._stages.items() if held >= epoch}
+
+    def unused_layers(self, blocks: int) -> tuple[LayerRange, ...]:
+        """Layers that no stage held here needs."""
+        used = {layer for stage in self._stages.values() for layer in stage.layers}
+        runs: list[LayerRange] = []
+        for layer in range(blocks):
+            if layer in used:
+                continue
+            if runs and runs[-1].stop == layer:
+                runs[-1] = LayerRange(runs[-1].start, layer + 1)
+            else:
+                runs.append(LayerRange(layer, layer + 1))
+        return tuple(runs)

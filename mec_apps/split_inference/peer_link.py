@@ -1,0 +1,235 @@
+"""The sending end of the data plane: one long-lived stream to one edge node, used by gateways and by nodes.
+
+Frames leave in the order of `send`. What comes back (results, refusals, echoes of probes) goes to `on_frame`. A stream
+that breaks is reported once through `on_lost` and opened again in the background until `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from mec_apps.split_inference.frames import Frame, FrameError, FrameKind, pack_frame, unpack_frame
+from mec_apps.split_inference.link_shaper import LinkShaper, LinkShapers
+from mec_platform.background import BackgroundTasks
+from mec_platform.rpc.endpoints import open_channel
+
+DATA_PLANE_SERVICE = "mec_platform.rpc.v1.DataPlane"
+FRAMES_METHOD = f"/{DATA_PLANE_SERVICE}/Frames"
+"""Bidirectional stream of raw bytes: no protobuf around the payload."""
+
+PROBE_BYTES = 4096
+"""Small enough to cost a slow link (50 kB/s) a tenth of a second, large enough to tell it from a fast one."""
+
+PROBE_TIMEOUT_S = 2.0
+RECONNECT_PAUSE_S = 0.3
+FASTEST_MEASURABLE_BYTES_PER_S = 1e9
+"""Above this a probe's extra time drowns in the round trip's noise."""
+
+_log = logging.getLogger(__name__)
+
+
+class LinkLost(Exception):
+    """The stream to a peer is not there (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMeasurement:
+    """What probes from this side to `peer` showed."""
+
+    peer: str
+    bytes_per_s: float
+    round_trip_s: float
+    emulated: bool
+
+
+class PeerLink:
+    """A stream to the node `peer` at `address`. `hello` names this side and, for a gateway, its number."""
+
+    def __init__(
+        self,
+        peer: str,
+        address: str,
+        hello: Frame,
+        shaper: LinkShaper,
+        on_frame: Callable[[str, Frame], None],
+        on_lost: Callable[[str, str], None],
+    ) -> None:
+        self.peer = peer
+        self.address = address
+        self._hello = hello
+        self._shaper = shaper
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._tasks = BackgroundTasks()
+        self._outbound: asyncio.Queue[bytes] = asyncio.Queue()
+        self._connected = asyncio.Event()
+        self._echoes: dict[int, asyncio.Future[float]] = {}
+        self._probe_number = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the peer has answered on the present stream."""
+        return self._connected.is_set()
+
+    def start(self) -> None:
+        """Connects in the background, and again after every break, until `close`."""
+        self._tasks.start(f"link to {self.peer}", self._keep_connected())
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Raises LinkLost where the peer does not answer in time; the link goes on trying."""
+        try:
+            await asyncio.wait_for(self._connected.wait(), timeout_s)
+        except TimeoutError as error:
+            raise LinkLost(f"{self.peer} at {self.address} did not answer within {timeout_s:g} s") from error
+
+    def send(self, frame: Frame) -> None:
+        """Queues a frame. Raises LinkLost while the stream is broken; frames queued before a break are lost."""
+        if not self.connected:
+            raise LinkLost(f"no connection to {self.peer} at {self.address}")
+        self._outbound.put_nowait(pack_frame(frame))
+
+    async def measure(self) -> LinkMeasurement:
+        """Probes the link with an empty and a large frame. Raises LinkLost where the empty one does not return."""
+        round_trip_s = await self._probe(b"")
+        if round_trip_s is None:
+            raise LinkLost(f"{self.peer} at {self.address} did not echo a probe")
+        large_s = await self._probe(bytes(PROBE_BYTES))
+        extra_s = (PROBE_TIMEOUT_S if large_s is None else large_s) - round_trip_s
+        rate = (
+            min(PROBE_BYTES / extra_s, FASTEST_MEASURABLE_BYTES_PER_S)
+            if extra_s > 0
+            else FASTEST_MEASURABLE_BYTES_PER_S
+        )
+        return LinkMeasurement(self.peer, rate, round_trip_s, self._shaper.link is not None)
+
+    async def close(self) -> None:
+        """Ends the stream without reporting it as lost."""
+        self._connected.clear()
+        await self._tasks.stop()
+
+    async def _probe(self, payload: bytes) -> float | None:
+        self._probe_number += 1
+        number = self._probe_number
+        loop = asyncio.get_running_loop()
+        echo = self._echoes[number] = loop.create_future()
+        sent = loop.time()
+        try:
+            self.send(Frame(FrameKind.PROBE, session=number, payload=payload))
+            return await asyncio.wait_for(echo, PROBE_TIMEOUT_S) - sent
+        except TimeoutError:
+            return None
+        finally:
+            del self._echoes[number]
+
+    async def _keep_connected(self) -> None:
+        while True:
+            reason = await self._run_stream()
+            if self._connected.is_set():
+                self._connected.clear()
+                self._on_lost(self.peer, reason)
+            await asyncio.sleep(RECONNECT_PAUSE_S)
+
+    async def _run_stream(self) -> str:
+        """Serves one stream until it breaks; returns why it did."""
+        self._outbound = asyncio.Queue()
+        async with open_channel(self.address) as channel:
+            call = channel.stream_stream(FRAMES_METHOD)()
+            try:
+                await call.write(pack_frame(self._hello))
+                writer = self._tasks.start(f"writer to {self.peer}", self._write(call, self._outbound))
+                try:
+                    return await self._read(call)
+                finally:
+                    await self._tasks.cancel(writer)
+            except grpc.aio.AioRpcError as error:
+                return error.details() or error.code().name
+            except asyncio.InvalidStateError:
+                return "the stream was closed by the peer"
+            finally:
+                call.cancel()
+
+    async def _write(self, call: grpc.aio.StreamStreamCall[bytes, bytes], outbound: asyncio.Queue[bytes]) -> None:
+        # A broken stream ends this quietly: the reader sees the same break and says why.
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                message = await outbound.get()
+                await self._shaper.wait_turn(len(message))
+                await call.write(message)
+
+    async def _read(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> str:
+        while True:
+            message = await call.read()
+            if not isinstance(message, bytes):
+                return "the peer closed the stream"
+            try:
+                frame = unpack_frame(message)
+            except FrameError as error:
+                return f"the peer sent no frame: {error}"
+            if frame.kind is FrameKind.HELLO:
+                self._connected.set()
+            elif frame.kind is FrameKind.PROBE_ECHO:
+                echo = self._echoes.get(frame.session)
+                if echo is not None and not echo.done():
+                    echo.set_result(asyncio.get_running_loop().time())
+            else:
+                self._on_frame(self.peer, frame)
+
+
+class LinkPool:
+    """The links of one process, one to each peer, kept until the peer has left or has another address."""
+
+    def __init__(
+        self,
+        hello: Frame,
+        shapers: LinkShapers,
+        on_frame: Callable[[str, Frame], None],
+        on_lost: Callable[[str, str], None],
+    ) -> None:
+        self._hello = hello
+        self._shapers = shapers
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._links: dict[str, PeerLink] = {}
+
+    async def connect(self, peer: str, address: str, timeout_s: float) -> PeerLink:
+        """The link to a peer, once it is connected. Raises LinkLost where it does not answer in time."""
+        link = self._links.get(peer)
+        if link is None or link.address != address:
+            replaced = link
+            link = PeerLink(peer, address, self._hello, self._shapers.to(peer), self._on_frame, self._on_lost)
+            self._links[peer] = link
+            link.start()
+            if replaced is not None:
+                await replaced.close()
+        await link.wait_connected(timeout_s)
+        return link
+
+    def get(self, peer: str) -> PeerLink:
+        """The link to a peer. Raises LinkLost where there is none."""
+        link = self._links.get(peer)
+        if link is None:
+            raise LinkLost(f"there is no link to {peer}")
+        return link
+
+    async def measure(self, peer: str, address: str) -> LinkMeasurement | None:
+        """Probes the link to a peer, opening it if need be; None where it does not answer."""
+        try:
+            return await (await self.connect(peer, address, timeout_s=1.0)).measure()
+        except LinkLost:
+            return None
+
+    async def keep_only(self, peers: frozenset[str]) -> None:
+        """Closes the links to all others: they have left."""
+        for peer in [peer for peer in self._links if peer not in peers]:
+            await self._links.pop(peer).close()
+
+    async def close(self) -> None:
+        """Closes every link."""
+        await self.keep_only(frozenset())

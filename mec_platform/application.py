@@ -1,0 +1,137 @@
+"""Composition root of the platform: event log, registry, MEC APIs, control loop and its gRPC services, in one process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Gauge
+
+from mec_platform.control_plane.broadcast.service import ReconfigurationBroadcastService
+from mec_platform.control_plane.control_loop import ControlLoop
+from mec_platform.control_plane.journal import Journal
+from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
+from mec_platform.control_plane.monitoring.service import CapacityProfilerService
+from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestratorService
+from mec_platform.control_plane.split_revision.service import SplitRevisionService
+from mec_platform.control_plane.tick import ControlSettings
+from mec_platform.domain.services import Locality
+from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
+from mec_platform.registry.grpc_service import ServiceRegistryService
+from mec_platform.registry.service_registry import ServiceRegistry
+from mec_platform.registry.sqlite.event_log import SqliteEventLog
+from mec_platform.rpc.endpoints import AddressError, make_server, require_loopback, start_server
+from mec_platform.rpc.v1 import control_plane_pb2_grpc, registry_pb2_grpc
+
+_SERVICES = tuple(
+    f"mec_platform.rpc.v1.{name}"
+    for name in (
+        "ServiceRegistry",
+        "CapacityProfiler",
+        "AdaptiveOrchestrator",
+        "SplitRevision",
+        "ReconfigurationBroadcast",
+    )
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformSettings:
+    """Validated by the command line. `state` is the SQLite file of the event log, or `:memory:`."""
+
+    host: str = "127.0.0.1"
+    rest_port: int = 8081
+    grpc_port: int = 50051
+    state: Path | str = ":memory:"
+    host_name: str = "mec-host"
+    manual: bool = False
+    allow_remote: bool = False
+    control: ControlSettings = field(default_factory=ControlSettings)
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+
+
+class Platform:
+    """`start`, then whatever ends the process, then `stop`. `extend` may add routes to the REST application."""
+
+    def __init__(
+        self, settings: PlatformSettings, extend: Callable[[web.Application, str], None] | None = None
+    ) -> None:
+        self._settings = settings
+        self._extend = extend
+        self.rest_address = ""
+        self.grpc_address = ""
+
+    async def start(self) -> None:
+        """Raises AddressError or LogUnavailable with what to do; nothing is left running."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings = self._settings
+        require_loopback(settings.host, settings.allow_remote)
+        self._log = await SqliteEventLog.open(settings.state)
+        self._registry = ServiceRegistry(
+            self._log,
+            locality=Locality(mec_host=settings.host_name),
+            transports=platform_transports(f"http://{settings.host}:{settings.rest_port}"),
+        )
+        await self._registry.start()
+        self._loop = ControlLoop(Journal(self._log), settings.control, settings.monitoring, manual=settings.manual)
+        await self._loop.start()
+        await self._serve_grpc()
+        await self._serve_rest()
+
+    async def stop(self) -> None:
+        """Takes everything down in the opposite order; parts that never started are left alone."""
+        if hasattr(self, "_runner"):
+            await self._runner.cleanup()
+        if hasattr(self, "_server"):
+            await self._server.stop(grace=0.5)
+        if hasattr(self, "_loop"):
+            await self._loop.stop()
+        if hasattr(self, "_registry"):
+            await self._registry.stop()
+        if hasattr(self, "_log"):
+            await self._log.close()
+
+    async def _serve_grpc(self) -> None:
+        server = self._server = make_server()
+        registry_pb2_grpc.add_ServiceRegistryServicer_to_server(ServiceRegistryService(self._registry), server)
+        control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(CapacityProfilerService(self._loop), server)
+        control_plane_pb2_grpc.add_AdaptiveOrchestratorServicer_to_server(
+            AdaptiveOrchestratorService(self._loop), server
+        )
+        control_plane_pb2_grpc.add_SplitRevisionServicer_to_server(SplitRevisionService(self._loop), server)
+        control_plane_pb2_grpc.add_ReconfigurationBroadcastServicer_to_server(
+            ReconfigurationBroadcastService(self._loop), server
+        )
+        self.grpc_address = await start_server(server, self._settings.host, self._settings.grpc_port, _SERVICES)
+
+    async def _serve_rest(self) -> None:
+        collectors = CollectorRegistry()
+        loop = self._loop
+        epoch = Gauge("mec_plan_epoch", "Epoch of the committed split plan", registry=collectors)
+        epoch.set_function(lambda: 0 if loop.plan is None else loop.plan.epoch)
+        nodes = Gauge("mec_live_nodes", "Edge nodes that report", registry=collectors)
+        nodes.set_function(lambda: len(loop.observe().nodes))
+        app = make_enablement_app(self._registry, collectors=collectors)
+        if self._extend is not None:
+            self._extend(app, self.grpc_address)
+        self._runner = web.AppRunner(app, shutdown_timeout=2)
+        await self._runner.setup()
+        host, port = self._settings.host, self._settings.rest_port
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            raise AddressError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another with --rest-port"
+            ) from error
+        bound_host, bound_port = self._runner.addresses[0][:2]
+        self.rest_address = f"{bound_host}:{bound_port}"

@@ -1,0 +1,178 @@
+"""Reconfiguration Broadcast, the sending half: carries out what `protocol` instructs and tells it how that went."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+import grpc
+import grpc.aio
+
+from mec_platform.background import BackgroundTasks
+from mec_platform.control_plane.broadcast import protocol
+from mec_platform.domain.split_plan import SplitPlan
+from mec_platform.rpc.convert import plan_to_message
+from mec_platform.rpc.endpoints import Channels
+from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc, inference_pb2, inference_pb2_grpc
+
+CALL_TIMEOUT_S = 60.0
+"""Above every phase's deadline: the protocol decides when to stop waiting, this only bounds what is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One reconfiguration to carry out. Addresses are `host:port` by member name, gone members included."""
+
+    plan: SplitPlan
+    old_plan: SplitPlan | None
+    nodes: Mapping[str, str]
+    gateways: Mapping[str, str]
+    lost: frozenset[str]
+    transfer_mode: str
+
+
+Record = Callable[[SplitPlan], Awaitable[str | None]]
+"""Commits a plan durably; returns why it could not, or None."""
+
+
+class ReconfigurationSender:
+    """Carries out one reconfiguration at a time; `record` is the commit point."""
+
+    def __init__(self, record: Record, deadlines: protocol.Deadlines) -> None:
+        self._record = record
+        self._deadlines = deadlines
+        self._channels = Channels()
+        self._events: asyncio.Queue[protocol.Event] = asyncio.Queue()
+
+    async def carry_out(self, assignment: Assignment) -> protocol.ReconfigurationState:
+        """Runs the protocol to its end and returns its final state."""
+        clock = asyncio.get_running_loop()
+        self._events = asyncio.Queue()
+        state, instructions = protocol.start(
+            assignment.plan,
+            assignment.old_plan,
+            assignment.gateways,
+            assignment.lost,
+            self._deadlines,
+            clock.time(),
+        )
+        async with BackgroundTasks() as calls:
+            while True:
+                for instruction in instructions:
+                    if not isinstance(instruction, protocol.Finish):
+                        calls.start(type(instruction).__name__, self._execute(instruction, assignment))
+                if state.ended:
+                    return state
+                state, instructions = protocol.advance(state, await self._next_event(state.deadline_s))
+
+    def member_lost(self, name: str) -> None:
+        """Tells the reconfiguration under way, if any, that a member is gone. Repeating it is harmless."""
+        self._events.put_nowait(protocol.MemberLost(name))
+
+    async def close(self) -> None:
+        """Closes the channels to members."""
+        await self._channels.close()
+
+    async def _next_event(self, deadline_s: float) -> protocol.Event:
+        clock = asyncio.get_running_loop()
+        try:
+            return await asyncio.wait_for(self._events.get(), max(0.0, deadline_s - clock.time()))
+        except TimeoutError:
+            return protocol.DeadlinePassed(clock.time())
+
+    async def _execute(self, instruction: protocol.Instruction, assignment: Assignment) -> None:
+        self._events.put_nowait(await self._outcome(instruction, assignment))
+
+    async def _outcome(self, instruction: protocol.Instruction, assignment: Assignment) -> protocol.Event:
+        """Makes the call that an instruction stands for; a call that fails is an event like any other."""
+        match instruction:
+            case protocol.LoadStage(node, stage_index):
+                return await self._load_stage(node, stage_index, assignment)
+            case protocol.SwitchSessions(gateway, lost_nodes):
+                return await self._switch_sessions(gateway, lost_nodes, assignment)
+            case protocol.RecordPlan():
+                refusal = await self._record(assignment.plan)
+                return protocol.PlanRecorded() if refusal is None else protocol.RecordRefused(refusal)
+            case protocol.CommitEpoch(node):
+                error = await self._call_node(node, assignment, "CommitEpoch")
+                return protocol.EpochCommitted(node) if error is None else protocol.CommitFailed(node, error)
+            case protocol.AbortEpoch(node):
+                return protocol.EpochAborted(node, await self._call_node(node, assignment, "AbortEpoch") or "")
+            case protocol.RevertSessions(gateway):
+                return await self._revert_sessions(gateway, assignment)
+            case protocol.Finish():
+                raise AssertionError("Finish needs no call")
+            case _:
+                assert_never(instruction)
+
+    async def _load_stage(self, node: str, stage_index: int, assignment: Assignment) -> protocol.Event:
+        request = edge_node_pb2.LoadStageRequest(
+            plan=plan_to_message(assignment.plan, assignment.nodes), stage_index=stage_index
+        )
+        try:
+            reply = await self._node(node, assignment).LoadStage(request, timeout=CALL_TIMEOUT_S)
+        except (grpc.aio.AioRpcError, KeyError) as error:
+            return protocol.StageFailed(node, _words(error))
+        return protocol.StagePrepared(node, reply.load_ms)
+
+    async def _switch_sessions(
+        self, gateway: str, lost_nodes: tuple[str, ...], assignment: Assignment
+    ) -> protocol.Event:
+        request = inference_pb2.SwitchPlanRequest(
+            plan=plan_to_message(assignment.plan, assignment.nodes),
+            lost_nodes=lost_nodes,
+            transfer_mode=assignment.transfer_mode,
+        )
+        try:
+            reply = await self._gateway(gateway, assignment).SwitchPlan(request, timeout=CALL_TIMEOUT_S)
+        except (grpc.aio.AioRpcError, KeyError) as error:
+            return protocol.GatewayFailed(gateway, _words(error))
+        return protocol.GatewaySwitched(
+            gateway,
+            tuple(
+                protocol.SessionSwitched(
+                    session=session.session,
+                    mode=session.mode,
+                    pause_ms=session.pause_ms,
+                    precopied_bytes=session.precopied_bytes,
+                    paused_bytes=session.paused_bytes,
+                    replayed_tokens=session.replayed_tokens,
+                )
+                for session in reply.sessions
+            ),
+        )
+
+    async def _revert_sessions(self, gateway: str, assignment: Assignment) -> protocol.Event:
+        if assignment.old_plan is None:
+            return protocol.SessionsReverted(gateway, "there was no plan before")
+        request = inference_pb2.RevertPlanRequest(plan=plan_to_message(assignment.old_plan, assignment.nodes))
+        try:
+            await self._gateway(gateway, assignment).RevertPlan(request, timeout=CALL_TIMEOUT_S)
+        except (grpc.aio.AioRpcError, KeyError) as error:
+            return protocol.SessionsReverted(gateway, _words(error))
+        return protocol.SessionsReverted(gateway)
+
+    async def _call_node(self, node: str, assignment: Assignment, method: str) -> str | None:
+        """CommitEpoch or AbortEpoch; returns why it failed, or None."""
+        request = edge_node_pb2.EpochRequest(epoch=assignment.plan.epoch)
+        try:
+            stub = self._node(node, assignment)
+            call = stub.CommitEpoch if method == "CommitEpoch" else stub.AbortEpoch
+            await call(request, timeout=CALL_TIMEOUT_S)
+        except (grpc.aio.AioRpcError, KeyError) as error:
+            return _words(error)
+        return None
+
+    def _node(self, name: str, assignment: Assignment) -> edge_node_pb2_grpc.EdgeNodeAsyncStub:
+        return edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(assignment.nodes[name]))
+
+    def _gateway(self, name: str, assignment: Assignment) -> inference_pb2_grpc.InferenceAsyncStub:
+        return inference_pb2_grpc.InferenceStub(self._channels.to(assignment.gateways[name]))
+
+
+def _words(error: grpc.aio.AioRpcError | KeyError) -> str:
+    if isinstance(error, KeyError):
+        return f"the address of {error.args[0]} is not known"
+    return error.details() or error.code().name

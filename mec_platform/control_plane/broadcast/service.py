@@ -1,0 +1,78 @@
+"""gRPC `ReconfigurationBroadcast`: plans that operators apply, the committed plan, and what reconfigurations did."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import grpc
+import grpc.aio
+
+from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationAborted, ReconfigurationEnded
+from mec_platform.domain.layers import LayerRange
+from mec_platform.domain.split_plan import SplitPlan, Stage
+from mec_platform.rpc.convert import plan_to_message
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
+
+
+class PlanControl(Protocol):
+    """What the service needs of the control loop."""
+
+    @property
+    def plan(self) -> SplitPlan | None: ...
+
+    def addresses(self) -> Mapping[str, str]: ...
+
+    async def apply_stages(self, stages: Sequence[Stage], reason: str) -> ReconfigurationEnded: ...
+
+    def watch_reconfigurations(self) -> AsyncIterator[ReconfigurationEnded]: ...
+
+
+class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroadcastServicer):
+    """The servicer."""
+
+    def __init__(self, control: PlanControl) -> None:
+        self._control = control
+
+    async def ApplyPlan(
+        self, request: control_plane_pb2.ApplyPlanRequest, context: grpc.aio.ServicerContext
+    ) -> control_plane_pb2.Reconfiguration:
+        try:
+            stages = [Stage(stage.node, LayerRange(stage.layers.start, stage.layers.stop)) for stage in request.stages]
+            ended = await self._control.apply_stages(stages, request.reason)
+        except (ValueError, PlanRejected) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except ReconfigurationAborted as error:
+            await context.abort(grpc.StatusCode.ABORTED, str(error))
+        return _message(ended, self._control.addresses())
+
+    async def GetPlan(
+        self, request: control_plane_pb2.GetPlanRequest, context: grpc.aio.ServicerContext
+    ) -> types_pb2.SplitPlan:
+        plan = self._control.plan
+        if plan is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no plan has been committed yet")
+        return plan_to_message(plan, self._control.addresses())
+
+    async def WatchReconfigurations(
+        self, request: control_plane_pb2.WatchReconfigurationsRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[control_plane_pb2.Reconfiguration]:
+        async for ended in self._control.watch_reconfigurations():
+            yield _message(ended, self._control.addresses())
+
+
+def _message(ended: ReconfigurationEnded, addresses: Mapping[str, str]) -> control_plane_pb2.Reconfiguration:
+    return control_plane_pb2.Reconfiguration(
+        plan=plan_to_message(ended.plan, addresses),
+        kind=ended.kind,
+        reason=ended.reason,
+        outcome=ended.outcome,
+        error=ended.error,
+        prepare_ms=ended.prepare_ms,
+        switch_ms=ended.total_ms,
+        pause_ms_max=ended.pause_ms_max,
+        moved_bytes=ended.moved_bytes,
+        sessions=ended.sessions,
+        replayed_tokens=ended.replayed_tokens,
+        at_s=ended.at_s,
+    )

@@ -1,0 +1,61 @@
+"""What the control plane keeps: committed plans (one stream, compare-and-set) and decisions with their snapshots."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from mec_platform.control_plane.orchestrator.decisions import Reconfigure
+from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.layers import LayerRange
+from mec_platform.domain.split_plan import SplitPlan, Stage
+from mec_platform.registry.errors import LogUnavailable, RevisionConflict
+from mec_platform.registry.event_log import EventLog
+
+PLANS = "plans"
+DECISIONS = "decisions"
+
+
+class Journal:
+    """The control plane's streams of the platform's event log."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._revision = 0
+        self.plan: SplitPlan | None = None
+
+    async def load(self) -> None:
+        """Reads the committed plan. Raises LogUnavailable."""
+        for entry in await self._log.read(PLANS):
+            self._revision = entry.revision
+            self.plan = _plan_from_json(entry.payload)
+
+    async def commit(self, plan: SplitPlan) -> str | None:
+        """Makes `plan` the committed plan; returns why it could not be. Committing the same plan again is harmless."""
+        if plan == self.plan:
+            return None
+        try:
+            revision = await self._log.append(PLANS, "plan.committed", _plan_to_json(plan), self._revision)
+        except (RevisionConflict, LogUnavailable) as error:
+            return str(error)
+        self._revision, self.plan = revision, plan
+        return None
+
+    async def note_decision(self, decision: Reconfigure, snapshot: Snapshot) -> None:
+        """Keeps a decision to change with everything that it looked at. Raises LogUnavailable."""
+        record = {"decision": asdict(decision), "snapshot": asdict(snapshot)}
+        payload = json.dumps(record, default=sorted).encode()
+        await self._log.append(DECISIONS, f"decision.{decision.kind}", payload)
+
+
+def _plan_to_json(plan: SplitPlan) -> bytes:
+    stages = [[stage.node, stage.layers.start, stage.layers.stop] for stage in plan.stages]
+    return json.dumps(
+        {"epoch": plan.epoch, "parent_epoch": plan.parent_epoch, "model": plan.model, "stages": stages}
+    ).encode()
+
+
+def _plan_from_json(payload: bytes) -> SplitPlan:
+    fields = json.loads(payload)
+    stages = tuple(Stage(node, LayerRange(start, stop)) for node, start, stop in fields["stages"])
+    return SplitPlan(fields["epoch"], fields["parent_epoch"], fields["model"], stages)

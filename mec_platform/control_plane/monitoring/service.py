@@ -1,0 +1,105 @@
+"""gRPC `CapacityProfiler`: takes reports in, gives the snapshot out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import grpc
+import grpc.aio
+
+from mec_platform.control_plane.monitoring.estimates import MemberReported, Refusal
+from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.split_plan import SplitPlan
+from mec_platform.rpc.convert import hardware_from_message, shape_from_message, snapshot_to_message
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
+
+REPORT_INTERVAL_S = 1.0
+MAX_NAME = 128
+
+
+class Monitor(Protocol):
+    """What the service needs of the control loop."""
+
+    @property
+    def now_s(self) -> float: ...
+
+    @property
+    def plan(self) -> SplitPlan | None: ...
+
+    def observe(self) -> Snapshot: ...
+
+    def take_report(self, event: MemberReported) -> Refusal | None: ...
+
+
+class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
+    """The servicer."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._emulated: dict[str, set[str]] = {}
+
+    async def Report(
+        self, request: control_plane_pb2.MemberReport, context: grpc.aio.ServicerContext
+    ) -> control_plane_pb2.ReportReply:
+        problem = _problem(request)
+        if problem is not None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
+        refusal = self._monitor.take_report(_event(request, self._monitor.now_s))
+        if refusal is not None:
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, refusal.reason)
+        if request.emulated:
+            self._emulated[request.name] = {link.peer for link in request.links if link.emulated}
+        seen = self._monitor.observe()
+        members = [
+            control_plane_pb2.Member(name=node.name, address=node.address, role=control_plane_pb2.MEMBER_ROLE_NODE)
+            for node in seen.nodes
+        ]
+        members += [
+            control_plane_pb2.Member(name=g.name, address=g.address, role=control_plane_pb2.MEMBER_ROLE_GATEWAY)
+            for g in seen.gateways
+        ]
+        return control_plane_pb2.ReportReply(
+            plan_epoch=0 if seen.plan is None else seen.plan.epoch, next_report_s=REPORT_INTERVAL_S, members=members
+        )
+
+    async def GetSnapshot(
+        self, request: control_plane_pb2.GetSnapshotRequest, context: grpc.aio.ServicerContext
+    ) -> control_plane_pb2.Snapshot:
+        message = snapshot_to_message(self._monitor.observe())
+        for member in message.members:
+            member.emulated = member.name in self._emulated
+            for link in member.links:
+                link.emulated = link.peer in self._emulated.get(member.name, ())
+        return message
+
+
+def _problem(report: control_plane_pb2.MemberReport) -> str | None:
+    if not report.name or len(report.name) > MAX_NAME:
+        return f"name: 1 to {MAX_NAME} characters are needed"
+    if report.role not in (control_plane_pb2.MEMBER_ROLE_NODE, control_plane_pb2.MEMBER_ROLE_GATEWAY):
+        return "role: MEMBER_ROLE_NODE or MEMBER_ROLE_GATEWAY is needed"
+    if not report.address or not report.incarnation:
+        return "address and incarnation are needed"
+    return None
+
+
+def _event(report: control_plane_pb2.MemberReport, at_s: float) -> MemberReported:
+    return MemberReported(
+        at_s=at_s,
+        role="node" if report.role == control_plane_pb2.MEMBER_ROLE_NODE else "gateway",
+        name=report.name,
+        address=report.address,
+        incarnation=report.incarnation,
+        trusted=report.trusted,
+        hardware=hardware_from_message(report.hardware),
+        model=shape_from_message(report.model) if report.HasField("model") else None,
+        memory_bytes=report.memory_bytes,
+        block_time_s=report.block_time_us / 1e6,
+        head_time_s=report.head_time_us / 1e6,
+        prefill_block_time_s_per_row=report.prefill_block_time_us_per_row / 1e6,
+        sessions=report.sessions,
+        tokens_per_s=report.tokens_per_s,
+        context_positions=report.context_positions,
+        links=tuple((link.peer, link.bytes_per_s, link.round_trip_ms / 1e3) for link in report.links),
+        leaving=report.leaving,
+    )

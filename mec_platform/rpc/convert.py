@@ -1,0 +1,134 @@
+"""Between protobuf messages and domain values: the only place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.hardware import HardwareTarget
+from mec_platform.domain.layers import LayerRange
+from mec_platform.domain.model_shape import ModelShape
+from mec_platform.domain.split_plan import SplitPlan, Stage
+from mec_platform.rpc.v1 import control_plane_pb2, types_pb2
+
+
+def layers_from_message(message: types_pb2.LayerRange) -> LayerRange:
+    """Raises ValueError for an empty range."""
+    return LayerRange(message.start, message.stop)
+
+
+def layers_to_message(layers: LayerRange) -> types_pb2.LayerRange:
+    """A layer range as a message."""
+    return types_pb2.LayerRange(start=layers.start, stop=layers.stop)
+
+
+def plan_from_message(message: types_pb2.SplitPlan) -> SplitPlan:
+    """Raises ValueError where a stage's range is empty. Addresses are read by `addresses_from_message`."""
+    stages = tuple(Stage(stage.node, layers_from_message(stage.layers)) for stage in message.stages)
+    return SplitPlan(message.epoch, message.parent_epoch, message.model, stages)
+
+
+def addresses_from_message(message: types_pb2.SplitPlan) -> dict[str, str]:
+    """Node name -> `host:port`, for the stages that carry an address."""
+    return {stage.node: stage.address for stage in message.stages if stage.address}
+
+
+def plan_to_message(plan: SplitPlan, addresses: Mapping[str, str]) -> types_pb2.SplitPlan:
+    """A plan as a message; nodes without a known address get an empty one."""
+    stages = [
+        types_pb2.Stage(node=stage.node, address=addresses.get(stage.node, ""), layers=layers_to_message(stage.layers))
+        for stage in plan.stages
+    ]
+    return types_pb2.SplitPlan(epoch=plan.epoch, parent_epoch=plan.parent_epoch, model=plan.model, stages=stages)
+
+
+def hardware_from_message(message: types_pb2.HardwareTarget) -> HardwareTarget:
+    """Hardware of a member's report."""
+    return HardwareTarget(message.arch, message.cpu_model, message.compile_target, message.cores, message.threads)
+
+
+def hardware_to_message(hardware: HardwareTarget) -> types_pb2.HardwareTarget:
+    """Hardware as a message."""
+    return types_pb2.HardwareTarget(
+        arch=hardware.arch,
+        cpu_model=hardware.cpu_model,
+        compile_target=hardware.compile_target,
+        cores=hardware.cores,
+        threads=hardware.threads,
+    )
+
+
+def shape_from_message(message: types_pb2.ModelShape) -> ModelShape:
+    """Model shape of a member's report."""
+    return ModelShape(
+        name=message.name,
+        blocks=message.blocks,
+        hidden_bytes_per_row=message.hidden_bytes_per_row,
+        block_bytes=message.block_bytes,
+        embed_bytes=message.embed_bytes,
+        head_bytes=message.head_bytes,
+        kv_bytes_per_token_per_block=message.kv_bytes_per_token_per_block,
+    )
+
+
+def shape_to_message(shape: ModelShape) -> types_pb2.ModelShape:
+    """Model shape as a message."""
+    return types_pb2.ModelShape(
+        name=shape.name,
+        blocks=shape.blocks,
+        hidden_bytes_per_row=shape.hidden_bytes_per_row,
+        block_bytes=shape.block_bytes,
+        embed_bytes=shape.embed_bytes,
+        head_bytes=shape.head_bytes,
+        kv_bytes_per_token_per_block=shape.kv_bytes_per_token_per_block,
+    )
+
+
+def snapshot_to_message(snapshot: Snapshot) -> control_plane_pb2.Snapshot:
+    """A snapshot as the reports that it stands for."""
+
+    def links(source: str) -> list[types_pb2.LinkEstimate]:
+        return [
+            types_pb2.LinkEstimate(
+                peer=link.target, bytes_per_s=link.bytes_per_s, round_trip_ms=link.round_trip_s * 1e3
+            )
+            for link in snapshot.links
+            if link.source == source
+        ]
+
+    nodes = [
+        control_plane_pb2.MemberReport(
+            name=node.name,
+            role=control_plane_pb2.MEMBER_ROLE_NODE,
+            address=node.address,
+            trusted=node.trusted,
+            hardware=hardware_to_message(node.hardware),
+            memory_bytes=node.memory_bytes,
+            block_time_us=node.block_time_s * 1e6,
+            head_time_us=node.head_time_s * 1e6,
+            prefill_block_time_us_per_row=node.prefill_block_time_s_per_row * 1e6,
+            sessions=node.sessions,
+            links=links(node.name),
+        )
+        for node in snapshot.nodes
+    ]
+    gateways = [
+        control_plane_pb2.MemberReport(
+            name=gateway.name,
+            role=control_plane_pb2.MEMBER_ROLE_GATEWAY,
+            address=gateway.address,
+            sessions=gateway.sessions,
+            tokens_per_s=gateway.tokens_per_s,
+            context_positions=gateway.context_positions,
+            links=links(gateway.name),
+        )
+        for gateway in snapshot.gateways
+    ]
+    message = control_plane_pb2.Snapshot(now_s=snapshot.now_s, members=[*nodes, *gateways])
+    if snapshot.model is not None:
+        for member in message.members:
+            member.model.CopyFrom(shape_to_message(snapshot.model))
+    if snapshot.plan is not None:
+        addresses = {node.name: node.address for node in snapshot.nodes}
+        message.plan.CopyFrom(plan_to_message(snapshot.plan, addresses))
+    return message
