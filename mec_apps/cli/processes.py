@@ -20,6 +20,7 @@ from mec_apps.cli.requests import CliError, platform_grpc_option, platform_url_o
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
 from mec_apps.sdk import MecError
+from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_platform.application import Platform, PlatformSettings
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.split_revision.settings import PlanSettings
@@ -90,6 +91,9 @@ class Process(Protocol):
     type=click.IntRange(0),
     help="KV positions that every stage must have room for.",
 )
+@click.option("--alpha", default=1.0, show_default=True, type=click.FloatRange(0), help="Weight of latency.")
+@click.option("--beta", default=0.5, show_default=True, type=click.FloatRange(0), help="Weight of imbalance (throughput).")
+@click.option("--gamma-ms", default=4.0, show_default=True, type=click.FloatRange(0), help="Weight of privacy exposure.")
 @click.option(
     "--manual",
     is_flag=True,
@@ -106,6 +110,9 @@ def serve(
     expected_nodes: int,
     cooldown_s: float,
     kv_reserve: int,
+    alpha: float,
+    beta: float,
+    gamma_ms: float,
     manual: bool,
     allow_remote: bool,
     ready_file: Path | None,
@@ -121,7 +128,7 @@ def serve(
         manual=manual,
         allow_remote=allow_remote,
         control=ControlSettings(
-            planning=PlanSettings(kv_tokens_reserved=kv_reserve),
+            planning=PlanSettings(alpha=alpha, beta=beta, gamma_ms=gamma_ms, kv_tokens_reserved=kv_reserve),
             policy=PolicySettings(expected_nodes=expected_nodes, cooldown_s=cooldown_s),
         ),
     )
@@ -179,6 +186,16 @@ def serve(
     type=click.FloatRange(0),
     help="How long to wait for the platform.",
 )
+@click.option(
+    "--emulate-link",
+    "emulated_links",
+    multiple=True,
+    metavar="PEER=BYTES_PER_S[,DELAY_MS]",
+    help="EMULATE a link to a peer from the start ('*' for all); repeatable.",
+)
+@click.option(
+    "--emulate-cpu-share", default=1.0, type=click.FloatRange(0, 1, min_open=True), help="EMULATE a slower CPU."
+)
 @compiled_options[0]
 @compiled_options[1]
 @platform_url_option
@@ -200,6 +217,8 @@ def node(
     port: int,
     metrics_port: int,
     platform_wait_s: float,
+    emulated_links: tuple[str, ...],
+    emulate_cpu_share: float,
     package: Path | None,
     artefact: Path | None,
     platform_url: str,
@@ -228,7 +247,9 @@ def node(
         kv_tokens=kv_tokens,
         context=context,
         trusted=not untrusted,
-        emulate=emulate,
+        emulate=emulate or bool(emulated_links) or emulate_cpu_share < 1,
+        emulated_links=dict(_emulated_link(text) for text in emulated_links),
+        emulated_cpu_share=emulate_cpu_share,
         allow_remote=allow_remote,
         platform_wait_s=platform_wait_s,
     )
@@ -310,6 +331,18 @@ def gateway(
         return {"name": name, "openai": f"http://{agent.http_address}/v1", "grpc": agent.grpc_address}
 
     run_process("gateway", lambda: GatewayAgent(settings), describe, ready_file, verbose)
+
+
+def _emulated_link(text: str) -> tuple[str, EmulatedLink]:
+    peer, _, numbers = text.partition("=")
+    rate, _, delay_ms = numbers.partition(",")
+    try:
+        link = EmulatedLink(float(rate), float(delay_ms or 0) / 1e3)
+    except ValueError:
+        link = EmulatedLink(-1)
+    if not peer or link.bytes_per_s < 0 or link.delay_s < 0:
+        raise CliError(f"--emulate-link {text!r}: write PEER=BYTES_PER_S[,DELAY_MS], as in '*=12.5e6,2'")
+    return peer, link
 
 
 def run_process(

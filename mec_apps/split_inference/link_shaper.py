@@ -7,6 +7,7 @@ reports a link shaped here says that it is emulated.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 
@@ -30,10 +31,9 @@ class LinkShaper:
         link = self.link
         if link is None:
             return
-        clock = asyncio.get_running_loop()
-        start = max(clock.time(), self._paid_until)
+        start = max(time.perf_counter(), self._paid_until)
         self._paid_until = start + (size_bytes / link.bytes_per_s if link.bytes_per_s > 0 else 0.0)
-        wait = self._paid_until + link.delay_s - clock.time()
+        wait = self._paid_until + link.delay_s - time.perf_counter()
         if wait > 0:
             await asyncio.sleep(wait)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -117,9 +118,8 @@ class PeerLink:
     async def _probe(self, payload: bytes) -> float | None:
         self._probe_number += 1
         number = self._probe_number
-        loop = asyncio.get_running_loop()
-        echo = self._echoes[number] = loop.create_future()
-        sent = loop.time()
+        echo = self._echoes[number] = asyncio.get_running_loop().create_future()
+        sent = time.perf_counter()
         try:
             self.send(Frame(FrameKind.PROBE, session=number, payload=payload))
             return await asyncio.wait_for(echo, PROBE_TIMEOUT_S) - sent
@@ -177,7 +177,7 @@ class PeerLink:
             elif frame.kind is FrameKind.PROBE_ECHO:
                 echo = self._echoes.get(frame.session)
                 if echo is not None and not echo.done():
-                    echo.set_result(asyncio.get_running_loop().time())
+                    echo.set_result(time.perf_counter())
             else:
                 self._on_frame(self.peer, frame)
 

@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import logging
 import struct
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -204,7 +205,7 @@ class Sessions:
                     token = await self._step(session)
                 except StageLost as lost:
                     reason = str(lost)
-                    session.lost_at = session.lost_at or asyncio.get_running_loop().time()
+                    session.lost_at = session.lost_at or time.perf_counter()
                 else:
                     session.tokens.append(token)
                     self.tokens_made += 1

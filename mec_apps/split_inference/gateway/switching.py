@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 
 import grpc
@@ -76,8 +77,7 @@ async def _switch(session: Session, target: ActivePlan, lost_nodes: frozenset[st
 
 async def _replay(session: Session, target: ActivePlan, reason: str) -> SwitchReport:
     """Rebuilds the session's KV from its tokens on the new plan; returns when its next token has come."""
-    loop = asyncio.get_running_loop()
-    before, started = session.replayed_tokens, loop.time()
+    before, started = session.replayed_tokens, time.perf_counter()
     if session.active is not target:
         session.lose_stage(reason)
     async with session.busy:
@@ -91,7 +91,7 @@ async def _replay(session: Session, target: ActivePlan, reason: str) -> SwitchRe
             await asyncio.wait_for(session.resumed.wait(), RESUME_TIMEOUT_S)
         except TimeoutError:
             _log.warning("session %x has made no token for %g s after its replay began", session.id, RESUME_TIMEOUT_S)
-    pause_ms = (loop.time() - started) * 1e3
+    pause_ms = (time.perf_counter() - started) * 1e3
     return SwitchReport(session.id, "replay", pause_ms, replayed_tokens=session.replayed_tokens - before)
 
 
@@ -107,9 +107,8 @@ async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...])
             break
         precopied_bytes += await _send_kv(session, source, target, moves, copied, reached)
         copied = reached
-    loop = asyncio.get_running_loop()
     async with session.busy:
-        held = loop.time()
+        held = time.perf_counter()
         if session.active is not source:  # it lost a stage meanwhile and replays on a newer plan
             return SwitchReport(session.id, "replay", precopied_bytes=precopied_bytes)
         session.state = "switching"
@@ -118,7 +117,7 @@ async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...])
         finally:
             session.state = "decode"
         session.active = target
-        pause_ms = (loop.time() - held) * 1e3
+        pause_ms = (time.perf_counter() - held) * 1e3
     return SwitchReport(session.id, "pre_copy" if moves else "none", pause_ms, precopied_bytes, paused_bytes)
 
 

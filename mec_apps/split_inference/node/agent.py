@@ -57,6 +57,7 @@ class NodeAgent:
         package = ModelPackage.open(settings.package_dir)
         context = min(settings.context, package.spec.context)
         shapers = LinkShapers()
+        shapers.emulate(dict(settings.emulated_links))
         self._channels = Channels()
         self._data_plane = DataPlane(settings.name, shapers, lambda frame: self._compute.submit(frame))
         self._compute = ComputeThread(
@@ -75,6 +76,7 @@ class NodeAgent:
             vocabulary=package.spec.vocab,
             deliver=self._data_plane.deliver,
         )
+        self._compute.cpu_share = settings.emulated_cpu_share
         await self._compute.start()
         self._package = package
         self._hardware = _hardware(self._compute.model.target, settings.threads)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from mec_apps.split_inference.link_shaper import EmulatedLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,5 +28,7 @@ class NodeSettings:
     context: int = 2048
     trusted: bool = True
     emulate: bool = False
+    emulated_links: Mapping[str, EmulatedLink] = field(default_factory=dict)
+    emulated_cpu_share: float = 1.0
     allow_remote: bool = False
     platform_wait_s: float = 15.0

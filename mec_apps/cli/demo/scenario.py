@@ -1,0 +1,239 @@
+"""The demo's story: a question, a link that degrades, a node that dies, and the same question once more in peace."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass
+
+import grpc.aio
+
+from mec_apps.cli.demo.board import Board
+from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
+from mec_apps.cli.requests import CliError
+from mec_apps.split_inference.link_shaper import EmulatedLink
+from mec_platform.background import BackgroundTasks
+from mec_platform.rpc.convert import plan_from_message
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2
+
+QUESTION = (
+    "Write a long and detailed guide for a new engineer: how does a mobile network keep a phone connected while it moves?"
+)
+MAX_TOKENS = 400
+DEGRADE_AT = 40
+"""Tokens after which the link in use degrades."""
+
+KILL_AFTER = 40
+"""Tokens between the end of the first reconfiguration and the death of a node."""
+
+DEGRADED = EmulatedLink(bytes_per_s=30e3)
+"""A row of activations takes 77 ms at this rate, ten times the work of all stages."""
+
+CHANGE_TIMEOUT_S = 30.0
+_POLL_S = 0.4
+
+NODES = (
+    NodeOptions("edge-1", threads=2, memory_mib=100, links={"*": EmulatedLink(25e6)}),
+    NodeOptions("edge-2", threads=1, memory_mib=100, links={"*": EmulatedLink(12.5e6)}),
+    NodeOptions("edge-3", threads=1, memory_mib=100, links={"*": EmulatedLink(12.5e6)}),
+)
+"""Different shares of the CPU (threads) and different EMULATED links; any two of them have room for the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One reconfiguration that the answer lived through."""
+
+    kind: str
+    reason: str
+    epoch: int
+    plan: str
+    pause_ms: float
+    moved_bytes: int
+    replayed_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the demo found; `as_json` is what `--json` writes."""
+
+    model: str
+    question: str
+    text: str
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    undisturbed_tokens_per_s: float
+    tokens_lost: int
+    identical: bool
+    reconfigurations: list[Change]
+    emulated: list[str]
+
+    @property
+    def failure(self) -> str | None:
+        """Why the main job was not done, or None."""
+        if not self.identical:
+            return f"the answer differs from the undisturbed one in {self.tokens_lost} tokens"
+        if len(self.reconfigurations) < 2:
+            return f"only {len(self.reconfigurations)} reconfigurations happened while the answer was made"
+        return None
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data."""
+        return asdict(self)
+
+
+async def run_scenario(cluster: LocalCluster, board: Board) -> Result:
+    """Plays the story. Raises CliError where it cannot go on."""
+    async with BackgroundTasks() as tasks:
+        board.note("step", "waiting for the first plan")
+        await cluster.wait_for_plan()
+        tasks.start("follow world", _follow_world(cluster, board))
+        tasks.start("follow decisions", _follow_decisions(cluster, board))
+        tasks.start("follow reconfigurations", _follow_reconfigurations(cluster, board))
+        before = await _settled(cluster, board)
+        board.headline = "answering"
+        board.note("step", f"asking: {board.question}")
+        upset = tasks.start("upset", _upset(cluster, board))
+        started = time.perf_counter()
+        await _answer(cluster, board)
+        seconds = time.perf_counter() - started
+        if not upset.done():
+            raise CliError(f"the answer ended after {len(board.tokens)} tokens, before everything had happened")
+        await upset
+        changes = [_change(done) for done in board.reconfigurations if done.plan.epoch > before]
+        board.headline = "asking again, undisturbed"
+        board.note("step", "the same question again, on a plan that nothing disturbs")
+        reference, undisturbed_s = await _undisturbed(cluster, board)
+    lost = _differing(board.tokens, reference.tokens)
+    assert board.snapshot is not None
+    return Result(
+        model=board.snapshot.plan.model,
+        question=board.question,
+        text="".join(text for text, _ in board.answer),
+        tokens=len(board.tokens),
+        seconds=round(seconds, 2),
+        tokens_per_s=round(len(board.tokens) / seconds, 1),
+        undisturbed_tokens_per_s=round(len(reference.tokens) / undisturbed_s, 1),
+        tokens_lost=lost,
+        identical=board.tokens == reference.tokens,
+        reconfigurations=changes,
+        emulated=[
+            "links: a token bucket on each node's sender",
+            "CPU shares: the number of threads of each node",
+            "memory: what each node says it offers",
+        ],
+    )
+
+
+async def _settled(cluster: LocalCluster, board: Board) -> int:
+    """Waits until every member measures its links and the gateway serves; returns the epoch then."""
+    give_up = time.perf_counter() + CHANGE_TIMEOUT_S
+    while time.perf_counter() < give_up:
+        seen = board.snapshot
+        if seen is not None and seen.HasField("plan") and _all_measured(seen):
+            return seen.plan.epoch
+        await asyncio.sleep(_POLL_S)
+    raise CliError(f"the members did not measure their links; platform log: {cluster.log_tail('platform')}")
+
+
+def _all_measured(seen: control_plane_pb2.Snapshot) -> bool:
+    nodes = {m.name for m in seen.members if m.role == control_plane_pb2.MEMBER_ROLE_NODE}
+    return len(seen.members) > len(nodes) and all(
+        nodes - {member.name} <= {link.peer for link in member.links} for member in seen.members
+    )
+
+
+async def _answer(cluster: LocalCluster, board: Board) -> None:
+    request = inference_pb2.GenerateRequest(
+        messages=[inference_pb2.ChatMessage(role="user", content=board.question)], max_tokens=MAX_TOKENS
+    )
+    try:
+        async for event in cluster.inference.Generate(request):
+            board.add_token(event)
+    except grpc.aio.AioRpcError as error:
+        raise CliError(f"the answer broke off after {len(board.tokens)} tokens: {error.details()}") from error
+
+
+async def _upset(cluster: LocalCluster, board: Board) -> None:
+    """Degrades the link in use, waits for the plan to change, then kills a node of the new plan."""
+    await _tokens_reach(board, DEGRADE_AT)
+    plan = plan_from_message((await cluster.snapshot()).plan)
+    source, target = plan.nodes[0], plan.nodes[1] if len(plan.nodes) > 1 else "gateway"
+    board.note("trouble", f"the link {source} -> {target} degrades to {DEGRADED.bytes_per_s / 1e3:g} kB/s (EMULATED)")
+    await cluster.emulate(source, {target: DEGRADED})
+    await _epoch_beyond(board, plan.epoch)
+    await _tokens_reach(board, len(board.tokens) + KILL_AFTER)
+    plan = plan_from_message((await cluster.snapshot()).plan)
+    victim = plan.nodes[-1]
+    board.note("trouble", f"SIGKILL to the process of {victim}, which holds {plan.stages[-1].layers}")
+    await cluster.kill(victim)
+    await _epoch_beyond(board, plan.epoch)
+
+
+async def _undisturbed(cluster: LocalCluster, board: Board) -> tuple[Board, float]:
+    """Asks again until an answer has lived through no reconfiguration: three times at most."""
+    for _ in range(3):
+        reference, before = Board(board.question), len(board.reconfigurations)
+        started = time.perf_counter()
+        await _answer(cluster, reference)
+        seconds = time.perf_counter() - started
+        await asyncio.sleep(_POLL_S)
+        if len(board.reconfigurations) == before:
+            return reference, seconds
+    raise CliError("the plan changed during each of three repetitions; the machine is too busy to compare")
+
+
+async def _tokens_reach(board: Board, count: int) -> None:
+    while len(board.tokens) < count:
+        await asyncio.sleep(0.01)
+
+
+async def _epoch_beyond(board: Board, epoch: int) -> None:
+    give_up = time.perf_counter() + CHANGE_TIMEOUT_S
+    while not any(done.plan.epoch > epoch and done.outcome == "committed" for done in board.reconfigurations):
+        if time.perf_counter() > give_up:
+            raise CliError(f"the plan did not change within {CHANGE_TIMEOUT_S:g} s")
+        await asyncio.sleep(0.02)
+
+
+async def _follow_world(cluster: LocalCluster, board: Board) -> None:
+    while True:
+        board.snapshot = await cluster.snapshot()
+        await asyncio.sleep(_POLL_S)
+
+
+async def _follow_decisions(cluster: LocalCluster, board: Board) -> None:
+    stub = control_plane_pb2_grpc.AdaptiveOrchestratorStub(cluster.platform)
+    async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest()):
+        if decision.kind not in ("keep", "wait"):
+            board.note("decision", f"{decision.kind}: {decision.reason}")
+
+
+async def _follow_reconfigurations(cluster: LocalCluster, board: Board) -> None:
+    stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(cluster.platform)
+    async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest()):
+        board.reconfigurations.append(done)
+        plan = plan_from_message(done.plan).describe()
+        board.note(
+            "done",
+            f"{done.outcome} epoch {done.plan.epoch}: {plan}; pause {done.pause_ms_max:.0f} ms, "
+            f"{done.moved_bytes / 1e6:.2f} MB of KV moved, {done.replayed_tokens} tokens replayed {done.error}".rstrip(),
+        )
+
+
+def _change(done: control_plane_pb2.Reconfiguration) -> Change:
+    return Change(
+        kind=done.kind,
+        reason=done.reason,
+        epoch=done.plan.epoch,
+        plan=plan_from_message(done.plan).describe(),
+        pause_ms=round(done.pause_ms_max, 2),
+        moved_bytes=done.moved_bytes,
+        replayed_tokens=done.replayed_tokens,
+    )
+
+
+def _differing(tokens: list[int], reference: list[int]) -> int:
+    same = sum(a == b for a, b in zip(tokens, reference, strict=False))
+    return max(len(tokens), len(reference)) - same

@@ -1,0 +1,268 @@
+"""A whole edge on one machine: platform, nodes and gateway as real processes. For the demo, benchmarks and tests.
+
+What is emulated is said so by its name: `EmulatedLink` on a node's sending side and an emulated CPU share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc.aio
+
+from mec_apps.cli.compile import CompiledFolders
+from mec_apps.cli.requests import CliError
+from mec_apps.split_inference.link_shaper import EmulatedLink
+from mec_platform.rpc.endpoints import Channels
+from mec_platform.rpc.v1 import (
+    control_plane_pb2,
+    control_plane_pb2_grpc,
+    edge_node_pb2,
+    edge_node_pb2_grpc,
+    inference_pb2_grpc,
+    types_pb2,
+)
+
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+_POLL_S = 0.05
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """One edge node. `links` are emulated, by peer name, `*` for all others; `cpu_share` below 1 is emulated too."""
+
+    name: str
+    threads: int = 1
+    memory_mib: int = 1024
+    trusted: bool = True
+    links: Mapping[str, EmulatedLink] = field(default_factory=dict)
+    cpu_share: float = 1.0
+
+
+class LocalCluster:
+    """An async context manager: at its end, and when this process dies, every process of the cluster is gone."""
+
+    def __init__(
+        self,
+        compiled: CompiledFolders,
+        nodes: Sequence[NodeOptions],
+        *,
+        cooldown_s: float = 5.0,
+        manual: bool = False,
+        beta: float = 0.5,
+        context: int = 2048,
+        rest_port: int = 0,
+        grpc_port: int = 0,
+        http_port: int = 0,
+    ) -> None:
+        self._compiled = compiled
+        self._options = {node.name: node for node in nodes}
+        self._cooldown_s = cooldown_s
+        self._manual = manual
+        self._beta = beta
+        self._context = context
+        self._ports = (rest_port, grpc_port, http_port)
+        self._folder = tempfile.TemporaryDirectory(prefix="mec-cluster-")
+        self._channels = Channels()
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    @property
+    def running(self) -> frozenset[str]:
+        """Names of the processes that were started and not killed."""
+        return frozenset(self._processes)
+
+    @property
+    def platform_grpc(self) -> str:
+        """`host:port` of the platform's gRPC server."""
+        return str(self.facts["platform"]["grpc"])
+
+    @property
+    def platform_url(self) -> str:
+        """Mp1's base URL."""
+        return str(self.facts["platform"]["rest"])
+
+    @property
+    def dashboard_url(self) -> str:
+        """The dashboard's page."""
+        return str(self.facts["platform"]["dashboard"])
+
+    @property
+    def openai_url(self) -> str:
+        """Base URL of the gateway's OpenAI API."""
+        return str(self.facts["gateway"]["openai"])
+
+    @property
+    def platform(self) -> grpc.aio.Channel:
+        """Channel to the platform."""
+        return self._channels.to(self.platform_grpc)
+
+    @property
+    def inference(self) -> inference_pb2_grpc.InferenceAsyncStub:
+        """The gateway's gRPC service."""
+        return inference_pb2_grpc.InferenceStub(self._channels.to(str(self.facts["gateway"]["grpc"])))
+
+    def node(self, name: str) -> edge_node_pb2_grpc.EdgeNodeAsyncStub:
+        """A node's gRPC service."""
+        return edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(str(self.facts[name]["grpc"])))
+
+    async def snapshot(self) -> control_plane_pb2.Snapshot:
+        """The world as the platform sees it."""
+        stub = control_plane_pb2_grpc.CapacityProfilerStub(self.platform)
+        return await stub.GetSnapshot(control_plane_pb2.GetSnapshotRequest())
+
+    async def apply(self, stages: Sequence[tuple[str, int, int]], reason: str = "") -> control_plane_pb2.Reconfiguration:
+        """Applies an operator's plan of (node, start, stop)."""
+        stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform)
+        request = control_plane_pb2.ApplyPlanRequest(
+            reason=reason,
+            stages=[
+                types_pb2.Stage(node=node, layers=types_pb2.LayerRange(start=start, stop=stop))
+                for node, start, stop in stages
+            ],
+        )
+        return await stub.ApplyPlan(request)
+
+    async def wait_for_plan(self, timeout_s: float = 30.0) -> types_pb2.SplitPlan:
+        """The committed plan, once there is one."""
+        give_up = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            seen = await self.snapshot()
+            if seen.HasField("plan"):
+                return seen.plan
+            if asyncio.get_running_loop().time() > give_up:
+                raise CliError(f"no plan within {timeout_s:g} s; platform log: {self.log_tail('platform')}")
+            await asyncio.sleep(_POLL_S)
+
+    async def emulate(self, node: str, links: Mapping[str, EmulatedLink] | None = None, cpu_share: float = 0.0) -> None:
+        """Changes EMULATED links or the EMULATED CPU share of a node while it runs."""
+        request = edge_node_pb2.EmulateRequest(cpu_share=cpu_share)
+        for peer, link in (links or {}).items():
+            request.links[peer].bytes_per_s = link.bytes_per_s
+            request.links[peer].delay_ms = link.delay_s * 1e3
+        await self.node(node).Emulate(request)
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL: the process gets no chance to say goodbye."""
+        process = self._processes.pop(name)
+        process.kill()
+        await process.wait()
+
+    async def start_node(self, name: str) -> None:
+        """Starts a node of the options, again after a kill."""
+        options = self._options[name]
+        arguments = ["node", "--name", name, "--threads", str(options.threads)]
+        arguments += ["--memory-mib", str(options.memory_mib), "--emulate", "--context", str(self._context)]
+        arguments += [] if options.trusted else ["--untrusted"]
+        for peer, link in options.links.items():
+            arguments += ["--emulate-link", f"{peer}={link.bytes_per_s:g},{link.delay_s * 1e3:g}"]
+        if options.cpu_share < 1:
+            arguments += ["--emulate-cpu-share", str(options.cpu_share)]
+        await self._start_process(name, [*arguments, *self._member_arguments()])
+
+    def log_tail(self, name: str, lines: int = 5) -> str:
+        """The end of a process's log."""
+        text = self._log_path(name).read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    async def _start(self) -> None:
+        rest_port, grpc_port, http_port = self._ports
+        serve = ["serve", "--rest-port", str(rest_port), "--grpc-port", str(grpc_port)]
+        serve += ["--expected-nodes", str(len(self._options)), "--cooldown-s", str(self._cooldown_s)]
+        serve += ["--beta", str(self._beta)]
+        await self._start_process("platform", [*serve, *(["--manual"] if self._manual else [])])
+        gateway = ["gateway", "--name", "gateway", "--port", str(http_port), "--context", str(self._context)]
+        await asyncio.gather(
+            self._start_process("gateway", [*gateway, *self._member_arguments()]),
+            *(self.start_node(name) for name in self._options),
+        )
+
+    def _member_arguments(self) -> list[str]:
+        return [
+            "--package",
+            str(self._compiled.package),
+            "--artefact",
+            str(self._compiled.artefact),
+            "--platform-url",
+            self.platform_url,
+            "--platform-grpc",
+            self.platform_grpc,
+        ]
+
+    async def _start_process(self, name: str, arguments: list[str]) -> None:
+        ready = Path(self._folder.name) / f"{name}.ready"
+        ready.unlink(missing_ok=True)
+        with self._log_path(name).open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "mec_apps.cli",
+                *arguments,
+                "--verbose",
+                "--ready-file",
+                str(ready),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,
+            )
+        self._processes[name] = process
+        give_up = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+        while not ready.exists():
+            if process.returncode is not None or asyncio.get_running_loop().time() > give_up:
+                raise CliError(f"{name} did not start: {self.log_tail(name)}")
+            await asyncio.sleep(_POLL_S)
+        self.facts[name] = json.loads(ready.read_text(encoding="utf-8"))
+
+    def _log_path(self, name: str) -> Path:
+        return Path(self._folder.name) / f"{name}.log"
+
+    async def _stop(self) -> None:
+        await self._channels.close()
+        # The platform last: the others sign off there.
+        platform = self._processes.pop("platform", None)
+        await asyncio.gather(*(_terminate(process) for process in self._processes.values()))
+        if platform is not None:
+            await _terminate(platform)
+        self._processes.clear()
+        self._folder.cleanup()
+
+
+async def _terminate(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _die_with_parent() -> None:
+    """In the child: the kernel sends SIGTERM when the parent is gone, however it went."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
