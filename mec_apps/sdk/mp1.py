@@ -1,0 +1,231 @@
+"""The platform's Mp1 interface (ETSI GS MEC 011) as calls: one request each, typed in and out, no state but a session.
+
+`application` builds the behaviour of an application on it. Answers are read leniently: unknown attributes are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from mec_apps.sdk.errors import NotRegistered, PlatformUnreachable, RequestRefused, UnexpectedAnswer
+from mec_platform.domain.services import CategoryRef, SerializerType, ServiceState, TransportType
+
+APP_SUPPORT = "mec_app_support/v2"
+SERVICE_MANAGEMENT = "mec_service_mgmt/v1"
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceOffer:
+    """What an application says of a service that it offers. `liveness_s` None: no heartbeats will be sent."""
+
+    name: str
+    uri: str
+    version: str
+    category: CategoryRef | None
+    serializer: SerializerType
+    transport_type: TransportType
+    protocol: str
+    liveness_s: int | None
+
+    def to_message(self) -> dict[str, Any]:
+        """ServiceInfo for a POST (clause 8.1.2.2)."""
+        message: dict[str, Any] = {
+            "serName": self.name,
+            "version": self.version,
+            "state": ServiceState.ACTIVE,
+            "serializer": self.serializer,
+            "transportInfo": {
+                "id": f"{self.name}-transport",
+                "name": self.protocol,
+                "type": self.transport_type,
+                "protocol": self.protocol,
+                "version": "1.1" if self.protocol == "HTTP" else "1",
+                "endpoint": {"uris": [self.uri]},
+                "security": {},
+            },
+        }
+        if self.category is not None:
+            category = self.category
+            message["serCategory"] = {
+                "href": category.href,
+                "id": category.id,
+                "name": category.name,
+                "version": category.version,
+            }
+        if self.liveness_s is not None:
+            message["livenessInterval"] = self.liveness_s
+        return message
+
+
+class _EndPoint(msgspec.Struct):
+    uris: list[str] = []
+
+
+class _Transport(msgspec.Struct):
+    type: TransportType
+    endpoint: _EndPoint
+
+
+class _Category(msgspec.Struct):
+    id: str
+
+
+class _Link(msgspec.Struct):
+    href: str
+
+
+class _Links(msgspec.Struct):
+    liveness: _Link | None = None
+
+
+class _Service(msgspec.Struct, rename="camel", kw_only=True):
+    ser_instance_id: str
+    ser_name: str
+    ser_category: _Category | None = None
+    version: str
+    state: ServiceState
+    serializer: SerializerType
+    transport_info: _Transport
+    is_local: bool = True
+    liveness_interval: int | None = None
+    links: _Links = msgspec.field(name="_links", default_factory=_Links)
+
+
+class _App(msgspec.Struct, rename="camel"):
+    app_instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRegistration:
+    """What the platform made of an offer; without heartbeats the last two are None."""
+
+    service_id: str
+    liveness_uri: str | None
+    liveness_interval_s: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveredService:
+    """A service that some application of the MEC host offers."""
+
+    service_id: str
+    name: str
+    version: str
+    state: ServiceState
+    category_id: str | None
+    serializer: SerializerType
+    transport_type: TransportType
+    uris: tuple[str, ...]
+    is_local: bool
+
+
+class Mp1Client:
+    """One HTTP session to one platform. Every call may raise any of the SDK's errors.
+
+    Raises:
+        ValueError: `platform_url` is no http or https address.
+    """
+
+    def __init__(self, platform_url: str, request_timeout_s: float) -> None:
+        url = URL(platform_url)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError(f"platform_url must look like http://127.0.0.1:8081, not {platform_url!r}")
+        self._platform = url
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=request_timeout_s))
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._session.close()
+
+    async def register_app(self, name: str) -> str:
+        """Registers an application instance; returns its id (clause 7.2.13.3.4)."""
+        body = await self._request("POST", f"{APP_SUPPORT}/registrations", {"appName": name})
+        return self._decode(body, _App).app_instance_id
+
+    async def is_registered(self, app_instance_id: str) -> bool:
+        """Whether the platform knows the application instance (clause 7.2.14.3.1)."""
+        try:
+            await self._request("GET", f"{APP_SUPPORT}/registrations/{app_instance_id}")
+        except NotRegistered:
+            return False
+        return True
+
+    async def confirm_ready(self, app_instance_id: str) -> None:
+        """Says that the application is up and running (clause 7.2.12.3.4)."""
+        path = f"{APP_SUPPORT}/applications/{app_instance_id}/confirm_ready"
+        await self._request("POST", path, {"indication": "READY"})
+
+    async def deregister_app(self, app_instance_id: str) -> None:
+        """Ends the registration, and with it that of every service (clause 7.2.14.3.5)."""
+        await self._request("DELETE", f"{APP_SUPPORT}/registrations/{app_instance_id}")
+
+    async def register_service(self, app_instance_id: str, offer: ServiceOffer) -> ServiceRegistration:
+        """Offers a service (clause 8.2.6.3.4)."""
+        path = f"{SERVICE_MANAGEMENT}/applications/{app_instance_id}/services"
+        service = self._decode(await self._request("POST", path, offer.to_message()), _Service)
+        liveness = service.links.liveness
+        return ServiceRegistration(
+            service.ser_instance_id, liveness.href if liveness else None, service.liveness_interval
+        )
+
+    async def send_heartbeat(self, liveness_uri: str) -> None:
+        """Says that a service is alive (clause 8.2.10.3.3), at the address that its registration named."""
+        await self._request("PATCH", liveness_uri, {"state": "ACTIVE"})
+
+    async def find_services(self, names: Sequence[str], category_id: str | None) -> list[DiscoveredService]:
+        """Services of one of these names, or of the category, or all (clause 8.2.3.3.1); names and category exclude
+        each other."""
+        query = [("ser_name", name) for name in names]
+        if category_id is not None:
+            query.append(("ser_category_id", category_id))
+        body = await self._request("GET", str(URL(f"{SERVICE_MANAGEMENT}/services").with_query(query)))
+        return [
+            DiscoveredService(
+                service_id=service.ser_instance_id,
+                name=service.ser_name,
+                version=service.version,
+                state=service.state,
+                category_id=service.ser_category.id if service.ser_category else None,
+                serializer=service.serializer,
+                transport_type=service.transport_info.type,
+                uris=tuple(service.transport_info.endpoint.uris),
+                is_local=service.is_local,
+            )
+            for service in self._decode(body, list[_Service])
+        ]
+
+    async def _request(self, method: str, reference: str, message: Mapping[str, Any] | None = None) -> bytes:
+        url = (self._platform / "").join(URL(reference))
+        try:
+            async with self._session.request(method, url, json=message) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            raise PlatformUnreachable(str(self._platform), reason) from error
+        if response.status >= 400:
+            error_type = NotRegistered if response.status == 404 else RequestRefused
+            raise error_type(f"{method} {url.path}", response.status, _problem_detail(body))
+        return body
+
+    def _decode(self, body: bytes, answer_type: type[Answer]) -> Answer:
+        try:
+            return msgspec.json.decode(body, type=answer_type)
+        except msgspec.DecodeError as error:
+            raise UnexpectedAnswer(str(self._platform), str(error)) from error
+
+
+def _problem_detail(body: bytes) -> str:
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        return "no reason given"
+    return str(problem.get("detail", "no reason given")) if isinstance(problem, dict) else "no reason given"
