@@ -136,7 +136,9 @@ class LocalCluster:
         stub = control_plane_pb2_grpc.CapacityProfilerStub(self.platform)
         return await stub.GetSnapshot(control_plane_pb2.GetSnapshotRequest())
 
-    async def apply(self, stages: Sequence[tuple[str, int, int]], reason: str = "") -> control_plane_pb2.Reconfiguration:
+    async def apply(
+        self, stages: Sequence[tuple[str, int, int]], reason: str = ""
+    ) -> control_plane_pb2.Reconfiguration:
         """Applies an operator's plan of (node, start, stop)."""
         stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform)
         request = control_plane_pb2.ApplyPlanRequest(

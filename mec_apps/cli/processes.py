@@ -92,8 +92,12 @@ class Process(Protocol):
     help="KV positions that every stage must have room for.",
 )
 @click.option("--alpha", default=1.0, show_default=True, type=click.FloatRange(0), help="Weight of latency.")
-@click.option("--beta", default=0.5, show_default=True, type=click.FloatRange(0), help="Weight of imbalance (throughput).")
-@click.option("--gamma-ms", default=4.0, show_default=True, type=click.FloatRange(0), help="Weight of privacy exposure.")
+@click.option(
+    "--beta", default=0.5, show_default=True, type=click.FloatRange(0), help="Weight of imbalance (throughput)."
+)
+@click.option(
+    "--gamma-ms", default=4.0, show_default=True, type=click.FloatRange(0), help="Weight of privacy exposure."
+)
 @click.option(
     "--manual",
     is_flag=True,

@@ -30,7 +30,9 @@ BETA = 2.0
 @click.command(epilog="Example: mec demo --json result.json")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here.")
 @click.option("--serve", is_flag=True, help="Keep everything running afterwards, on the default ports.")
-@click.option("--question", default=QUESTION, help="What to ask; the answer must be long enough for everything to happen.")
+@click.option(
+    "--question", default=QUESTION, help="What to ask; the answer must be long enough for everything to happen."
+)
 @click.option("--model", default="smollm2", show_default=True, help="'smollm2' or the path of a .gguf file.")
 def demo(json_path: Path | None, serve: bool, question: str, model: str) -> None:
     """A chat answer over three edge nodes while a link degrades, a node dies and the plan changes live."""

@@ -16,9 +16,7 @@ from mec_platform.background import BackgroundTasks
 from mec_platform.rpc.convert import plan_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2
 
-QUESTION = (
-    "Write a long and detailed guide for a new engineer: how does a mobile network keep a phone connected while it moves?"
-)
+QUESTION = "Explain step by step how to plan, plant and care for a vegetable garden through all four seasons."
 MAX_TOKENS = 400
 DEGRADE_AT = 40
 """Tokens after which the link in use degrades."""

@@ -47,11 +47,16 @@ class SamplingSettings:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedToken:
-    """One token, the position it takes in the sequence, and the epoch of the plan that made it."""
+    """One token, the position it takes in the sequence, and the epoch of the plan that made it.
+
+    `round_trip_s` is the time from the frame's leaving to the token's arrival, `compute_s` what the stages spent of it.
+    """
 
     token: int
     position: int
     epoch: int
+    round_trip_s: float = 0.0
+    compute_s: float = 0.0
 
 
 class Generator(Protocol):

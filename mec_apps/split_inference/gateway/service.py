@@ -51,17 +51,22 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             max_tokens = request.max_tokens or max(1, self._sessions.context_length - len(prompt))
             sampling = SamplingSettings(request.temperature, request.top_p or 1.0, request.seed)
             async with aclosing(self._sessions.generate(prompt, max_tokens, sampling)) as tokens:
-                last = 0
+                last = GeneratedToken(0, 0, 0)
 
                 async def remember() -> AsyncIterator[GeneratedToken]:
                     nonlocal last
                     async for generated in tokens:
-                        last = generated.token
+                        last = generated
                         yield generated
 
                 async for piece in stream_answer(remember(), self._tokenizer, (), max_tokens):
                     yield inference_pb2.GenerateEvent(
-                        token=last, text=piece.text, epoch=piece.epoch, finish_reason=piece.finish_reason or ""
+                        token=last.token,
+                        text=piece.text,
+                        epoch=piece.epoch,
+                        finish_reason=piece.finish_reason or "",
+                        token_ms=last.round_trip_s * 1e3,
+                        compute_ms=last.compute_s * 1e3,
                     )
         except ChatTemplateError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))

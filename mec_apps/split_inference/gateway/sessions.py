@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Session:
-    """One generation. `spent_us` lists, per token, the compute time that the stages reported."""
+    """One generation. `round_trip_s` and `compute_s` are of the latest token."""
 
     id: int
     tokens: list[int]
@@ -68,7 +68,8 @@ class Session:
     wants_token: bool = False
     lost_at: float | None = None
     replayed_tokens: int = 0
-    spent_us: list[int] = field(default_factory=list)
+    round_trip_s: float = 0.0
+    compute_s: float = 0.0
 
     @property
     def generated(self) -> int:
@@ -135,7 +136,8 @@ class Sessions:
         try:
             while session.generated < max_tokens:
                 token = await self._next_token(session)
-                yield GeneratedToken(token, len(session.tokens) - 1, session.active.plan.epoch)
+                position, epoch = len(session.tokens) - 1, session.active.plan.epoch
+                yield GeneratedToken(token, position, epoch, session.round_trip_s, session.compute_s)
         finally:
             del self.live[session.id]
             session.resumed.set()
@@ -232,6 +234,7 @@ class Sessions:
         """Sends the tokens that have no KV yet and returns the token that follows. Raises StageLost."""
         plan = session.active
         answer = session.answer = asyncio.get_running_loop().create_future()
+        sent = time.perf_counter()
         try:
             self._send(session, plan)
             frame = await asyncio.wait_for(answer, TOKEN_TIMEOUT_S)
@@ -242,7 +245,8 @@ class Sessions:
         finally:
             session.answer = None
         session.kv_positions = len(session.tokens)
-        session.spent_us.append(frame.compute_us)
+        session.round_trip_s = time.perf_counter() - sent
+        session.compute_s = frame.compute_us / 1e6
         return int(struct.unpack("<i", frame.payload)[0])
 
     def _send(self, session: Session, active: ActivePlan) -> None:

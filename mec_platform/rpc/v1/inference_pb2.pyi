@@ -84,6 +84,8 @@ class GenerateEvent(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
+    TOKEN_MS_FIELD_NUMBER: _builtins.int
+    COMPUTE_MS_FIELD_NUMBER: _builtins.int
     token: _builtins.int
     text: _builtins.str
     """text that this token completes; may be empty"""
@@ -91,6 +93,10 @@ class GenerateEvent(_message.Message):
     """plan that made the token"""
     finish_reason: _builtins.str
     """set on the last event: stop, length"""
+    token_ms: _builtins.float
+    """from the frame's leaving the gateway to its token's arrival there"""
+    compute_ms: _builtins.float
+    """of that, what the stages computed; the rest is hops"""
     def __init__(
         self,
         *,
@@ -98,10 +104,12 @@ class GenerateEvent(_message.Message):
         text: _builtins.str = ...,
         epoch: _builtins.int = ...,
         finish_reason: _builtins.str = ...,
+        token_ms: _builtins.float = ...,
+        compute_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "finish_reason", b"finish_reason", "text", b"text", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_ms", b"compute_ms", "epoch", b"epoch", "finish_reason", b"finish_reason", "text", b"text", "token", b"token", "token_ms", b"token_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,34 @@
+"""Answers of a cluster as token ids and times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mec_apps.cli.local_cluster import LocalCluster
+from mec_platform.rpc.v1 import inference_pb2
+
+QUESTION = "Explain step by step how to plan, plant and care for a vegetable garden through all four seasons."
+
+
+@dataclass(slots=True)
+class Answer:
+    """Token ids; per token the time from frame to token and the part of it that stages computed, in milliseconds."""
+
+    tokens: list[int] = field(default_factory=list)
+    token_ms: list[float] = field(default_factory=list)
+    compute_ms: list[float] = field(default_factory=list)
+
+
+async def ask(cluster: LocalCluster, max_tokens: int, on_token: Callable[[int], None] = lambda count: None) -> Answer:
+    """The greedy answer; `on_token` learns after each token how many there are."""
+    request = inference_pb2.GenerateRequest(
+        messages=[inference_pb2.ChatMessage(role="user", content=QUESTION)], max_tokens=max_tokens
+    )
+    answer = Answer()
+    async for event in cluster.inference.Generate(request):
+        answer.tokens.append(event.token)
+        answer.token_ms.append(event.token_ms)
+        answer.compute_ms.append(event.compute_ms)
+        on_token(len(answer.tokens))
+    return answer
