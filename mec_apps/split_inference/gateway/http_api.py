@@ -193,11 +193,11 @@ class _AnswersUnderWay:
 
         return followed
 
-    async def end(self, _: web.Application) -> None:
+    async def end(self, app: web.Application) -> None:
         """Waits for the answers, then cancels what is left and waits again."""
         if not self._tasks:
             return
-        _, late = await asyncio.wait(set(self._tasks), timeout=self._grace_s)
+        _done, late = await asyncio.wait(set(self._tasks), timeout=self._grace_s)
         for task in late:
             task.cancel()
         if late:
