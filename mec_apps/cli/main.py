@@ -14,7 +14,7 @@ from mec_apps.cli.demo.command import demo
 from mec_apps.cli.inspect import plan, services, status, watch
 from mec_apps.cli.processes import gateway, node, serve
 from mec_apps.cli.reconfigure import reconfigure
-from mec_apps.cli.requests import CliError
+from mec_platform.domain.errors import MendableError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -58,7 +58,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except CliError as error:
+    except MendableError as error:
         _fail(str(error))
     except grpc.aio.AioRpcError as error:
         _fail(error.details() or error.code().name)

@@ -19,14 +19,11 @@ from mec_apps.cli.compile import CompiledFolders, ensure_compiled
 from mec_apps.cli.requests import CliError, platform_grpc_option, platform_url_option, run_async
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
-from mec_apps.sdk import MecError
 from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_platform.application import Platform, PlatformSettings
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.tick import ControlSettings
-from mec_platform.registry.errors import LogUnavailable
-from mec_platform.rpc.endpoints import AddressError
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -364,17 +361,12 @@ def run_process(
 async def _run_until_signal(
     what: str, make: Callable[[], Any], describe: Callable[[Any], dict[str, Any]], ready_file: Path | None
 ) -> None:
-    from mec_apps.split_inference.known_errors import STARTUP_ERRORS
-
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     process = make()
-    try:
-        await process.start()
-    except (AddressError, LogUnavailable, MecError, *STARTUP_ERRORS) as error:
-        raise CliError(str(error)) from error
+    await process.start()
     try:
         facts = {**describe(process), "pid": os.getpid()}
         click.echo(f"{what} ready: " + ", ".join(f"{key} {value}" for key, value in facts.items()))

@@ -15,13 +15,14 @@ import uvloop
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
+from mec_platform.domain.errors import MendableError
 from mec_platform.rpc.endpoints import open_channel
 
 Result = TypeVar("Result")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-class CliError(Exception):
+class CliError(MendableError):
     """A command that could not do its work; the message says why and what to do."""
 
 

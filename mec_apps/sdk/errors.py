@@ -9,8 +9,10 @@ MecError
 
 from __future__ import annotations
 
+from mec_platform.domain.errors import MendableError
 
-class MecError(Exception):
+
+class MecError(MendableError):
     """Base of every error of the SDK."""
 
 

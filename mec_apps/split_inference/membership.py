@@ -11,6 +11,7 @@ import grpc.aio
 
 from mec_apps.split_inference.peer_link import LinkMeasurement
 from mec_platform.background import BackgroundTasks
+from mec_platform.domain.errors import MendableError
 from mec_platform.rpc.endpoints import open_channel
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
@@ -19,7 +20,7 @@ PROBE_INTERVAL_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class JoinError(Exception):
+class JoinError(MendableError):
     """The platform cannot be reached or does not take this member; the message says what to do."""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mec_platform.domain.errors import MendableError
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.model_shape import ModelShape
 
@@ -23,7 +24,7 @@ _WEIGHTS = "weights.bin"
 _BLOCK_PREFIX = "blocks."
 
 
-class PackageError(Exception):
+class PackageError(MendableError):
     """The folder holds no usable model package; the message says what to do."""
 
 
@@ -85,10 +86,10 @@ class ModelPackage:
                 size = (package_dir / name).stat().st_size
                 if size != facts["bytes"]:
                     raise PackageError(
-                        f"{package_dir / name} has {size} bytes instead of {facts['bytes']}; delete the folder and {advice}"
+                        f"{package_dir / name} has {size} bytes, not {facts['bytes']}; delete the folder and {advice}"
                     )
             with (package_dir / _WEIGHTS).open("rb") as file:
-                # Copy-on-write, not read-only: DLPack hands over writable arrays only. A stray write stays in this process.
+                # Copy-on-write, not read-only: DLPack hands over writable arrays only. A stray write stays here.
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             return cls(package_dir, manifest, mapped)
         except FileNotFoundError as error:

@@ -122,9 +122,11 @@ class PeerLink:
         sent = time.perf_counter()
         try:
             self.send(Frame(FrameKind.PROBE, session=number, payload=payload))
-            return await asyncio.wait_for(echo, PROBE_TIMEOUT_S) - sent
+            returned: float = await asyncio.wait_for(echo, PROBE_TIMEOUT_S)
         except TimeoutError:
             return None
+        else:
+            return returned - sent
         finally:
             del self._echoes[number]
 
@@ -140,7 +142,7 @@ class PeerLink:
         """Serves one stream until it breaks; returns why it did."""
         self._outbound = asyncio.Queue()
         async with open_channel(self.address) as channel:
-            call = channel.stream_stream(FRAMES_METHOD)()
+            call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(FRAMES_METHOD)()
             try:
                 await call.write(pack_frame(self._hello))
                 writer = self._tasks.start(f"writer to {self.peer}", self._write(call, self._outbound))

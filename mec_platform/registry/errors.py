@@ -13,6 +13,8 @@ EventLogError
 
 from __future__ import annotations
 
+from mec_platform.domain.errors import MendableError
+
 
 class RegistryError(Exception):
     """A request that the registry refuses; the message is meant for the requester."""
@@ -62,5 +64,5 @@ class RevisionConflict(EventLogError):
         self.actual = actual
 
 
-class LogUnavailable(EventLogError):
+class LogUnavailable(EventLogError, MendableError):
     """The storage failed; nothing was appended unless a later read shows it."""

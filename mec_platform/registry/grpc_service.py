@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import grpc.aio
-
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.registry.service_registry import ServiceRegistry
+from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import registry_pb2, registry_pb2_grpc
 
 
@@ -15,9 +14,7 @@ class ServiceRegistryService(registry_pb2_grpc.ServiceRegistryServicer):
     def __init__(self, registry: ServiceRegistry) -> None:
         self._registry = registry
 
-    async def Discover(
-        self, request: registry_pb2.DiscoverRequest, context: grpc.aio.ServicerContext
-    ) -> registry_pb2.DiscoverReply:
+    async def Discover(self, request: registry_pb2.DiscoverRequest, context: Context) -> registry_pb2.DiscoverReply:
         state = self._registry.state
         services = [_message(service) for service in state.services.values() if _matches(service, request)]
         return registry_pb2.DiscoverReply(revision=state.revision, services=services)

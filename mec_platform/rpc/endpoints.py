@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
+from mec_platform.domain.errors import MendableError
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+"""What a servicer's methods get beside the request."""
 
 MAX_MESSAGE_BYTES = 32 << 20
 """Bound of one message: a KV chunk or a frame of many rows."""
@@ -41,7 +47,7 @@ _SERVER_OPTIONS = [
 ]
 
 
-class AddressError(Exception):
+class AddressError(MendableError):
     """An address that cannot be listened on; the message says what to do."""
 
 

@@ -48,9 +48,17 @@ async def _demo(
     console: Console, compiled: CompiledFolders, question: str, json_path: Path | None, serve: bool
 ) -> Result:
     console.print(f"starting a platform, {len(NODES)} edge nodes and a gateway, each a process of its own")
-    ports = {"rest_port": 8081, "grpc_port": 50051, "http_port": 8080} if serve else {}
+    rest_port, grpc_port, http_port = (8081, 50051, 8080) if serve else (0, 0, 0)
     board = Board(question)
-    async with LocalCluster(compiled, NODES, cooldown_s=COOLDOWN_S, beta=BETA, **ports) as cluster:
+    async with LocalCluster(
+        compiled,
+        NODES,
+        cooldown_s=COOLDOWN_S,
+        beta=BETA,
+        rest_port=rest_port,
+        grpc_port=grpc_port,
+        http_port=http_port,
+    ) as cluster:
         async with _shown(console, board):
             result = await run_scenario(cluster, board)
         console.print(summary(result))

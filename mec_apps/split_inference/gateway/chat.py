@@ -16,6 +16,8 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from mec_platform.domain.errors import MendableError
+
 # What a decoder writes for bytes that are not (or not yet) a character.
 _REPLACEMENT = "\ufffd"
 
@@ -28,7 +30,7 @@ _OPEN, _CLOSE = "\ue000", "\ue001"
 _PROTECTED = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 
-class ChatTemplateError(ValueError):
+class ChatTemplateError(MendableError, ValueError):
     """The chat template is broken, or refuses this conversation (its own words are in the message)."""
 
 

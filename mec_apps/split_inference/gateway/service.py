@@ -22,6 +22,7 @@ from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
 from mec_apps.split_inference.gateway.sessions import Sessions
 from mec_apps.split_inference.peer_link import LinkLost
 from mec_platform.rpc.convert import addresses_from_message, plan_from_message
+from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import inference_pb2, inference_pb2_grpc
 
 _STATUS: dict[type[GenerationError], grpc.StatusCode] = {
@@ -41,7 +42,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self._switcher = switcher
 
     async def Generate(
-        self, request: inference_pb2.GenerateRequest, context: grpc.aio.ServicerContext
+        self, request: inference_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[inference_pb2.GenerateEvent]:
         problem = _problem(request)
         if problem is not None:
@@ -74,7 +75,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             await context.abort(_STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
 
     async def ListSessions(
-        self, request: inference_pb2.ListSessionsRequest, context: grpc.aio.ServicerContext
+        self, request: inference_pb2.ListSessionsRequest, context: Context
     ) -> inference_pb2.ListSessionsReply:
         return inference_pb2.ListSessionsReply(
             sessions=[
@@ -90,7 +91,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         )
 
     async def SwitchPlan(
-        self, request: inference_pb2.SwitchPlanRequest, context: grpc.aio.ServicerContext
+        self, request: inference_pb2.SwitchPlanRequest, context: Context
     ) -> inference_pb2.SwitchPlanReply:
         try:
             reports = await self._switcher.switch(
@@ -120,7 +121,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         )
 
     async def RevertPlan(
-        self, request: inference_pb2.RevertPlanRequest, context: grpc.aio.ServicerContext
+        self, request: inference_pb2.RevertPlanRequest, context: Context
     ) -> inference_pb2.RevertPlanReply:
         try:
             await self._switcher.revert(plan_from_message(request.plan), addresses_from_message(request.plan))

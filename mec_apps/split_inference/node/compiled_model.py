@@ -1,4 +1,4 @@
-"""Runs an artefact over a model package: tokens to hidden rows, hidden rows through layer ranges, hidden rows to logits.
+"""Runs an artefact over a model package: tokens to hidden rows, rows through layer ranges, hidden rows to logits.
 
 The only module of the product that loads TVM at run time, and only its runtime library: the compiler library and torch
 stay out of the process. It owns the KV memory of all blocks and every scratch buffer; what slots and pages mean is the
@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 
 from mec_apps.split_inference.model_package import ModelPackage
+from mec_platform.domain.errors import MendableError
 from mec_platform.domain.layers import LayerRange
 
 _MAX_THREADS = 256
 _MAX_INDEX = 2**31 - 1  # kernels index with 32 bits
 
 
-class ArtefactError(Exception):
+class ArtefactError(MendableError):
     """The artefact cannot be loaded or does not fit; the message says what to do."""
 
 
@@ -185,8 +186,7 @@ class CompiledModel:
         return self._logits[:rows]
 
     def release_layers(self, layers: LayerRange) -> None:
-        """Gives the KV memory of `layers` back to the system; it reads as zeros afterwards."""
-        self._range_views.pop(layers, None)
+        """Gives the KV memory of `layers` back to the system; whole memory pages of it read as zeros afterwards."""
         for memory, array in ((self._key_memory, self.keys), (self._value_memory, self.values)):
             size = array[0].nbytes
             start = -(-layers.start * size // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -261,7 +261,8 @@ def _read_manifest(artefact_dir: Path, package: ModelPackage) -> dict[str, Any]:
         raise ArtefactError(f"the artefact in {artefact_dir} is damaged ({error}); run: mec compile") from error
     if interface != package.interface:
         raise ArtefactError(
-            f"the artefact in {artefact_dir} is for another model or quantisation than {package.folder}; run: mec compile"
+            f"the artefact in {artefact_dir} is for another model or quantisation than {package.folder}; "
+            "run: mec compile"
         )
     missing = flags - _cpu_flags()
     if missing:

@@ -38,7 +38,7 @@ class DataPlane:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The gRPC handler of the stream: raw bytes in and out."""
-        method = grpc.stream_stream_rpc_method_handler(self._serve_stream)
+        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve_stream)
         return grpc.method_handlers_generic_handler(DATA_PLANE_SERVICE, {"Frames": method})
 
     def deliver(self, outcomes: Sequence[Outcome]) -> None:
@@ -76,7 +76,7 @@ class DataPlane:
         gateway = 0
         try:
             while True:
-                message = await stream.read()
+                message: object = await stream.read()
                 if not isinstance(message, bytes):
                     return
                 frame = unpack_frame(message)

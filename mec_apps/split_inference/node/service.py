@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -30,7 +31,7 @@ from mec_platform.rpc.convert import (
     plan_from_message,
     shape_to_message,
 )
-from mec_platform.rpc.endpoints import Channels
+from mec_platform.rpc.endpoints import Channels, Context
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
 CONNECT_TIMEOUT_S = 3.0
@@ -60,9 +61,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         self._channels = channels
         self.address = ""
 
-    async def Describe(
-        self, request: edge_node_pb2.DescribeRequest, context: grpc.aio.ServicerContext
-    ) -> edge_node_pb2.NodeDescription:
+    async def Describe(self, request: edge_node_pb2.DescribeRequest, context: Context) -> edge_node_pb2.NodeDescription:
         compute, timings = self._compute, self._compute.timings
         return edge_node_pb2.NodeDescription(
             name=self._settings.name,
@@ -90,7 +89,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         )
 
     async def LoadStage(
-        self, request: edge_node_pb2.LoadStageRequest, context: grpc.aio.ServicerContext
+        self, request: edge_node_pb2.LoadStageRequest, context: Context
     ) -> edge_node_pb2.LoadStageReply:
         started = time.perf_counter()
         try:
@@ -112,18 +111,14 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         _log.info("epoch %d: layers %s ready after %.1f ms", plan.epoch, stage.layers, load_ms)
         return edge_node_pb2.LoadStageReply(load_ms=load_ms)
 
-    async def AbortEpoch(
-        self, request: edge_node_pb2.EpochRequest, context: grpc.aio.ServicerContext
-    ) -> edge_node_pb2.EpochReply:
+    async def AbortEpoch(self, request: edge_node_pb2.EpochRequest, context: Context) -> edge_node_pb2.EpochReply:
         try:
             await self._compute.call(lambda: self._compute.stages.abort(request.epoch))
         except StaleEpoch as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         return edge_node_pb2.EpochReply(committed_epoch=self._compute.stages.committed_epoch)
 
-    async def CommitEpoch(
-        self, request: edge_node_pb2.EpochRequest, context: grpc.aio.ServicerContext
-    ) -> edge_node_pb2.EpochReply:
+    async def CommitEpoch(self, request: edge_node_pb2.EpochRequest, context: Context) -> edge_node_pb2.EpochReply:
         try:
             await self.commit(request.epoch)
         except StaleEpoch as error:
@@ -131,13 +126,13 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         return edge_node_pb2.EpochReply(committed_epoch=self._compute.stages.committed_epoch)
 
     async def ExportKv(
-        self, request: edge_node_pb2.KvSelection, context: grpc.aio.ServicerContext
+        self, request: edge_node_pb2.KvSelection, context: Context
     ) -> AsyncIterator[edge_node_pb2.KvChunk]:
         for piece in await self._cut(request, context):
             yield _chunk(piece)
 
     async def ImportKv(
-        self, request_iterator: AsyncIterator[edge_node_pb2.KvChunk], context: grpc.aio.ServicerContext
+        self, request_iterator: AsyncIterator[edge_node_pb2.KvChunk], context: Context
     ) -> edge_node_pb2.ImportKvReply:
         received = 0
         try:
@@ -145,14 +140,12 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
                 piece = KvPiece(
                     chunk.session, chunk.layer, chunk.first_page, chunk.valid_positions, chunk.keys, chunk.values
                 )
-                received += await self._compute.call(lambda p=piece: store_kv(self._compute.model, self._compute.kv, p))
+                received += await self._compute.call(partial(store_kv, self._compute.model, self._compute.kv, piece))
         except KvRefusal as refusal:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
         return edge_node_pb2.ImportKvReply(bytes=received)
 
-    async def SendKv(
-        self, request: edge_node_pb2.SendKvRequest, context: grpc.aio.ServicerContext
-    ) -> edge_node_pb2.SendKvReply:
+    async def SendKv(self, request: edge_node_pb2.SendKvRequest, context: Context) -> edge_node_pb2.SendKvReply:
         pieces = await self._cut(request.selection, context)
         shaper = self._shapers.to(request.target)
         started = time.perf_counter()
@@ -170,19 +163,19 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         return edge_node_pb2.SendKvReply(bytes=reply.bytes, transfer_ms=(time.perf_counter() - started) * 1e3)
 
     async def EndSession(
-        self, request: edge_node_pb2.EndSessionRequest, context: grpc.aio.ServicerContext
+        self, request: edge_node_pb2.EndSessionRequest, context: Context
     ) -> edge_node_pb2.EndSessionReply:
         freed = await self._compute.call(lambda: self._compute.kv.end(request.session))
         return edge_node_pb2.EndSessionReply(pages_freed=freed)
 
-    async def Emulate(
-        self, request: edge_node_pb2.EmulateRequest, context: grpc.aio.ServicerContext
-    ) -> edge_node_pb2.EmulateReply:
+    async def Emulate(self, request: edge_node_pb2.EmulateRequest, context: Context) -> edge_node_pb2.EmulateReply:
         if not self._settings.emulate:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION, f"{self._settings.name} was started without --emulate"
             )
-        if not 0 <= request.cpu_share <= 1 or any(l.bytes_per_s < 0 or l.delay_ms < 0 for l in request.links.values()):
+        if not 0 <= request.cpu_share <= 1 or any(
+            each.bytes_per_s < 0 or each.delay_ms < 0 for each in request.links.values()
+        ):
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "cpu_share must be in (0, 1], rates and delays not negative"
             )
@@ -228,7 +221,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             for session in self._compute.kv.sessions:
                 self._compute.kv.end(session)
 
-    async def _cut(self, selection: edge_node_pb2.KvSelection, context: grpc.aio.ServicerContext) -> list[KvPiece]:
+    async def _cut(self, selection: edge_node_pb2.KvSelection, context: Context) -> list[KvPiece]:
         try:
             layers = layers_from_message(selection.layers)
             if layers.stop > self._shape.blocks:

@@ -12,6 +12,7 @@ from mec_platform.control_plane.broadcast.outcome import PlanRejected, Reconfigu
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.split_plan import SplitPlan, Stage
 from mec_platform.rpc.convert import plan_to_message
+from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 
@@ -35,7 +36,7 @@ class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroa
         self._control = control
 
     async def ApplyPlan(
-        self, request: control_plane_pb2.ApplyPlanRequest, context: grpc.aio.ServicerContext
+        self, request: control_plane_pb2.ApplyPlanRequest, context: Context
     ) -> control_plane_pb2.Reconfiguration:
         try:
             stages = [Stage(stage.node, LayerRange(stage.layers.start, stage.layers.stop)) for stage in request.stages]
@@ -46,16 +47,14 @@ class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroa
             await context.abort(grpc.StatusCode.ABORTED, str(error))
         return _message(ended, self._control.addresses())
 
-    async def GetPlan(
-        self, request: control_plane_pb2.GetPlanRequest, context: grpc.aio.ServicerContext
-    ) -> types_pb2.SplitPlan:
+    async def GetPlan(self, request: control_plane_pb2.GetPlanRequest, context: Context) -> types_pb2.SplitPlan:
         plan = self._control.plan
         if plan is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no plan has been committed yet")
         return plan_to_message(plan, self._control.addresses())
 
     async def WatchReconfigurations(
-        self, request: control_plane_pb2.WatchReconfigurationsRequest, context: grpc.aio.ServicerContext
+        self, request: control_plane_pb2.WatchReconfigurationsRequest, context: Context
     ) -> AsyncIterator[control_plane_pb2.Reconfiguration]:
         async for ended in self._control.watch_reconfigurations():
             yield _message(ended, self._control.addresses())

@@ -11,6 +11,7 @@ from mec_platform.control_plane.monitoring.estimates import MemberReported, Refu
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.convert import hardware_from_message, shape_from_message, snapshot_to_message
+from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 REPORT_INTERVAL_S = 1.0
@@ -38,9 +39,7 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
         self._monitor = monitor
         self._emulated: dict[str, set[str]] = {}
 
-    async def Report(
-        self, request: control_plane_pb2.MemberReport, context: grpc.aio.ServicerContext
-    ) -> control_plane_pb2.ReportReply:
+    async def Report(self, request: control_plane_pb2.MemberReport, context: Context) -> control_plane_pb2.ReportReply:
         problem = _problem(request)
         if problem is not None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
@@ -63,7 +62,7 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
         )
 
     async def GetSnapshot(
-        self, request: control_plane_pb2.GetSnapshotRequest, context: grpc.aio.ServicerContext
+        self, request: control_plane_pb2.GetSnapshotRequest, context: Context
     ) -> control_plane_pb2.Snapshot:
         message = snapshot_to_message(self._monitor.observe())
         for member in message.members:

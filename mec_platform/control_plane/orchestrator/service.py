@@ -10,6 +10,7 @@ import grpc.aio
 
 from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, Reconfigure, Wait
 from mec_platform.rpc.convert import plan_to_message
+from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 
@@ -40,7 +41,7 @@ class AdaptiveOrchestratorService(control_plane_pb2_grpc.AdaptiveOrchestratorSer
         self._source = source
 
     async def ReportFailure(
-        self, request: control_plane_pb2.FailureReport, context: grpc.aio.ServicerContext
+        self, request: control_plane_pb2.FailureReport, context: Context
     ) -> control_plane_pb2.FailureReply:
         if not request.member or request.member == request.reporter:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "member: the name of another member is needed")
@@ -49,7 +50,7 @@ class AdaptiveOrchestratorService(control_plane_pb2_grpc.AdaptiveOrchestratorSer
         return control_plane_pb2.FailureReply()
 
     async def WatchDecisions(
-        self, request: control_plane_pb2.WatchDecisionsRequest, context: grpc.aio.ServicerContext
+        self, request: control_plane_pb2.WatchDecisionsRequest, context: Context
     ) -> AsyncIterator[control_plane_pb2.Decision]:
         async for made in self._source.watch_decisions():
             yield _message(made, self._source.addresses())

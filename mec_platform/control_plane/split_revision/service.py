@@ -13,6 +13,7 @@ from mec_platform.control_plane.split_revision.search import NoPlan, best_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.rpc.convert import plan_to_message
+from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 
@@ -33,7 +34,7 @@ class SplitRevisionService(control_plane_pb2_grpc.SplitRevisionServicer):
         self._world = world
 
     async def ProposePlan(
-        self, request: control_plane_pb2.ProposePlanRequest, context: grpc.aio.ServicerContext
+        self, request: control_plane_pb2.ProposePlanRequest, context: Context
     ) -> control_plane_pb2.ProposePlanReply:
         seen, settings = self._world.observe(), self._world.plan_settings()
         found = best_plan(seen, settings, frozenset(request.exclude_nodes))
