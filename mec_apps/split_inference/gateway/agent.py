@@ -160,7 +160,8 @@ class GatewayAgent:
         self._tasks.start(f"report failure of {node}", self._membership.report_failure(node, reason))
 
     async def _on_reply(self, epoch: int, nodes: frozenset[str]) -> None:
-        """Follows the committed plan where its announcement was missed: this gateway was not there, or unreachable."""
+        """Follows the committed plan where its announcement was missed, and lets go of links to nodes that left."""
+        await self._links.keep_only(nodes | self.sessions.nodes_in_use)
         if epoch > self._switcher.epoch:
             await self._adopt_committed_plan()
 

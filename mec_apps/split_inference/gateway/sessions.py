@@ -66,6 +66,7 @@ class Session:
     answer: asyncio.Future[Frame] | None = None
     resumed: asyncio.Event = field(default_factory=asyncio.Event)
     wants_token: bool = False
+    ended: bool = False
     lost_at: float | None = None
     replayed_tokens: int = 0
     round_trip_s: float = 0.0
@@ -112,6 +113,13 @@ class Sessions:
         """Positions that a prompt and its answer may take together."""
         return self._context_length
 
+    @property
+    def nodes_in_use(self) -> frozenset[str]:
+        """Nodes of every plan that a session, or the next one, runs on."""
+        plans = [session.active for session in self.live.values()]
+        plans += [] if self.active is None else [self.active]
+        return frozenset(node for active in plans for node in active.plan.nodes)
+
     def use_plan(self, active: ActivePlan) -> None:
         """New sessions start on this plan from now on; sessions that wait for a newer one wake up."""
         self.active = active
@@ -140,8 +148,9 @@ class Sessions:
                 yield GeneratedToken(token, position, epoch, session.round_trip_s, session.compute_s)
         finally:
             del self.live[session.id]
+            session.ended = True
             session.resumed.set()
-            self._end(session)
+            end_session(session, session.active)
 
     def on_frame(self, node: str, frame: Frame) -> None:
         """A RESULT or REFUSED frame from a node; what no session waits for is dropped (an older plan's, or repeated)."""
@@ -266,10 +275,10 @@ class Sessions:
                 )
             )
 
-    def _end(self, session: Session) -> None:
-        """Tells the chain, in order behind the session's frames, that it is over."""
-        end = Frame(FrameKind.END, epoch=session.active.plan.epoch, session=session.id)
-        try:
-            session.active.first.send(end)
-        except LinkLost as lost:
-            _log.info("session %x ended without telling its nodes: %s", session.id, lost)
+
+def end_session(session: Session, active: ActivePlan) -> None:
+    """Tells the chain of a plan, in order behind the session's frames, that the session is over."""
+    try:
+        active.first.send(Frame(FrameKind.END, epoch=active.plan.epoch, session=session.id))
+    except LinkLost as lost:
+        _log.info("session %x ended without telling its nodes: %s", session.id, lost)

@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
-from mec_apps.split_inference.gateway.sessions import Session, Sessions
+from mec_apps.split_inference.gateway.sessions import Session, Sessions, end_session
 from mec_platform.domain.split_plan import KvMove, kv_moves
 from mec_platform.rpc.convert import layers_to_message
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
@@ -65,6 +65,14 @@ async def revert_sessions(sessions: Sessions, previous: ActivePlan) -> None:
 
 
 async def _switch(session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str) -> SwitchReport:
+    try:
+        return await _move(session, target, lost_nodes, mode)
+    finally:
+        if session.ended:  # its nodes were told, but KV may have reached nodes of the new plan meanwhile
+            end_session(session, target)
+
+
+async def _move(session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str) -> SwitchReport:
     if mode == "replay" or lost_nodes & set(session.active.plan.nodes):
         return await _replay(session, target, "a stage was lost")
     moves = kv_moves(session.active.plan, target.plan)
@@ -109,6 +117,8 @@ async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...])
         copied = reached
     async with session.busy:
         held = time.perf_counter()
+        if session.ended:
+            return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
         if session.active is not source:  # it lost a stage meanwhile and replays on a newer plan
             return SwitchReport(session.id, "replay", precopied_bytes=precopied_bytes)
         session.state = "switching"

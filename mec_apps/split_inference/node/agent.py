@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from mec_apps.sdk import MecApplication
+from mec_apps.split_inference.frames import gateway_of
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.model_package import ModelPackage
@@ -59,7 +60,9 @@ class NodeAgent:
         shapers = LinkShapers()
         shapers.emulate(dict(settings.emulated_links))
         self._channels = Channels()
-        self._data_plane = DataPlane(settings.name, shapers, lambda frame: self._compute.submit(frame))
+        self._data_plane = DataPlane(
+            settings.name, shapers, lambda frame: self._compute.submit(frame), self._end_sessions_of
+        )
         self._compute = ComputeThread(
             lambda: CompiledModel(
                 package,
@@ -146,6 +149,16 @@ class NodeAgent:
             await self._service.commit(epoch)
         following = {stage.next_node for stage in self._compute.stages.stages if stage.next_node is not None}
         await self._data_plane.links.keep_only(nodes | following)
+
+    async def _end_sessions_of(self, gateway: int) -> None:
+        compute = self._compute
+
+        def end() -> None:
+            for session in compute.kv.sessions:
+                if gateway_of(session) == gateway:
+                    compute.kv.end(session)
+
+        await compute.call(end)
 
     def _serve_metrics(self) -> None:
         registry = CollectorRegistry()

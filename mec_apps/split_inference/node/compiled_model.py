@@ -191,7 +191,6 @@ class CompiledModel:
             size = array[0].nbytes
             start = -(-layers.start * size // mmap.PAGESIZE) * mmap.PAGESIZE
             stop = layers.stop * size // mmap.PAGESIZE * mmap.PAGESIZE
-            array[layers.start : layers.stop, :1] = 0  #
             if stop > start:
                 memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import grpc
@@ -21,6 +21,9 @@ from mec_apps.split_inference.node.compute import Outcome, refuse
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE, LinkLost, LinkPool
 from mec_platform.background import BackgroundTasks
 
+GATEWAY_GRACE_S = 30.0
+"""A gateway whose stream broke is back within this time, or it is gone."""
+
 ServerStream = grpc.aio.ServicerContext[bytes, bytes]
 _log = logging.getLogger(__name__)
 
@@ -28,9 +31,16 @@ _log = logging.getLogger(__name__)
 class DataPlane:
     """All streams of one node. `submit` hands a frame to the compute thread."""
 
-    def __init__(self, node: str, shapers: LinkShapers, submit: Callable[[Frame], None]) -> None:
+    def __init__(
+        self,
+        node: str,
+        shapers: LinkShapers,
+        submit: Callable[[Frame], None],
+        on_gateway_gone: Callable[[int], Awaitable[None]],
+    ) -> None:
         self._node = node
         self._submit = submit
+        self._on_gateway_gone = on_gateway_gone
         self._tasks = BackgroundTasks()
         self._gateways: dict[int, asyncio.Queue[bytes]] = {}
         hello = Frame(FrameKind.HELLO, payload=node.encode())
@@ -98,7 +108,16 @@ class DataPlane:
         finally:
             if self._gateways.get(gateway) is outbound:
                 del self._gateways[gateway]
+                with contextlib.suppress(RuntimeError):  # this node is stopping
+                    self._tasks.start("await gateway", self._await_gateway(gateway))
             await self._tasks.cancel(writer)
+
+    async def _await_gateway(self, gateway: int) -> None:
+        """A gateway that stays away takes its sessions with it."""
+        await asyncio.sleep(GATEWAY_GRACE_S)
+        if gateway not in self._gateways:
+            _log.warning("gateway %x has been gone for %g s; its sessions end", gateway, GATEWAY_GRACE_S)
+            await self._on_gateway_gone(gateway)
 
 
 async def _write(stream: ServerStream, outbound: asyncio.Queue[bytes]) -> None:

@@ -113,7 +113,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
 
     async def AbortEpoch(self, request: edge_node_pb2.EpochRequest, context: Context) -> edge_node_pb2.EpochReply:
         try:
-            await self._compute.call(lambda: self._compute.stages.abort(request.epoch))
+            await self._compute.call(lambda: self._abort(request.epoch))
         except StaleEpoch as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         return edge_node_pb2.EpochReply(committed_epoch=self._compute.stages.committed_epoch)
@@ -208,12 +208,23 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             await self._data_plane.links.connect(stage.next_node, address, CONNECT_TIMEOUT_S)
 
     def _load(self, stage: LoadedStage) -> None:
+        cold = [layers.intersection(stage.layers) for layers in self._compute.stages.unused_layers(self._shape.blocks)]
         self._compute.stages.prepare(stage)
-        self._compute.warm_up(stage.layers, _WARM_UP_RUNS)
+        for layers in cold:
+            if layers is not None:
+                self._compute.warm_up(layers, _WARM_UP_RUNS)
 
     def _commit(self, epoch: int) -> None:
+        self._compute.stages.commit(epoch)
+        self._release_unused()
+
+    def _abort(self, epoch: int) -> None:
+        self._compute.stages.abort(epoch)
+        self._release_unused()
+
+    def _release_unused(self) -> None:
+        """Gives back the KV of layers that no stage needs; without any stage, of every session."""
         stages = self._compute.stages
-        stages.commit(epoch)
         for layers in stages.unused_layers(self._shape.blocks):
             self._compute.kv.forget_layers(layers)
             self._compute.model.release_layers(layers)
