@@ -1,4 +1,7 @@
-"""Compiles the artefact of one (architecture, quantisation, target). The only module outside kernels/ that imports TVM."""
+"""Compiles the artefact of one (architecture, quantisation, target).
+
+The only module outside `kernels` that imports TVM, and therefore imported only where something has to be compiled.
+"""
 
 from __future__ import annotations
 

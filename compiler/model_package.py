@@ -68,7 +68,7 @@ def _text_tensors(model: GgufModel, bits: int) -> Iterator[tuple[str, np.ndarray
 
 
 def rotary_table(spec: ModelSpec) -> np.ndarray:
-    """Cosines, then sines, of every position: float32 [context, head_dim]. Packed, so that all nodes use the same bits."""
+    """Cosines, then sines, of every position: float32 [context, head_dim]. Packed: all nodes use the same bits."""
     rates = spec.rope_base ** (np.arange(spec.head_dim // 2) * -2.0 / spec.head_dim)
     angles = np.arange(spec.context)[:, None] * rates
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)

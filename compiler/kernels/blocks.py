@@ -59,7 +59,7 @@ def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]
 
 
 def blocks_function(dims: ArchitectureDims, weights: WeightFormat, acts: ActivationFormat):
-    """The TIR function; its arguments after `values_cache` are the block weights, then the scratch of `blocks_scratch`."""
+    """The TIR function; after the KV cache its arguments are `BLOCK_WEIGHTS`, then the scratch of `blocks_scratch`."""
     D, NQ, FF, HD, H, KVH = dims.hidden, dims.qkv, dims.ffn, dims.head_dim, dims.heads, dims.kv_heads
     GD, GA, GF = D // 32, dims.attention // 32, FF // 32
     VT, VG = acts.values_dtype, acts.values_per_group

@@ -1,8 +1,8 @@
 """Rows of activations times a packed weight, batch-invariant: every row sums in the same order in every tile size.
 
 Packed weight of a layer with N rows and K columns, unsigned q and w = d*q + m per group of 32 columns:
-  q  uint32 [N/32, K/32, WORDS, 2, 16]  lane (t, n) holds row 32*b + 16*t + n. WORDS = 8: a byte per weight, word j holds
-                                        columns 4j..4j+3. WORDS = 4: low nibbles as above, high nibbles 16 columns on
+  q  uint32 [N/32, K/32, WORDS, 2, 16]  lane (t, n) holds row 32*b + 16*t + n. WORDS = 8: a byte per weight, word j
+                                        holds columns 4j..4j+3. WORDS = 4: so the low nibbles; high: 16 columns on
   s  float16 [N/32, K/32, 4, 16]        d of tile 0, d of tile 1, m of tile 0, m of tile 1
 or, unquantised: float32 [N/32, K, 32].
 
@@ -74,9 +74,8 @@ def _byte_tile(rows: int, words: int, dot, unpacked: bool):
             for term in T.unroll(2):
                 for j in T.unroll(8 if unpacked else words):
                     for t in T.unroll(2):
-                        if rows == 1:
-                            if term == 0:
-                                T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
+                        if rows == 1 and term == 0:
+                            T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
                         for r in T.unroll(rows):
                             if unpacked:
                                 whole[lanes((r * 2 + t) * 16)] = dot(
@@ -161,9 +160,13 @@ def float_weights() -> WeightFormat:
 
 
 def multiplier(weights: WeightFormat, sink):
-    """A function that multiplies all rows with one block of 32 outputs and calls sink(y, offset, row, block, thread) per row."""
+    """Multiplies all rows with one block of 32 outputs; calls `sink(y, offset, row, block, thread)` for each row."""
     first, second, third = (weights.tiles[r] for r in TILE_ROWS)
     large, small, _ = TILE_ROWS
+
+    def rest(rows):
+        """First row that fills no tile."""
+        return rows // large * large + rows % large // small * small
 
     @T.inline
     def multiply(rows, y, w, s, u, layer, block, groups, values, scales, thread):
@@ -188,8 +191,8 @@ def multiplier(weights: WeightFormat, sink):
                 groups,
                 values,
                 scales,
-                rows // large * large + rows % large // small * small + i,
+                rest(rows) + i,
             )
-            sink(y, 0, rows // large * large + rows % large // small * small + i, block, thread)
+            sink(y, 0, rest(rows) + i, block, thread)
 
     return multiply

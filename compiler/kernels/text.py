@@ -1,4 +1,4 @@
-"""`embed` turns tokens into hidden rows, `head` turns hidden rows into logits. A tied model packs one matrix for both."""
+"""`embed`: tokens to hidden rows; `head`: hidden rows to logits. A tied model packs one matrix for both."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def widen(a):
 
 
 def largest_magnitude(a):
-    """Largest |lane|. Magnitudes order like their bits, and integer reductions become a shuffle tree (float ones do not)."""
+    """Largest |lane|. Magnitudes order like their bits; integer reductions become shuffle trees, float ones do not."""
     bits = T.bitwise_and(T.reinterpret("int32x16", a), splat(T.int32(0x7FFFFFFF)))
     return T.reinterpret("float32", T.call_llvm_pure_intrin("int32", "llvm.vector.reduce.smax", bits))
 
@@ -109,7 +109,7 @@ def dot_vpdpbusd(acc, words, x4):
 
 
 def dot_portable(acc, words, x4):
-    """The same integers as `dot_vpdpbusd` for any CPU. Both factors fit 16 bits, which lets LLVM use a cheap multiply."""
+    """The integers of `dot_vpdpbusd` for any CPU. Both factors fit 16 bits, which lets LLVM use a cheap multiply."""
     x = splat(T.reinterpret("int32", x4))
     w = T.reinterpret("int32x16", words)
     for byte in range(4):

