@@ -63,6 +63,9 @@ class FrameError(ValueError):
     """Bytes that are not a frame of this version."""
 
 
+GREEDY = SamplingSettings()
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One frame; see the module's table for fields and payloads."""
@@ -74,7 +77,7 @@ class Frame:
     rows: int = 0
     flags: int = 0
     compute_us: int = 0
-    sampling: SamplingSettings = SamplingSettings()
+    sampling: SamplingSettings = GREEDY
     payload: bytes = b""
 
     @property

@@ -1,10 +1,10 @@
 """The root of errors that a person can mend: the command line shows their message as one line, without a traceback.
 
-    MendableError
-    +-- rpc.endpoints.AddressError, registry.errors.LogUnavailable
-    +-- sdk.errors.MecError
-    +-- split_inference: JoinError, PackageError, ArtefactError, ChatTemplateError
-    +-- cli.requests.CliError
+MendableError
++-- rpc.endpoints.AddressError, registry.errors.LogUnavailable
++-- sdk.errors.MecError
++-- split_inference: JoinError, PackageError, ArtefactError, ChatTemplateError
++-- cli.requests.CliError
 """
 
 

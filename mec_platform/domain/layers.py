@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,7 +40,7 @@ class LayerRange:
 def ranges_from_cuts(blocks: int, cuts: Sequence[int]) -> tuple[LayerRange, ...]:
     """Ranges between ascending inner cut positions: `ranges_from_cuts(30, [10, 20])` gives three ranges of ten."""
     edges = (0, *cuts, blocks)
-    return tuple(LayerRange(start, stop) for start, stop in zip(edges, edges[1:], strict=False))
+    return tuple(LayerRange(start, stop) for start, stop in pairwise(edges))
 
 
 def even_ranges(blocks: int, parts: int) -> tuple[LayerRange, ...]:

@@ -207,7 +207,7 @@ class ComputeThread:
         if admitted:
             try:
                 outcomes += self._run_batch(stage, admitted)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 # The node must outlive a batch that its kernels refuse; the sessions in it are told.
                 _log.exception("a batch of %d frames failed", len(admitted))
                 outcomes += [Outcome(None, refuse(a.frame, Refusal.COMPUTE_FAILED, str(error))) for a in admitted]
