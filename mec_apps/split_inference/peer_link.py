@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,8 +26,15 @@ DATA_PLANE_SERVICE = "mec_platform.rpc.v1.DataPlane"
 FRAMES_METHOD = f"/{DATA_PLANE_SERVICE}/Frames"
 """Bidirectional stream of raw bytes: no protobuf around the payload."""
 
-PROBE_BYTES = 4096
-"""Small enough to cost a slow link (50 kB/s) a tenth of a second, large enough to tell it from a fast one."""
+SMALLEST_PROBE_BYTES = 4096
+"""Costs a slow link (50 kB/s) a tenth of a second; larger probes follow only where this one was over at once."""
+
+LARGEST_PROBE_BYTES = 512 << 10
+CLEAR_PROBE_S = 0.004
+"""A probe that takes this much longer than an empty one tells the rate: scheduling noise is a millisecond or two."""
+
+ROUND_TRIPS = 3
+"""Empty probes that the shortest round trip is taken of."""
 
 PROBE_TIMEOUT_S = 2.0
 RECONNECT_PAUSE_S = 0.3
@@ -73,6 +81,7 @@ class PeerLink:
         self._connected = asyncio.Event()
         self._echoes: dict[int, asyncio.Future[float]] = {}
         self._probe_number = 0
+        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
 
     @property
     def connected(self) -> bool:
@@ -97,18 +106,23 @@ class PeerLink:
         self._outbound.put_nowait(pack_frame(frame))
 
     async def measure(self) -> LinkMeasurement:
-        """Probes the link with an empty and a large frame. Raises LinkLost where the empty one does not return."""
+        """Probes the link with an empty frame and then larger and larger ones, until one takes clearly longer.
+
+        Raises:
+            LinkLost: the empty one does not return.
+        """
         round_trip_s = await self._probe(b"")
         if round_trip_s is None:
             raise LinkLost(f"{self.peer} at {self.address} did not echo a probe")
-        large_s = await self._probe(bytes(PROBE_BYTES))
-        extra_s = (PROBE_TIMEOUT_S if large_s is None else large_s) - round_trip_s
-        rate = (
-            min(PROBE_BYTES / extra_s, FASTEST_MEASURABLE_BYTES_PER_S)
-            if extra_s > 0
-            else FASTEST_MEASURABLE_BYTES_PER_S
-        )
-        return LinkMeasurement(self.peer, rate, round_trip_s, self._shaper.link is not None)
+        self._round_trips.append(round_trip_s)
+        shortest_s = min(self._round_trips)
+        size, extra_s = SMALLEST_PROBE_BYTES // 2, 0.0
+        while extra_s < CLEAR_PROBE_S and size < LARGEST_PROBE_BYTES:
+            size *= 2
+            took_s = await self._probe(bytes(size))
+            extra_s = PROBE_TIMEOUT_S if took_s is None else took_s - shortest_s
+        rate = min(size / extra_s, FASTEST_MEASURABLE_BYTES_PER_S) if extra_s > 0 else FASTEST_MEASURABLE_BYTES_PER_S
+        return LinkMeasurement(self.peer, rate, shortest_s, self._shaper.link is not None)
 
     async def close(self) -> None:
         """Ends the stream without reporting it as lost."""

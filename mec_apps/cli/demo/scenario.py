@@ -28,6 +28,10 @@ DEGRADED = EmulatedLink(bytes_per_s=30e3)
 """A row of activations takes 77 ms at this rate, ten times the work of all stages."""
 
 CHANGE_TIMEOUT_S = 30.0
+SETTLED_DECISIONS = 3
+"""Decisions in a row to keep the plan, one a second: start-up no longer disturbs what nodes measure."""
+
+SETTLE_TIMEOUT_S = 12.0
 _POLL_S = 0.4
 
 NODES = (
@@ -125,13 +129,15 @@ async def run_scenario(cluster: LocalCluster, board: Board) -> Result:
 
 
 async def _settled(cluster: LocalCluster, board: Board) -> int:
-    """Waits until every member measures its links and the gateway serves; returns the epoch then."""
-    give_up = time.perf_counter() + CHANGE_TIMEOUT_S
+    """Waits until every member has measured its links and the plan made of that stands; returns its epoch."""
+    give_up = time.perf_counter() + SETTLE_TIMEOUT_S
     while time.perf_counter() < give_up:
         seen = board.snapshot
-        if seen is not None and seen.HasField("plan") and _all_measured(seen):
+        if seen is not None and seen.HasField("plan") and _all_measured(seen) and board.kept >= SETTLED_DECISIONS:
             return seen.plan.epoch
         await asyncio.sleep(_POLL_S)
+    if board.snapshot is not None and board.snapshot.HasField("plan"):
+        return board.snapshot.plan.epoch
     raise CliError(f"the members did not measure their links; platform log: {cluster.log_tail('platform')}")
 
 
@@ -204,6 +210,7 @@ async def _follow_world(cluster: LocalCluster, board: Board) -> None:
 async def _follow_decisions(cluster: LocalCluster, board: Board) -> None:
     stub = control_plane_pb2_grpc.AdaptiveOrchestratorStub(cluster.platform)
     async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest()):
+        board.kept = board.kept + 1 if decision.kind == "keep" else 0
         if decision.kind not in ("keep", "wait"):
             board.note("decision", f"{decision.kind}: {decision.reason}")
 

@@ -126,6 +126,7 @@ class NodeAgent:
 
     def _build_report(self) -> control_plane_pb2.MemberReport:
         settings, timings = self._settings, self._compute.timings
+        self._compute.measure_if_idle()
         return control_plane_pb2.MemberReport(
             name=settings.name,
             role=control_plane_pb2.MEMBER_ROLE_NODE,

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -33,6 +34,8 @@ MAX_BATCH_ROWS = 2 * MAX_ROWS
 
 _CALIBRATION_RUNS = 15
 _CALIBRATION_LAYERS = 4
+_IDLE_RUNS = 3
+_IDLE_LAYERS = LayerRange(0, 1)
 
 Result = TypeVar("Result")
 Floats = npt.NDArray[np.float32]
@@ -80,6 +83,7 @@ class ComputeThread:
         self.timings = Timings()
         self.cpu_share = 1.0
         self.frames_run = 0
+        self._frames_seen = 0
         self.rows_run = 0
 
     async def start(self) -> None:
@@ -90,6 +94,12 @@ class ComputeThread:
     def submit(self, frame: Frame) -> None:
         """Queues a TOKENS, HIDDEN or END frame."""
         self._queue.put(frame)
+
+    def measure_if_idle(self) -> None:
+        """Keeps the block time of a node without work fresh: called once a second, it costs under a millisecond."""
+        if self.frames_run == self._frames_seen:
+            self._queue.put(partial(self._measure, _IDLE_LAYERS, _IDLE_RUNS))
+        self._frames_seen = self.frames_run
 
     async def call(self, job: Callable[[], Result]) -> Result:
         """Runs `job` in the thread after everything queued before it; returns or raises what it does."""
@@ -134,20 +144,22 @@ class ComputeThread:
 
     def warm_up(self, layers: LayerRange, runs: int) -> None:
         """Runs layers on the scratch page: faults their weights in and measures them. Sessions are not touched."""
+        self._run_scratch(layers, 1)  # pays for page faults, so it is not measured
+        self._measure(layers, runs)
         rows = self.model.page_tokens
-        position = np.zeros(1, np.int32)
-        slot = np.full(rows, SCRATCH_SLOT, np.int32)
-        for run in range(runs + 1):
-            hidden = np.zeros((1, self._hidden_bytes_per_row // 4), np.float32)
-            started = time.perf_counter()
-            self.model.run_blocks(layers, hidden, position, slot[:1])
-            elapsed = self._hold_cpu_share(time.perf_counter() - started)
-            if run > 0:  # the first run pays for page faults
-                self.timings.add_blocks(elapsed, len(layers), 1)
+        self.timings.add_blocks(self._run_scratch(layers, rows), len(layers), rows)
+
+    def _measure(self, layers: LayerRange, runs: int) -> None:
+        for _ in range(runs):
+            self.timings.add_blocks(self._run_scratch(layers, 1), len(layers), 1)
+
+    def _run_scratch(self, layers: LayerRange, rows: int) -> float:
+        """Seconds for rows `[0, rows)` of the scratch slot through `layers`."""
         hidden = np.zeros((rows, self._hidden_bytes_per_row // 4), np.float32)
+        slots = np.full(rows, SCRATCH_SLOT, np.int32)
         started = time.perf_counter()
-        self.model.run_blocks(layers, hidden, np.arange(rows, dtype=np.int32), slot)
-        self.timings.add_blocks(self._hold_cpu_share(time.perf_counter() - started), len(layers), rows)
+        self.model.run_blocks(layers, hidden, np.arange(rows, dtype=np.int32), slots)
+        return self._hold_cpu_share(time.perf_counter() - started)
 
     def _run(self) -> None:
         while True:
