@@ -211,7 +211,7 @@ class ServiceQuery:
     service_ids: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
     category_ids: frozenset[str] = frozenset()
-    states: frozenset[ServiceState] = frozenset()
+    states: frozenset[str] = frozenset()
     scope_of_locality: LocalityType | None = None
     consumed_local_only: bool | None = None
     is_local: bool | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mec_platform.domain.services import ServiceInfo
+from mec_platform.domain.services import ServiceInfo, ServiceQuery
 from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import registry_pb2, registry_pb2_grpc
@@ -15,20 +15,14 @@ class ServiceRegistryService(registry_pb2_grpc.ServiceRegistryServicer):
         self._registry = registry
 
     async def Discover(self, request: registry_pb2.DiscoverRequest, context: Context) -> registry_pb2.DiscoverReply:
-        state = self._registry.state
-        services = [_message(service) for service in state.services.values() if _matches(service, request)]
-        return registry_pb2.DiscoverReply(revision=state.revision, services=services)
-
-
-def _matches(service: ServiceInfo, request: registry_pb2.DiscoverRequest) -> bool:
-    category = "" if service.category is None else service.category.id
-    pairs = (
-        (request.names, service.name),
-        (request.instance_ids, service.service_id),
-        (request.category_ids, category),
-        (request.states, service.state.value),
-    )
-    return all(not wanted or value in wanted for wanted, value in pairs)
+        query = ServiceQuery(
+            service_ids=frozenset(request.instance_ids),
+            names=frozenset(request.names),
+            category_ids=frozenset(request.category_ids),
+            states=frozenset(request.states),
+        )
+        services = [_message(service) for service in self._registry.services(query)]
+        return registry_pb2.DiscoverReply(revision=self._registry.state.revision, services=services)
 
 
 def _message(service: ServiceInfo) -> registry_pb2.RegisteredService:
