@@ -65,10 +65,12 @@ FULL: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def dashboard(state: dict[str, Any] | Exception) -> AsyncIterator[str]:
-    """A served dashboard that shows a state, or whose platform fails in some way."""
+async def dashboard(*states: dict[str, Any] | Exception) -> AsyncIterator[str]:
+    """A served dashboard that shows one state after the other and then the last, or whose platform fails in some way."""
+    coming = list(states)
 
     async def read_state() -> dict[str, Any]:
+        state = coming.pop(0) if len(coming) > 1 else coming[0]
         if isinstance(state, Exception):
             raise state
         return state
@@ -176,7 +178,7 @@ def words(document: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", document).split())
 
 
-Render = Callable[[dict[str, Any] | Exception], Awaitable[str]]
+Render = Callable[..., Awaitable[str]]
 
 
 @pytest.mark.slow
@@ -184,8 +186,8 @@ Render = Callable[[dict[str, Any] | Exception], Awaitable[str]]
 class TestInABrowser:
     @pytest.fixture
     def show(self, tmp_path: Path) -> Render:
-        async def show(state: dict[str, Any] | Exception) -> str:
-            async with dashboard(state) as address:
+        async def show(*states: dict[str, Any] | Exception) -> str:
+            async with dashboard(*states) as address:
                 return await render(address, tmp_path / "profile")
 
         return show
@@ -218,3 +220,10 @@ class TestInABrowser:
         document = await show(TimeoutError("no answer within 2 s"))
         assert "The platform cannot be reached (no answer within 2 s). Still trying." in words(document)
         assert re.search(r'<p id="alarm" role="alert">', document)
+
+    async def test_platform_lost_later_leaves_its_last_state_marked_as_old(self, show: Render) -> None:
+        document = await show(FULL, TimeoutError("no answer within 2 s"))
+        assert "What you see is the last state it gave." in words(document)
+        assert "41.3 tokens/s" in words(document)
+        assert '<body class="stale">' in document
+        assert re.search(r"last seen (now|\d+ s ago)", words(document))

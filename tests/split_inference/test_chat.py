@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 from gguf import GGUFReader
@@ -216,7 +217,7 @@ class CountingTokenizer:
 @pytest.mark.parametrize("text", ["word " * 2000, "😀" * 1000, None])
 def test_each_token_decodes_a_short_tail_only(model: Model, chat: ChatTokenizer, text: str | None) -> None:
     counting = CountingTokenizer(Tokenizer.from_file(str(model.path)))
-    stream = TextStream(counting, frozenset({IM_END}))
+    stream = TextStream(cast(Tokenizer, counting), frozenset({IM_END}))
     stray = next(token for token in range(17, 300) if chat.decode([token]) == "\ufffd")
     for token in [stray] * 3000 if text is None else chat.encode(text):
         stream.push(token)
