@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from compiler.errors import ModelFileError
 from compiler.models.gguf_file import TokenizerFacts
 
 _CONTROL = 3
 
 
 def build_tokenizer(facts: TokenizerFacts) -> Tokenizer:
-    """Byte-level BPE with digits one by one; control tokens become special tokens."""
+    """Byte-level BPE with digits one by one; control tokens become special tokens.
+
+    Raises:
+        ModelFileError: merges and vocabulary do not fit together.
+    """
     vocabulary = {token: index for index, token in enumerate(facts.tokens)}
     merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in facts.merges)]
+    for left, right in merges:
+        if not {left, right, left + right} <= vocabulary.keys():
+            raise ModelFileError(
+                f"the model file's tokenizer merges '{left}' and '{right}' but lacks a part of it; download it again"
+            )
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
