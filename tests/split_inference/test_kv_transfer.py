@@ -1,0 +1,195 @@
+"""KV in motion: what is cut on one node and stored on another is the same bytes, and what does not fit is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mec_apps.split_inference.frames import Refusal
+from mec_apps.split_inference.node import kv_transfer
+from mec_apps.split_inference.node.kv_pages import KvPages, KvRefusal
+from mec_apps.split_inference.node.kv_transfer import KvPiece, cut_kv, store_kv
+from mec_platform.domain.layers import LayerRange
+
+BLOCKS = 3
+PAGE_TOKENS = 4
+PAGES = 24
+CONTEXT = 64
+SESSION = 0x500000001
+PAGE_BYTES = 2 * 2 * PAGE_TOKENS * 2
+
+
+@dataclass
+class Memory:
+    """The KV tensors of a CompiledModel: two heads of two values."""
+
+    page_tokens: int = PAGE_TOKENS
+    keys: npt.NDArray[np.float16] = field(
+        default_factory=lambda: np.zeros((BLOCKS, PAGES, 2, 2, PAGE_TOKENS), np.float16)
+    )
+    values: npt.NDArray[np.float16] = field(
+        default_factory=lambda: np.zeros((BLOCKS, PAGES, 2, PAGE_TOKENS, 2), np.float16)
+    )
+    page_table: npt.NDArray[np.int32] = field(
+        default_factory=lambda: np.zeros((6, CONTEXT // PAGE_TOKENS), np.int32)
+    )
+
+
+class Node:
+    """Memory and bookkeeping of one node; `other` sessions make its pages start elsewhere."""
+
+    def __init__(self, other_pages: int = 0) -> None:
+        self.memory = Memory()
+        self.kv = KvPages(self.memory.page_table, PAGES, BLOCKS, PAGE_TOKENS, CONTEXT)
+        if other_pages:
+            self.kv.reserve(99, other_pages * PAGE_TOKENS)
+
+    def fill(self, positions: int, layers: LayerRange, seed: int = 1) -> None:
+        """Random bits, NaN among them, as if a model had run the positions."""
+        held = self.kv.extend(SESSION, layers, 0, positions)
+        bits = np.random.default_rng(seed)
+        for layer in layers:
+            for array in (self.memory.keys, self.memory.values):
+                random = bits.integers(0, 2**16, array[layer, held.pages].shape, np.uint16)
+                array[layer, held.pages] = random.view(np.float16)
+        self.kv.mark_valid(SESSION, layers, positions)
+
+    def cut(self, layers: LayerRange, first: int, last: int) -> list[KvPiece]:
+        return cut_kv(self.memory, self.kv, SESSION, layers, first, last)  # type: ignore[arg-type]
+
+    def store(self, piece: KvPiece) -> int:
+        return store_kv(self.memory, self.kv, piece)  # type: ignore[arg-type]
+
+    def bytes_of(self, layer: int, pages: slice) -> tuple[bytes, bytes]:
+        held = self.kv.get(SESSION)
+        assert held is not None
+        own = held.pages[pages]
+        return self.memory.keys[layer, own].tobytes(), self.memory.values[layer, own].tobytes()
+
+    def picture(self) -> object:
+        return self.memory.keys.tobytes(), self.memory.values.tobytes(), self.kv.used, self.kv.sessions
+
+
+@given(
+    positions=st.integers(1, CONTEXT),
+    cuts=st.lists(st.integers(0, CONTEXT), max_size=4),
+    elsewhere=st.integers(0, 6),
+    chunk_pages=st.integers(1, 5),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_any_session_sent_in_any_steps_arrives_bit_for_bit(
+    positions: int, cuts: list[int], elsewhere: int, chunk_pages: int, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, BLOCKS - 1))
+    layers = LayerRange(start, data.draw(st.integers(start + 1, BLOCKS)))
+    source, target = Node(), Node(elsewhere)
+    source.fill(positions, layers)
+    first = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kv_transfer, "PAGES_PER_CHUNK", chunk_pages)
+        for last in sorted({min(cut, positions) for cut in cuts if cut} | {positions}):
+            for piece in source.cut(layers, first, last):
+                assert len(piece.keys) <= chunk_pages * PAGE_BYTES
+                assert target.store(piece) == len(piece.keys) + len(piece.values)
+            first = last // PAGE_TOKENS * PAGE_TOKENS
+    held = target.kv.get(SESSION)
+    assert held is not None
+    assert held.valid.tolist() == [positions if layer in layers else 0 for layer in range(BLOCKS)]
+    for layer in layers:
+        assert target.bytes_of(layer, slice(None)) == source.bytes_of(layer, slice(None))
+
+
+def test_storing_a_piece_again_changes_nothing() -> None:
+    source, target = Node(), Node()
+    source.fill(10, LayerRange(0, BLOCKS))
+    pieces = source.cut(LayerRange(0, BLOCKS), 0, 10)
+    for piece in pieces:
+        target.store(piece)
+    before = target.picture()
+    for piece in pieces:
+        target.store(piece)
+    assert target.picture() == before
+
+
+def test_only_the_pages_that_hold_the_positions_are_cut() -> None:
+    source = Node()
+    source.fill(4 * PAGE_TOKENS, LayerRange(0, 1))
+    (piece,) = source.cut(LayerRange(0, 1), PAGE_TOKENS + 1, 3 * PAGE_TOKENS)
+    assert (piece.first_page, piece.valid_positions) == (1, 3 * PAGE_TOKENS)
+    assert (piece.keys, piece.values) == source.bytes_of(0, slice(1, 3))
+
+
+@pytest.mark.parametrize(("layers", "last"), [(LayerRange(0, 1), 9), (LayerRange(0, 2), 8), (LayerRange(1, 2), 1)])
+def test_positions_that_the_node_does_not_hold_are_not_cut(layers: LayerRange, last: int) -> None:
+    source = Node()
+    source.fill(8, LayerRange(0, 1))
+    with pytest.raises(KvRefusal, match="has no KV up to") as refusal:
+        source.cut(layers, 0, last)
+    assert refusal.value.code is Refusal.GAP
+
+
+def test_an_unknown_session_is_not_cut() -> None:
+    with pytest.raises(KvRefusal) as refusal:
+        Node().cut(LayerRange(0, 1), 0, 0)
+    assert refusal.value.code is Refusal.GAP
+
+
+GOOD = KvPiece(SESSION, 0, 0, 2 * PAGE_TOKENS, bytes(2 * PAGE_BYTES), bytes(2 * PAGE_BYTES))
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        replace(GOOD, keys=GOOD.keys[:-1]),
+        replace(GOOD, keys=b"", values=b""),
+        replace(GOOD, values=GOOD.values[:PAGE_BYTES]),
+        replace(GOOD, values=GOOD.values + b"x"),
+        replace(GOOD, layer=BLOCKS),
+        replace(GOOD, layer=2**32 - 1),
+        replace(GOOD, valid_positions=0),
+        replace(GOOD, valid_positions=PAGE_TOKENS),  # then the second page would hold nothing
+        replace(GOOD, valid_positions=2 * PAGE_TOKENS + 1),
+        replace(GOOD, first_page=1),
+        replace(GOOD, first_page=2**32 - 2),
+    ],
+)
+def test_a_piece_whose_sizes_do_not_fit_the_model_is_refused(piece: KvPiece) -> None:
+    node = Node()
+    before = node.picture()
+    with pytest.raises(KvRefusal) as refusal:
+        node.store(piece)
+    assert refusal.value.code is Refusal.BAD_FRAME
+    assert node.picture() == before
+
+
+def test_a_piece_behind_a_missing_one_is_refused_and_changes_nothing() -> None:
+    node = Node()
+    before = node.picture()
+    with pytest.raises(KvRefusal, match="the chunk starts after them") as refusal:
+        node.store(replace(GOOD, first_page=1, valid_positions=3 * PAGE_TOKENS))
+    assert refusal.value.code is Refusal.GAP
+    assert node.picture() == before
+
+
+def test_a_full_node_refuses_a_piece_and_changes_nothing() -> None:
+    node = Node(other_pages=CONTEXT // PAGE_TOKENS)
+    node.kv.reserve(98, (PAGES - 2 - CONTEXT // PAGE_TOKENS) * PAGE_TOKENS)
+    before = node.picture()
+    with pytest.raises(KvRefusal) as refusal:
+        node.store(GOOD)
+    assert refusal.value.code is Refusal.NO_PAGES
+    assert node.picture() == before
+
+
+def test_a_longer_session_than_the_context_is_refused() -> None:
+    node = Node()
+    node.fill(CONTEXT, LayerRange(0, 1))
+    with pytest.raises(KvRefusal, match="context") as refusal:
+        node.store(replace(GOOD, first_page=CONTEXT // PAGE_TOKENS - 1, valid_positions=CONTEXT + PAGE_TOKENS))
+    assert refusal.value.code is Refusal.NO_PAGES
