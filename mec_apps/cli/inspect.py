@@ -41,27 +41,37 @@ def status(platform_grpc: str, as_json: bool) -> None:
         console.print(f"plan {plan_.epoch} of {plan_.model}: {plan_.describe()}", markup=False)
     else:
         console.print("no plan yet")
-    table = Table(
-        "member", "role", "address", "trusted", "threads", "memory MB", "block us", "sessions", "links (to: MB/s, ms)"
-    )
+    console.print(_members(snapshot))
+    console.print(_links(snapshot))
+
+
+def _members(snapshot: control_plane_pb2.Snapshot) -> Table:
+    table = Table("member", "address", "trusted", "threads", "MB", "us/block", "sessions")
     for member in snapshot.members:
-        is_node = member.role == control_plane_pb2.MEMBER_ROLE_NODE
-        links = "; ".join(
-            f"{link.peer}: {link.bytes_per_s / 1e6:.3g}, {link.round_trip_ms:.2g}{' emulated' if link.emulated else ''}"
-            for link in member.links
-        )
-        table.add_row(
-            member.name,
-            "node" if is_node else "gateway",
-            member.address,
-            ("yes" if member.trusted else "no") if is_node else "",
-            str(member.hardware.threads) if is_node else "",
-            f"{member.memory_bytes / 1e6:.0f}" if is_node else "",
-            f"{member.block_time_us:.0f}" if is_node else "",
-            str(member.sessions),
-            links,
-        )
-    console.print(table)
+        if member.role == control_plane_pb2.MEMBER_ROLE_NODE:
+            facts = (
+                "yes" if member.trusted else "no",
+                str(member.hardware.threads),
+                f"{member.memory_bytes / 1e6:.0f}",
+                f"{member.block_time_us:.0f}",
+            )
+        else:
+            facts = ("gateway", "", "", "")
+        table.add_row(member.name, member.address, *facts, str(member.sessions))
+    return table
+
+
+def _links(snapshot: control_plane_pb2.Snapshot) -> Table:
+    table = Table("link", "MB/s", "round trip ms", "")
+    for member in snapshot.members:
+        for link in sorted(member.links, key=lambda each: each.peer):
+            table.add_row(
+                f"{member.name} -> {link.peer}",
+                f"{link.bytes_per_s / 1e6:.3g}",
+                f"{link.round_trip_ms:.2g}",
+                "emulated" if link.emulated else "",
+            )
+    return table
 
 
 @click.command(epilog="Example: mec services --name edge-node")

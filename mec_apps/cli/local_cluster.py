@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
-import signal
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any, Self
 import grpc.aio
 
 from mec_apps.cli.compile import CompiledFolders
+from mec_apps.cli.parent import PARENT_VARIABLE
 from mec_apps.cli.requests import CliError
 from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_platform.rpc.endpoints import Channels
@@ -36,7 +36,6 @@ from mec_platform.rpc.v1 import (
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.05
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +230,7 @@ class LocalCluster:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
             )
         self._processes[name] = process
         give_up = asyncio.get_running_loop().time() + READY_TIMEOUT_S
@@ -263,8 +262,3 @@ async def _terminate(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
-
-
-def _die_with_parent() -> None:
-    """In the child: the kernel sends SIGTERM when the parent is gone, however it went."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

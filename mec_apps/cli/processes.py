@@ -16,6 +16,7 @@ import click
 from aiohttp import web
 
 from mec_apps.cli.compile import CompiledFolders, ensure_compiled
+from mec_apps.cli.parent import end_with_parent
 from mec_apps.cli.requests import CliError, platform_grpc_option, platform_url_option, run_async
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
@@ -354,6 +355,7 @@ def run_process(
     verbose: bool,
 ) -> None:
     """Starts a process part, says where it serves, and stops it in order at SIGINT or SIGTERM."""
+    end_with_parent()
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format=LOG_FORMAT)
     run_async(_run_until_signal(what, make, describe, ready_file))
 

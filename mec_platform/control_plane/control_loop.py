@@ -28,7 +28,7 @@ from mec_platform.control_plane.monitoring.estimates import (
 )
 from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, Reconfigure, Trigger, Wait
 from mec_platform.control_plane.orchestrator.policy import PolicyState
-from mec_platform.control_plane.orchestrator.switch_cost import replay_ms, transfer_ms
+from mec_platform.control_plane.orchestrator.switch_cost import choose_transfer_mode
 from mec_platform.control_plane.split_revision.checker import check_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.tick import ControlSettings, tick
@@ -37,11 +37,6 @@ from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_ch
 from mec_platform.registry.errors import LogUnavailable
 
 TICK_S = 1.0
-REPLAY_IF_COPY_IS_SLOWER = 4.0
-"""KV is copied ahead while tokens flow, so it may take longer than a replay, which stops them; but not for ever."""
-
-SHORT_COPY_MS = 2_000.0
-
 _log = logging.getLogger(__name__)
 
 
@@ -199,7 +194,7 @@ class ControlLoop:
             nodes=addresses,
             gateways={gateway.name: gateway.address for gateway in seen.gateways},
             lost=frozenset(seen.lost_nodes | {name for name in plan.nodes if name not in alive}),
-            transfer_mode=self._transfer_mode(plan, seen),
+            transfer_mode=choose_transfer_mode(plan, seen, self._control.policy),
         )
         started = self.now_s
         watching = self._tasks.start("watch members", self._watch_members())
@@ -225,13 +220,6 @@ class ControlLoop:
         _log.info("epoch %d %s after %.0f ms: %s", plan.epoch, ended.outcome, ended.total_ms, end.reason)
         self._reconfigurations.publish(ended)
         return ended
-
-    def _transfer_mode(self, plan: SplitPlan, seen: Snapshot) -> str:
-        if seen.plan is None:
-            return "pre_copy"
-        copy_ms = transfer_ms(seen.plan, plan, seen, self._control.policy)
-        slow = max(SHORT_COPY_MS, REPLAY_IF_COPY_IS_SLOWER * replay_ms(plan, seen, self._control.policy))
-        return "replay" if copy_ms > slow else "pre_copy"
 
     async def _watch_members(self) -> None:
         while True:

@@ -23,7 +23,12 @@ from mec_platform.control_plane.orchestrator.decisions import (
 )
 from mec_platform.control_plane.orchestrator.policy import PolicyState, decide
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
-from mec_platform.control_plane.orchestrator.switch_cost import replay_ms, switch_cost_ms, transfer_ms
+from mec_platform.control_plane.orchestrator.switch_cost import (
+    choose_transfer_mode,
+    replay_ms,
+    switch_cost_ms,
+    transfer_ms,
+)
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import PlanChange, SplitPlan
 
@@ -255,6 +260,14 @@ def test_switch_cost_takes_the_cheaper_of_copy_and_replay(view: Any, world: Worl
     assert switch_cost_ms(moved, dead_link, SETTINGS) == pytest.approx(220 + replayed)
     lost = view(0.0, names=("a", "c"))
     assert switch_cost_ms(moved, lost, SETTINGS) == pytest.approx(220 + replay_ms(moved, lost, SETTINGS))
+
+
+def test_kv_is_copied_over_good_links_and_replayed_over_slow_ones(view: Any, world: World, plan: SplitPlan) -> None:
+    moved = world.plan(2, ("a", 0, 6), ("c", 6, 12))
+    expected = {12.5e6: "pre_copy", 200e3: "pre_copy", 60e3: "replay", 1.0: "replay"}
+    for rate, mode in expected.items():
+        seen = view(0.0, links=world.links(["a", "b", "c", "gateway"], b__c=rate))
+        assert choose_transfer_mode(moved, seen, SETTINGS) == mode, rate
 
 
 def test_every_decision_carries_a_reason(view: Any, plan: SplitPlan, other: SplitPlan) -> None:

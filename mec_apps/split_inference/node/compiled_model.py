@@ -289,7 +289,7 @@ def _load_library(ffi: ModuleType, artefact_dir: Path) -> Any:
 
 def _lazy_array(shape: tuple[int, ...]) -> tuple[mmap.mmap, np.ndarray]:
     """Zeros of float16 that take memory page by page, when they are first written."""
-    memory = mmap.mmap(-1, int(np.prod(shape)) * 2)
+    memory = _anonymous_memory(math.prod(shape) * 2)
     return memory, np.frombuffer(memory, np.float16).reshape(shape)
 
 
@@ -300,4 +300,9 @@ def _scratch_array(entry: dict[str, Any], limits: dict[str, int]) -> np.ndarray:
 def _aligned_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Zeros that start at a page: kernels take 64 bytes for granted, which NumPy's own memory does not keep."""
     count, item = math.prod(shape), np.dtype(dtype)
-    return np.frombuffer(mmap.mmap(-1, max(1, count * item.itemsize)), item, count).reshape(shape)
+    return np.frombuffer(_anonymous_memory(max(1, count * item.itemsize)), item, count).reshape(shape)
+
+
+def _anonymous_memory(size: int) -> mmap.mmap:
+    """Private, or else giving pages back with MADV_DONTNEED would keep them: Python maps shared memory by default."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import SplitPlan, kv_moves
+
+
+PAUSE_POSITIONS = 32
+"""Positions of a session whose KV is copied in its pause: at most two pages of 16."""
+
+SHORT_COPY_MS = 2_000.0
+LONGEST_COPY_IN_REPLAYS = 4.0
+"""Copies ahead that take no longer than this are worth it whatever a replay takes."""
 
 
 def switch_cost_ms(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
@@ -22,6 +32,23 @@ def switch_cost_ms(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings)
     if any(snapshot.node(name) is None for name in old.nodes):
         return fixed + replay
     return fixed + min(replay, transfer_ms(old, new, snapshot, settings))
+
+
+def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> Literal["pre_copy", "replay"]:
+    """How sessions should come over: by copies of their KV, or by replaying their tokens where copies are too slow.
+
+    A copy goes ahead while tokens flow, so it may take longer than a replay, which stops them; but not for ever, and
+    its last pages, which are copied in the pause, must not take longer than the replay.
+    """
+    if snapshot.plan is None:
+        return "pre_copy"
+    positions = sum(gateway.context_positions for gateway in snapshot.gateways)
+    in_pause = PAUSE_POSITIONS * sum(gateway.sessions for gateway in snapshot.gateways)
+    copy, replay = transfer_ms(snapshot.plan, new, snapshot, settings), replay_ms(new, snapshot, settings)
+    pause = copy * min(1.0, in_pause / positions) if positions else 0.0
+    if pause > replay or copy > max(SHORT_COPY_MS, LONGEST_COPY_IN_REPLAYS * replay):
+        return "replay"
+    return "pre_copy"
 
 
 def transfer_ms(old: SplitPlan, new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
