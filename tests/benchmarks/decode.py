@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,17 +50,13 @@ def run(model: str = "smollm2", quantisation: str = "int4", threads: int | None 
     metrics: dict[str, float] = {}
     for prompt in PROMPTS:
         rows = np.arange(prompt)
-        metrics[f"prefill_{prompt}_tokens_per_s"] = _rate(lambda r=rows: step(r, np.zeros_like(r), 1), prompt, 1)
+        metrics[f"prefill_{prompt}_tokens_per_s"] = _rate(partial(step, rows, np.zeros_like(rows), 1), prompt, 1)
     for length in CONTEXTS:
-        at = np.array([length])
-        metrics[f"decode_context_{length}_tokens_per_s"] = _rate(
-            lambda a=at: step(a, np.zeros_like(a), 1), 1, TOKENS_PER_ROUND
-        )
+        one = partial(step, np.array([length]), np.array([0]), 1)
+        metrics[f"decode_context_{length}_tokens_per_s"] = _rate(one, 1, TOKENS_PER_ROUND)
     for batch in BATCHES:
-        slots = np.arange(batch)
-        metrics[f"decode_batch_{batch}_tokens_per_s"] = _rate(
-            lambda s=slots: step(np.full_like(s, CONTEXTS[0]), s, len(s)), batch, TOKENS_PER_ROUND
-        )
+        all_of_it = partial(step, np.full(batch, CONTEXTS[0]), np.arange(batch), batch)
+        metrics[f"decode_batch_{batch}_tokens_per_s"] = _rate(all_of_it, batch, TOKENS_PER_ROUND)
     metrics["decode_tokens_per_s"] = metrics[f"decode_context_{CONTEXTS[0]}_tokens_per_s"]
     return {
         "bench": "decode",
