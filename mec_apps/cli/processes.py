@@ -22,6 +22,7 @@ from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
 from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_platform.application import Platform, PlatformSettings
+from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.tick import ControlSettings
@@ -384,15 +385,12 @@ async def _wait_for_end(process: Any, stopping: asyncio.Event) -> None:
     if not hasattr(process, "wait_failed"):
         await stopping.wait()
         return
-    waits = [asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(process.wait_failed())]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if waits[1].done():
-            raise CliError(f"the platform no longer takes this process: {waits[1].result()}")
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+    async with BackgroundTasks() as tasks:
+        stopped = tasks.start("await signal", stopping.wait())
+        failed = tasks.start("await failure", process.wait_failed())
+        await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+        if failed.done():
+            raise CliError(f"the platform no longer takes this process: {failed.result()}")
 
 
 def _compiled(model: str, quantisation: str, package: Path | None, artefact: Path | None) -> CompiledFolders:

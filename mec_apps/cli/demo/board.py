@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Board:
     reconfigurations: list[control_plane_pb2.Reconfiguration] = field(default_factory=list)
     kept: int = 0  # decisions in a row to keep the plan
     arrivals: deque[float] = field(default_factory=deque)
+    awaited: list[tuple[int, asyncio.Event]] = field(default_factory=list)
 
     @property
     def now_s(self) -> float:
@@ -39,6 +41,13 @@ class Board:
             self.arrivals.popleft()
         return len(self.arrivals) / RATE_WINDOW_S
 
+    async def reach(self, count: int) -> None:
+        """Returns when the answer has that many tokens."""
+        reached = asyncio.Event()
+        self.awaited.append((count, reached))
+        if len(self.tokens) < count:
+            await reached.wait()
+
     def note(self, kind: str, text: str) -> None:
         """Adds a line to the story; kinds: step, decision, done, trouble."""
         self.events.append((self.now_s, kind, text))
@@ -47,6 +56,9 @@ class Board:
         """Takes one token of the answer."""
         self.tokens.append(event.token)
         self.arrivals.append(self.now_s)
+        for count, reached in self.awaited:
+            if len(self.tokens) >= count:
+                reached.set()
         if self.answer and self.answer[-1][1] == event.epoch:
             self.answer[-1] = (self.answer[-1][0] + event.text, event.epoch)
         else:

@@ -36,6 +36,8 @@ BETA = 2.0
 @click.option("--model", default="smollm2", show_default=True, help="'smollm2' or the path of a .gguf file.")
 def demo(json_path: Path | None, serve: bool, question: str, model: str) -> None:
     """A chat answer over three edge nodes while a link degrades, a node dies and the plan changes live."""
+    if json_path is not None and not json_path.resolve().parent.is_dir():
+        raise CliError(f"{json_path} cannot be written: {json_path.resolve().parent} is no folder")
     console = Console()
     console.print("[bold]compiling[/bold] (the first time only)")
     compiled = ensure_compiled(model, "int4", None)
@@ -63,7 +65,7 @@ async def _demo(
             result = await run_scenario(cluster, board)
         console.print(summary(result))
         if json_path is not None:
-            json_path.write_text(json.dumps(result.as_json(), indent=2), encoding="utf-8")
+            await asyncio.to_thread(json_path.write_text, json.dumps(result.as_json(), indent=2), encoding="utf-8")
         if serve:
             await _serve_on(console, cluster)
     return result

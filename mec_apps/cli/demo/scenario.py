@@ -161,13 +161,13 @@ async def _answer(cluster: LocalCluster, board: Board) -> None:
 
 async def _upset(cluster: LocalCluster, board: Board) -> None:
     """Degrades the link in use, waits for the plan to change, then kills a node of the new plan."""
-    await _tokens_reach(board, DEGRADE_AT)
+    await board.reach(DEGRADE_AT)
     plan = plan_from_message((await cluster.snapshot()).plan)
     source, target = plan.nodes[0], plan.nodes[1] if len(plan.nodes) > 1 else "gateway"
     board.note("trouble", f"the link {source} -> {target} degrades to {DEGRADED.bytes_per_s / 1e3:g} kB/s (EMULATED)")
     await cluster.emulate(source, {target: DEGRADED})
     await _epoch_beyond(board, plan.epoch)
-    await _tokens_reach(board, len(board.tokens) + KILL_AFTER)
+    await board.reach(len(board.tokens) + KILL_AFTER)
     plan = plan_from_message((await cluster.snapshot()).plan)
     victim = plan.nodes[-1]
     board.note("trouble", f"SIGKILL to the process of {victim}, which holds {plan.stages[-1].layers}")
@@ -186,11 +186,6 @@ async def _undisturbed(cluster: LocalCluster, board: Board) -> tuple[Board, floa
         if len(board.reconfigurations) == before:
             return reference, seconds
     raise CliError("the plan changed during each of three repetitions; the machine is too busy to compare")
-
-
-async def _tokens_reach(board: Board, count: int) -> None:
-    while len(board.tokens) < count:
-        await asyncio.sleep(0.01)
 
 
 async def _epoch_beyond(board: Board, epoch: int) -> None:

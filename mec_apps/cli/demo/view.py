@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -89,7 +91,7 @@ def _links(board: Board) -> RenderableType:
     if board.snapshot is None:
         return Text("")
     in_use = [stage.node for stage in board.snapshot.plan.stages]
-    used = set(zip(in_use, in_use[1:], strict=False))
+    used = set(pairwise(in_use))
     table = Table.grid(padding=(0, 2))
     for member in sorted(board.snapshot.members, key=lambda m: m.name):
         for link in sorted(member.links, key=lambda each: each.peer):
