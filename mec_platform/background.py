@@ -12,6 +12,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from mec_platform.domain.errors import MendableError
+
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -48,7 +50,9 @@ class BackgroundTasks:
             return
         error = task.exception()
         if error is not None:
-            logger.error("background task %s failed", task.get_name(), exc_info=error)
+            # What a person can mend needs no traceback: its message says what to do.
+            trace = None if isinstance(error, MendableError) else error
+            logger.error("background task %s failed: %s", task.get_name(), error, exc_info=trace)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from mec_platform.control_plane.monitoring.estimates import (
 )
 from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, Reconfigure, Trigger, Wait
 from mec_platform.control_plane.orchestrator.policy import PolicyState
-from mec_platform.control_plane.orchestrator.switch_cost import choose_transfer_mode
+from mec_platform.control_plane.orchestrator.switch_cost import choose_transfer_mode, replay_ms
 from mec_platform.control_plane.split_revision.checker import check_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.tick import ControlSettings, tick
@@ -195,6 +195,7 @@ class ControlLoop:
             gateways={gateway.name: gateway.address for gateway in seen.gateways},
             lost=frozenset(seen.lost_nodes | {name for name in plan.nodes if name not in alive}),
             transfer_mode=choose_transfer_mode(plan, seen, self._control.policy),
+            replay_ms=replay_ms(plan, seen, self._control.policy),
         )
         started = self.now_s
         watching = self._tasks.start("watch members", self._watch_members())

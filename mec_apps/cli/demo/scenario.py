@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import grpc.aio
 
@@ -13,6 +15,7 @@ from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
 from mec_apps.cli.requests import CliError
 from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_platform.background import BackgroundTasks
+from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.convert import plan_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2
 
@@ -166,13 +169,14 @@ async def _upset(cluster: LocalCluster, board: Board) -> None:
     source, target = plan.nodes[0], plan.nodes[1] if len(plan.nodes) > 1 else "gateway"
     board.note("trouble", f"the link {source} -> {target} degrades to {DEGRADED.bytes_per_s / 1e3:g} kB/s (EMULATED)")
     await cluster.emulate(source, {target: DEGRADED})
-    await _epoch_beyond(board, plan.epoch)
+    await _committed(board, lambda new: new.epoch > plan.epoch and (source, target) not in pairwise(new.nodes))
+    await _seen_degraded(board, source, target)
     await board.reach(len(board.tokens) + KILL_AFTER)
     plan = plan_from_message((await cluster.snapshot()).plan)
     victim = plan.nodes[-1]
     board.note("trouble", f"SIGKILL to the process of {victim}, which holds {plan.stages[-1].layers}")
     await cluster.kill(victim)
-    await _epoch_beyond(board, plan.epoch)
+    await _committed(board, lambda new: new.epoch > plan.epoch and victim not in new.nodes)
 
 
 async def _undisturbed(cluster: LocalCluster, board: Board) -> tuple[Board, float]:
@@ -188,12 +192,27 @@ async def _undisturbed(cluster: LocalCluster, board: Board) -> tuple[Board, floa
     raise CliError("the plan changed during each of three repetitions; the machine is too busy to compare")
 
 
-async def _epoch_beyond(board: Board, epoch: int) -> None:
+async def _committed(board: Board, wanted: Callable[[SplitPlan], bool]) -> None:
+    """Returns when a plan of that kind has been committed."""
     give_up = time.perf_counter() + CHANGE_TIMEOUT_S
-    while not any(done.plan.epoch > epoch and done.outcome == "committed" for done in board.reconfigurations):
+    while not any(
+        wanted(plan_from_message(done.plan)) for done in board.reconfigurations if done.outcome == "committed"
+    ):
         if time.perf_counter() > give_up:
             raise CliError(f"the plan did not change within {CHANGE_TIMEOUT_S:g} s")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(_POLL_S / 10)
+
+
+async def _seen_degraded(board: Board, source: str, target: str) -> None:
+    """Returns when the platform's own measurements show the slow link, so that the next plan knows of it."""
+    give_up = time.perf_counter() + CHANGE_TIMEOUT_S
+    while time.perf_counter() < give_up:
+        for member in [] if board.snapshot is None else board.snapshot.members:
+            rates = [link.bytes_per_s for link in member.links if link.peer == target]
+            if member.name == source and rates and rates[0] < 3 * DEGRADED.bytes_per_s:
+                return
+        await asyncio.sleep(_POLL_S)
+    raise CliError(f"nobody measured that the link {source} -> {target} is slow")
 
 
 async def _follow_world(cluster: LocalCluster, board: Board) -> None:

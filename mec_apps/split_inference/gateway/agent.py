@@ -171,7 +171,7 @@ class GatewayAgent:
                 stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
                 message = await stub.GetPlan(control_plane_pb2.GetPlanRequest(), timeout=2)
             await self._switcher.switch(
-                plan_from_message(message), addresses_from_message(message), frozenset(), "replay"
+                plan_from_message(message), addresses_from_message(message), frozenset(), "replay", 0.0
             )
         except (grpc.aio.AioRpcError, LinkLost, OldPlan) as error:
             _log.warning("the committed plan cannot be used yet: %s", error)

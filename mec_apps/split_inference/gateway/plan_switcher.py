@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
 from mec_apps.split_inference.gateway.sessions import Sessions
-from mec_apps.split_inference.gateway.switching import SwitchReport, revert_sessions, switch_sessions
+from mec_apps.split_inference.gateway.switching import CopyLimits, SwitchReport, revert_sessions, switch_sessions
 from mec_apps.split_inference.peer_link import LinkLost, LinkPool
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.endpoints import Channels
@@ -36,7 +36,12 @@ class PlanSwitcher:
         return 0 if self._sessions.active is None else self._sessions.active.plan.epoch
 
     async def switch(
-        self, plan: SplitPlan, addresses: Mapping[str, str], lost_nodes: frozenset[str], transfer_mode: str
+        self,
+        plan: SplitPlan,
+        addresses: Mapping[str, str],
+        lost_nodes: frozenset[str],
+        transfer_mode: str,
+        replay_s: float,
     ) -> list[SwitchReport]:
         """Moves every session to `plan`. The same epoch again moves only those that are not there yet.
 
@@ -48,7 +53,8 @@ class PlanSwitcher:
             if plan.epoch < self.epoch:
                 raise OldPlan(f"epoch {plan.epoch}; this gateway uses epoch {self.epoch}")
             target = await self._activate(plan, addresses)
-            reports = await switch_sessions(self._sessions, target, lost_nodes, transfer_mode)
+            limits = CopyLimits.from_replay(replay_s)
+            reports = await switch_sessions(self._sessions, target, lost_nodes, transfer_mode, limits)
             _log.info("epoch %d in use: %s; %d sessions moved", plan.epoch, plan.describe(), len(reports))
             return reports
 

@@ -99,6 +99,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                 addresses_from_message(request.plan),
                 frozenset(request.lost_nodes),
                 request.transfer_mode,
+                request.replay_ms / 1e3,
             )
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))

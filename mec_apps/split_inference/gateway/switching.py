@@ -34,6 +34,19 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class CopyLimits:
+    """When copying KV is given up for a replay: links may have become slower since the plan was made."""
+
+    ahead_s: float
+    pause_s: float
+
+    @classmethod
+    def from_replay(cls, replay_s: float) -> CopyLimits:
+        """Copies ahead hold nothing up and may take longer than a replay; the pause may not, or hardly."""
+        return cls(ahead_s=max(2.0, 4 * replay_s), pause_s=max(0.25, replay_s))
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchReport:
     """What the switch of one session took. `mode` is pre_copy, replay, or none where no KV had to move."""
 
@@ -46,12 +59,14 @@ class SwitchReport:
 
 
 async def switch_sessions(
-    sessions: Sessions, target: ActivePlan, lost_nodes: frozenset[str], transfer_mode: str
+    sessions: Sessions, target: ActivePlan, lost_nodes: frozenset[str], transfer_mode: str, limits: CopyLimits
 ) -> list[SwitchReport]:
     """Takes every live session to `target`; new sessions start on it at once. Returns when all have switched or ended."""
     sessions.use_plan(target)
     moving = [session for session in sessions.live.values() if session.active is not target]
-    return list(await asyncio.gather(*(_switch(session, target, lost_nodes, transfer_mode) for session in moving)))
+    return list(
+        await asyncio.gather(*(_switch(session, target, lost_nodes, transfer_mode, limits) for session in moving))
+    )
 
 
 async def revert_sessions(sessions: Sessions, previous: ActivePlan) -> None:
@@ -64,22 +79,27 @@ async def revert_sessions(sessions: Sessions, previous: ActivePlan) -> None:
                 session.restart_on(previous)
 
 
-async def _switch(session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str) -> SwitchReport:
+async def _switch(
+    session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str, limits: CopyLimits
+) -> SwitchReport:
     try:
-        return await _move(session, target, lost_nodes, mode)
+        return await _move(session, target, lost_nodes, mode, limits)
     finally:
         if session.ended:  # its nodes were told, but KV may have reached nodes of the new plan meanwhile
             end_session(session, target)
 
 
-async def _move(session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str) -> SwitchReport:
+async def _move(
+    session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str, limits: CopyLimits
+) -> SwitchReport:
     if mode == "replay" or lost_nodes & set(session.active.plan.nodes):
         return await _replay(session, target, "a stage was lost")
     moves = kv_moves(session.active.plan, target.plan)
     try:
-        return await _copy(session, target, moves)
-    except grpc.aio.AioRpcError as error:
-        _log.warning("session %x: KV could not be copied (%s); replaying", session.id, error.details())
+        return await _copy(session, target, moves, limits)
+    except (grpc.aio.AioRpcError, TimeoutError) as error:
+        reason = "it took too long" if isinstance(error, TimeoutError) else error.details()
+        _log.warning("session %x: KV could not be copied (%s); replaying", session.id, reason)
         return await _replay(session, target, "its KV could not be copied")
 
 
@@ -103,18 +123,19 @@ async def _replay(session: Session, target: ActivePlan, reason: str) -> SwitchRe
     return SwitchReport(session.id, "replay", pause_ms, replayed_tokens=session.replayed_tokens - before)
 
 
-async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...]) -> SwitchReport:
+async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...], limits: CopyLimits) -> SwitchReport:
     source = session.active
     if session.kv_positions == 0:
         async with session.busy:  # let the prefill end: there is nothing to copy ahead before
             pass
     copied = precopied_bytes = 0
-    for _ in range(MAX_ROUNDS):
-        reached = session.kv_positions
-        if reached - copied <= CLOSE_ENOUGH_POSITIONS:
-            break
-        precopied_bytes += await _send_kv(session, source, target, moves, copied, reached)
-        copied = reached
+    async with asyncio.timeout(limits.ahead_s):
+        for _ in range(MAX_ROUNDS):
+            reached = session.kv_positions
+            if reached - copied <= CLOSE_ENOUGH_POSITIONS:
+                break
+            precopied_bytes += await _send_kv(session, source, target, moves, copied, reached)
+            copied = reached
     async with session.busy:
         held = time.perf_counter()
         if session.ended:
@@ -123,7 +144,8 @@ async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...])
             return SwitchReport(session.id, "replay", precopied_bytes=precopied_bytes)
         session.state = "switching"
         try:
-            paused_bytes = await _send_kv(session, source, target, moves, copied, session.kv_positions)
+            async with asyncio.timeout(limits.pause_s):
+                paused_bytes = await _send_kv(session, source, target, moves, copied, session.kv_positions)
         finally:
             session.state = "decode"
         session.active = target

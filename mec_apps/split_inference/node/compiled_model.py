@@ -150,8 +150,13 @@ class CompiledModel:
         self._row_views: dict[int, dict[str, list[Any]]] = {}
 
     def embed(self, tokens: np.ndarray) -> np.ndarray:
-        """Hidden rows of int32 `tokens` [M]; a fresh float32 [M, hidden]."""
+        """Hidden rows of int32 `tokens` [M]; a fresh float32 [M, hidden].
+
+        Raises:
+            ValueError: too many rows, or a token outside the vocabulary.
+        """
         rows = self._enter(len(tokens))
+        _check_range("tokens", tokens, self._package.spec.vocab)
         self._tokens[:rows] = tokens
         views = self._views(rows)["embed"]
         self._functions["embed"](*views, *self._text_weights["embed"])
@@ -167,8 +172,13 @@ class CompiledModel:
 
         Returns:
             A fresh float32 [M, hidden].
+
+        Raises:
+            ValueError: too many rows, or layers, positions or slots outside what this model was made for.
         """
         rows = self._enter(len(hidden))
+        _check_range("positions", positions, self.context)
+        _check_range("slots", slots, len(self.page_table))
         self._hidden[:rows] = hidden
         self._positions[:rows] = positions
         self._slots[:rows] = slots
@@ -245,6 +255,12 @@ class CompiledModel:
                 shape = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
                 cut.append(array.reshape(-1)[: int(np.prod(shape))].reshape(shape))
         return cut
+
+
+def _check_range(what: str, numbers: np.ndarray, stop: int) -> None:
+    """Kernels index with these numbers unchecked, and some of them come from the network."""
+    if numbers.min() < 0 or numbers.max() >= stop:
+        raise ValueError(f"{what} must be in [0, {stop}), not {numbers.min()} to {numbers.max()}")
 
 
 def _read_manifest(artefact_dir: Path, package: ModelPackage) -> dict[str, Any]:

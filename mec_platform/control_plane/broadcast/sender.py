@@ -31,6 +31,7 @@ class Assignment:
     gateways: Mapping[str, str]
     lost: frozenset[str]
     transfer_mode: str
+    replay_ms: float
 
 
 Record = Callable[[SplitPlan], Awaitable[str | None]]
@@ -124,6 +125,7 @@ class ReconfigurationSender:
             plan=plan_to_message(assignment.plan, assignment.nodes),
             lost_nodes=lost_nodes,
             transfer_mode=assignment.transfer_mode,
+            replay_ms=assignment.replay_ms,
         )
         try:
             reply = await self._gateway(gateway, assignment).SwitchPlan(request, timeout=CALL_TIMEOUT_S)

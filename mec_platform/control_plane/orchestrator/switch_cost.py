@@ -8,7 +8,6 @@ from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import SplitPlan, kv_moves
 
-
 PAUSE_POSITIONS = 32
 """Positions of a session whose KV is copied in its pause: at most two pages of 16."""
 

@@ -189,8 +189,11 @@ class SwitchPlanRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     LOST_NODES_FIELD_NUMBER: _builtins.int
     TRANSFER_MODE_FIELD_NUMBER: _builtins.int
+    REPLAY_MS_FIELD_NUMBER: _builtins.int
     transfer_mode: _builtins.str
     """pre_copy: move KV between nodes; replay: rebuild it from the tokens (cheaper where links are slow)."""
+    replay_ms: _builtins.float
+    """What a replay of all sessions is thought to take; copies that turn out much slower are given up for it."""
     @_builtins.property
     def plan(self) -> _types_pb2.SplitPlan: ...
     @_builtins.property
@@ -201,10 +204,11 @@ class SwitchPlanRequest(_message.Message):
         plan: _types_pb2.SplitPlan | None = ...,
         lost_nodes: _abc.Iterable[_builtins.str] | None = ...,
         transfer_mode: _builtins.str = ...,
+        replay_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost_nodes", b"lost_nodes", "plan", b"plan", "transfer_mode", b"transfer_mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost_nodes", b"lost_nodes", "plan", b"plan", "replay_ms", b"replay_ms", "transfer_mode", b"transfer_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
