@@ -61,20 +61,20 @@ def ensure_model_package(model: str, quantisation: str, cache: Path, progress: P
     """Folder of the model's package, and whether it had to be built."""
     scheme = find_quantisation(quantisation)
     path = find_model_file(model)
-    progress("reading the model file", 0, 1)
     name = model if path.name != Path(model).name else path.stem
     key = content_key(hash_file(path), name, quantisation, LAYOUT_VERSION, source_hash("compiler.models"))
     folder = cache / "models" / key
 
     def build(fresh: Path) -> None:
+        progress("reading the model file", 0, 1)
         from compiler.model_package import write_model_package
         from compiler.models.gguf_file import GgufModel
 
-        write_model_package(fresh, GgufModel(path, name), scheme, progress)
+        model_file = GgufModel(path, name)
+        progress("reading the model file", 1, 1)
+        write_model_package(fresh, model_file, scheme, progress)
 
-    built = ensure_entry(folder, build)
-    progress("reading the model file", 1, 1)
-    return folder, built
+    return folder, ensure_entry(folder, build)
 
 
 def ensure_artefact(
@@ -92,10 +92,9 @@ def ensure_artefact(
         from compiler.artefact import write_artefact
 
         write_artefact(fresh, dims, scheme, row)
+        progress("compiling kernels", 1, 1)
 
-    built = ensure_entry(folder, build)
-    progress("compiling kernels", 1, 1)
-    return folder, built
+    return folder, ensure_entry(folder, build)
 
 
 def source_hash(package: str) -> str:

@@ -39,8 +39,8 @@ def demo(json_path: Path | None, serve: bool, question: str, model: str) -> None
     if json_path is not None and not json_path.resolve().parent.is_dir():
         raise CliError(f"{json_path} cannot be written: {json_path.resolve().parent} is no folder")
     console = Console()
-    console.print("[bold]compiling[/bold] (the first time only)")
     compiled = ensure_compiled(model, "int4", None)
+    console.print("model compiled" if compiled.built else "model found in the cache, nothing to compile")
     result = run_async(_demo(console, compiled, question, json_path, serve))
     if result.failure is not None:
         raise CliError(result.failure)

@@ -53,13 +53,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Session:
-    """One generation. `round_trip_s` and `compute_s` are of the latest token."""
+    """One generation. `left` is the plan it came from; `round_trip_s` and `compute_s` are of the latest token."""
 
     id: int
     tokens: list[int]
     prompt_length: int
     sampling: SamplingSettings
     active: ActivePlan
+    left: ActivePlan | None = None
     kv_positions: int = 0
     state: str = "prefill"
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -77,9 +78,14 @@ class Session:
         """Tokens made so far."""
         return len(self.tokens) - self.prompt_length
 
+    def move_to(self, plan: ActivePlan) -> None:
+        """The next step runs on `plan`, whose nodes hold the session's KV. Only for whoever holds `busy`."""
+        self.left, self.active = self.active, plan
+
     def restart_on(self, plan: ActivePlan) -> None:
         """The next step replays every token on `plan`. Only for whoever holds `busy`."""
-        self.active, self.kv_positions, self.state = plan, 0, "replaying"
+        self.move_to(plan)
+        self.kv_positions, self.state = 0, "replaying"
         self.replayed_tokens += len(self.tokens)
 
     def lose_stage(self, reason: str) -> None:
@@ -136,10 +142,11 @@ class Sessions:
             raise ContextExceeded(
                 f"{len(prompt)} prompt tokens and {max_tokens} to generate; the context holds {self._context_length}"
             )
-        if len(self.live) >= self._max_sessions:
+        active = await self._first_plan()
+        if len(self.live) >= self._max_sessions:  # after the wait: requests that waited together count each other
             raise Overloaded(f"{self._max_sessions} sessions run already; try again later")
         session_id = self._gateway_number << 32 | next(self._ids)
-        session = Session(session_id, list(prompt), len(prompt), sampling, await self._first_plan())
+        session = Session(session_id, list(prompt), len(prompt), sampling, active)
         self.live[session.id] = session
         try:
             while session.generated < max_tokens:
@@ -150,6 +157,8 @@ class Sessions:
             del self.live[session.id]
             session.ended = True
             session.resumed.set()
+            if session.left is not None:  # its nodes keep the KV until the change is committed, or for good if not
+                end_session(session, session.left)
             end_session(session, session.active)
 
     def on_frame(self, node: str, frame: Frame) -> None:

@@ -148,7 +148,7 @@ async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...],
                 paused_bytes = await _send_kv(session, source, target, moves, copied, session.kv_positions)
         finally:
             session.state = "decode"
-        session.active = target
+        session.move_to(target)
         pause_ms = (time.perf_counter() - held) * 1e3
     return SwitchReport(session.id, "pre_copy" if moves else "none", pause_ms, precopied_bytes, paused_bytes)
 
