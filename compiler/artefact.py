@@ -5,7 +5,10 @@ The only module outside `kernels` that imports TVM, and therefore imported only 
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +55,11 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
     """Fills `folder` with lib.so and its manifest.
 
     Raises:
-        BuildError: no linker.
+        BuildError: no linker, or it fails.
     """
     module, functions = lower(dims, quantisation, target)
     compiled = tvm.compile(module, target=tvm.target.Target(target.llvm()))
-    compiled.export_library(str(folder / LIBRARY), cc=_linker())
+    compiled.export_library(str(folder / LIBRARY), fcompile=link_shared)
     write_manifest(
         folder,
         {
@@ -74,9 +77,24 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
     )
 
 
-def _linker() -> str:
+def link_shared(output: str, objects: list[str], options: list[str] | None = None, **_: object) -> None:
+    """Links object files into a shared library; the form of function that TVM's export calls.
+
+    Raises:
+        BuildError: no linker, or it fails.
+    """
+    command = [*_linker(), "-shared", "-fPIC", "-o", output, *objects, *(options or [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BuildError(f"linking the artefact failed ({last}); check that {command[0]} works")
+
+
+def _linker() -> list[str]:
     for name in ("cc", "gcc", "clang"):
         found = shutil.which(name)
         if found:
-            return found
-    raise BuildError("no C compiler to link the artefact; install gcc, or pip install ziglang")
+            return [found]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    raise BuildError("no C compiler to link the artefact; install gcc, or run: pip install ziglang")

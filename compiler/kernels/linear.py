@@ -74,7 +74,7 @@ def _byte_tile(rows: int, words: int, dot, unpacked: bool):
             for term in T.unroll(2):
                 for j in T.unroll(8 if unpacked else words):
                     for t in T.unroll(2):
-                        if rows == 1 and term == 0:
+                        if not unpacked and term == 0:
                             T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
                         for r in T.unroll(rows):
                             if unpacked:
@@ -123,6 +123,7 @@ def _unpack_nibbles(w, u, layer, block, groups):
     for g in T.serial(groups):
         for j in T.unroll(4):
             for t in T.unroll(2):
+                T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
                 u[g, j, t, lanes(0)] = low_nibbles(w[layer, block, g, j, t, lanes(0)])
                 u[g, 4 + j, t, lanes(0)] = high_nibbles(w[layer, block, g, j, t, lanes(0)])
 

@@ -108,8 +108,15 @@ def test_limits_are_kept(compiled_model_dirs: CompiledDirs) -> None:
     with pytest.raises(ValueError, match="1 to 32 rows, not 33"):
         model.embed(np.zeros(33, np.int32))
     hidden = model.embed(np.zeros(1, np.int32))
+    zero = np.zeros(1, np.int32)
     with pytest.raises(ValueError, match="outside"):
-        model.run_blocks(LayerRange(20, 31), hidden, np.zeros(1, np.int32), np.zeros(1, np.int32))
+        model.run_blocks(LayerRange(20, 31), hidden, zero, zero)
+    with pytest.raises(ValueError, match=r"tokens must be in \[0, 49152\)"):
+        model.embed(np.array([49152], np.int32))
+    with pytest.raises(ValueError, match=r"positions must be in \[0, 128\)"):
+        model.run_blocks(LayerRange(0, 30), hidden, zero + 128, zero)
+    with pytest.raises(ValueError, match=r"slots must be in \[0, 2\)"):
+        model.run_blocks(LayerRange(0, 30), hidden, zero, zero - 1)
 
 
 def test_calls_from_a_second_thread_are_refused(compiled_model_dirs: CompiledDirs) -> None:
