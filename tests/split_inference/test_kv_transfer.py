@@ -35,9 +35,7 @@ class Memory:
     values: npt.NDArray[np.float16] = field(
         default_factory=lambda: np.zeros((BLOCKS, PAGES, 2, PAGE_TOKENS, 2), np.float16)
     )
-    page_table: npt.NDArray[np.int32] = field(
-        default_factory=lambda: np.zeros((6, CONTEXT // PAGE_TOKENS), np.int32)
-    )
+    page_table: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((6, CONTEXT // PAGE_TOKENS), np.int32))
 
 
 class Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import pytest
 from hypothesis import given
@@ -109,7 +110,9 @@ def test_a_node_without_a_stage_learns_by_a_commit_that_it_is_out() -> None:
     assert table.unused_layers(BLOCKS) == (LayerRange(0, BLOCKS),)
 
 
-@given(st.lists(st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, BLOCKS)).filter(lambda r: r[0] < r[1]), max_size=4))
+@given(
+    st.lists(st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, BLOCKS)).filter(lambda r: r[0] < r[1]), max_size=4)
+)
 def test_unused_layers_and_used_layers_are_the_whole_model(ranges: list[tuple[int, int]]) -> None:
     table = StageTable()
     for epoch, (start, stop) in enumerate(ranges, 1):
@@ -118,7 +121,7 @@ def test_unused_layers_and_used_layers_are_the_whole_model(ranges: list[tuple[in
     unused = table.unused_layers(BLOCKS)
     assert sorted(used | {layer for run in unused for layer in run}) == list(range(BLOCKS))
     assert not used & {layer for run in unused for layer in run}
-    assert all(left.stop < right.start for left, right in zip(unused, unused[1:], strict=False))  # runs are whole
+    assert all(left.stop < right.start for left, right in itertools.pairwise(unused))  # runs are whole
 
 
 def test_the_first_stage_takes_tokens_and_the_last_one_samples() -> None:

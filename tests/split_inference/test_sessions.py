@@ -1,0 +1,649 @@
+"""Sessions over real stages in this process: the same tokens wherever the cuts are and however plans change."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+import pytest_asyncio
+
+from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
+from mec_apps.split_inference.gateway import sessions as sessions_module
+from mec_apps.split_inference.gateway.generation import (
+    ContextExceeded,
+    GeneratedToken,
+    NoPlan,
+    Overloaded,
+    SamplingSettings,
+)
+from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
+from mec_apps.split_inference.gateway.sessions import Sessions
+from mec_apps.split_inference.gateway.switching import SwitchReport
+from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
+from mec_apps.split_inference.model_package import ModelPackage
+from mec_apps.split_inference.node.compiled_model import CompiledModel
+from mec_apps.split_inference.node.compute import MAX_BATCH_ROWS, ComputeThread
+from mec_apps.split_inference.node.data_plane import DataPlane
+from mec_apps.split_inference.node.service import EdgeNodeService
+from mec_apps.split_inference.node.settings import NodeSettings
+from mec_apps.split_inference.peer_link import LinkLost, LinkPool
+from mec_platform.domain.hardware import HardwareTarget
+from mec_platform.domain.layers import LayerRange
+from mec_platform.domain.split_plan import SplitPlan, Stage
+from mec_platform.rpc.convert import plan_to_message
+from mec_platform.rpc.endpoints import Channels, make_server, start_server
+from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+BLOCKS = 30
+CONTEXT = 512
+KV_PAGES = 64
+GATEWAY = 9
+TIMEOUT_S = 20.0
+DRAIN_S = 5.0
+PATIENT_REPLAY_S = 60.0
+"""A replay said to take so long that no copy of KV is given up for it, however busy the machine is."""
+
+PROMPT = tuple(range(1000, 1040))
+HARDWARE = HardwareTarget("x86_64", "test", "test", 1, 1)
+
+Stages = Sequence[tuple[str, int, int]]
+ALONE: Stages = [("a", 0, 30)]
+TWO: Stages = [("a", 0, 12), ("b", 12, 30)]
+THREE: Stages = [("a", 0, 9), ("b", 9, 20), ("c", 20, 30)]
+
+
+class InProcessNode:
+    """What `mec node` runs, without its membership."""
+
+    def __init__(self, name: str, package_dir: Path, artefact_dir: Path) -> None:
+        self.name = name
+        package = ModelPackage.open(package_dir)
+        self.shapers = LinkShapers()
+        self.channels = Channels()
+        self.data_plane = DataPlane(name, self.shapers, lambda frame: self.compute.submit(frame), self._forget)
+        self.compute = ComputeThread(
+            lambda: CompiledModel(
+                package,
+                artefact_dir,
+                threads=1,
+                kv_pages=KV_PAGES,
+                max_sessions=9,
+                max_rows=MAX_BATCH_ROWS,
+                context=CONTEXT,
+            ),
+            blocks=package.shape.blocks,
+            context=CONTEXT,
+            hidden_bytes_per_row=package.shape.hidden_bytes_per_row,
+            vocabulary=package.spec.vocab,
+            deliver=self.data_plane.deliver,
+        )
+        settings = NodeSettings(name, package_dir, artefact_dir, "", "", emulate=True)
+        self.service = EdgeNodeService(
+            settings, package, HARDWARE, self.compute, self.data_plane, self.shapers, self.channels
+        )
+        self.address = ""
+
+    async def start(self) -> None:
+        await self.compute.start()
+        await self.serve(0)
+
+    async def serve(self, port: int) -> None:
+        self.server = make_server()
+        edge_node_pb2_grpc.add_EdgeNodeServicer_to_server(self.service, self.server)
+        self.server.add_generic_rpc_handlers((self.data_plane.handler(),))
+        self.address = await start_server(self.server, "127.0.0.1", port, [])
+
+    async def vanish(self) -> None:
+        """Breaks every stream and call at once, as a dead process does; its memory stays for a `serve`."""
+        await self.server.stop(grace=None)
+
+    async def come_back(self) -> None:
+        await self.serve(int(self.address.rpartition(":")[2]))
+
+    async def stop(self) -> None:
+        await self.server.stop(grace=None)
+        await self.data_plane.stop()
+        await self.channels.close()
+        self.compute.stop()
+
+    async def _forget(self, gateway: int) -> None:
+        """Clients of these tests end their sessions themselves."""
+
+
+class Edge:
+    """Three nodes; `epochs` only grow, so that tests can follow each other on the same nodes."""
+
+    def __init__(self, nodes: Sequence[InProcessNode]) -> None:
+        self.nodes = {node.name: node for node in nodes}
+        self.epochs = itertools.count(1)
+        self.numbers = itertools.count(GATEWAY)
+        self.channels = Channels()
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        return {node.name: node.address for node in self.nodes.values()}
+
+    def plan(self, stages: Stages) -> SplitPlan:
+        epoch = next(self.epochs)
+        placed = tuple(Stage(node, LayerRange(start, stop)) for node, start, stop in stages)
+        return SplitPlan(epoch, epoch - 1, "smollm2", placed)
+
+    def stub(self, node: str) -> edge_node_pb2_grpc.EdgeNodeAsyncStub:
+        return edge_node_pb2_grpc.EdgeNodeStub(self.channels.to(self.nodes[node].address))
+
+    async def prepare(self, plan: SplitPlan) -> None:
+        message = plan_to_message(plan, self.addresses)
+        for index, node in enumerate(plan.nodes):
+            await self.stub(node).LoadStage(edge_node_pb2.LoadStageRequest(plan=message, stage_index=index))
+
+    async def commit(self, plan: SplitPlan, nodes: Sequence[str] = ("a", "b", "c")) -> None:
+        for node in nodes:
+            await self.stub(node).CommitEpoch(edge_node_pb2.EpochRequest(epoch=plan.epoch))
+
+    async def abort(self, plan: SplitPlan) -> None:
+        for node in plan.nodes:
+            await self.stub(node).AbortEpoch(edge_node_pb2.EpochRequest(epoch=plan.epoch))
+
+    async def used(self) -> dict[str, int]:
+        """KV pages in use, once everything queued before has been worked off."""
+        return {node.name: await node.compute.call(lambda n=node: n.compute.kv.used) for node in self.nodes.values()}
+
+    async def end_all_sessions(self) -> None:
+        for name, node in self.nodes.items():
+            for session in node.compute.kv.sessions:
+                await self.stub(name).EndSession(edge_node_pb2.EndSessionRequest(session=session))
+
+
+class Client:
+    """One gateway without its APIs."""
+
+    def __init__(self, edge: Edge, max_sessions: int = 16) -> None:
+        self.edge = edge
+        self.failures: list[str] = []
+        number = next(edge.numbers)
+        self.sessions = Sessions(number, CONTEXT, max_sessions, lambda node, reason: self.failures.append(node))
+        hello = Frame(FrameKind.HELLO, session=number << 32, payload=b"gateway")
+        self.links = LinkPool(hello, LinkShapers(), self.sessions.on_frame, self.sessions.on_link_lost)
+        self.switcher = PlanSwitcher(self.sessions, self.links)
+
+    async def use(self, stages: Stages, *, mode: str = "pre_copy", lost: frozenset[str] = frozenset()) -> Any:
+        """Prepare, switch, commit: what the control plane does."""
+        plan = self.edge.plan(stages)
+        await self.edge.prepare(plan)
+        reports = await self.switch(plan, mode=mode, lost=lost)
+        await self.edge.commit(plan, [node for node in self.edge.nodes if node not in lost])
+        return reports
+
+    async def switch(
+        self,
+        plan: SplitPlan,
+        *,
+        mode: str = "pre_copy",
+        lost: frozenset[str] = frozenset(),
+        replay_s: float = PATIENT_REPLAY_S,
+    ) -> list[SwitchReport]:
+        return await self.switcher.switch(plan, self.edge.addresses, lost, mode, replay_s)
+
+    async def answer(
+        self,
+        count: int,
+        prompt: Sequence[int] = PROMPT,
+        sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - a frozen value
+        on_token: Callable[[int], None] = lambda made: None,
+    ) -> list[int]:
+        return [token.token for token in await self.generated(count, prompt, sampling, on_token)]
+
+    async def generated(
+        self,
+        count: int,
+        prompt: Sequence[int] = PROMPT,
+        sampling: SamplingSettings = SamplingSettings(),  # noqa: B008 - a frozen value
+        on_token: Callable[[int], None] = lambda made: None,
+    ) -> list[GeneratedToken]:
+        made: list[GeneratedToken] = []
+        async with aclosing(self.sessions.generate(prompt, count, sampling)) as tokens:
+            async for token in tokens:
+                made.append(token)
+                on_token(len(made))
+        return made
+
+    async def answer_through(
+        self, count: int, after: int, disturb: Callable[[], Awaitable[Any]], sampling: SamplingSettings | None = None
+    ) -> list[int]:
+        """An answer in whose middle, after some tokens, `disturb` runs beside the decoding."""
+        reached = asyncio.Event()
+
+        async def disturbance() -> None:
+            await reached.wait()
+            await disturb()
+
+        made, _ = await asyncio.gather(
+            self.answer(
+                count, sampling=sampling or SamplingSettings(), on_token=lambda n: reached.set() if n >= after else None
+            ),
+            disturbance(),
+        )
+        return made
+
+    async def close(self) -> None:
+        """After the ENDs of its sessions have arrived: a stream that closes takes what is queued with it."""
+        await drained(self.edge)
+        await self.links.close()
+        await self.switcher.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def edge(compiled_model_dirs: Any) -> AsyncIterator[Edge]:
+    nodes = [InProcessNode(name, compiled_model_dirs.package_dir, compiled_model_dirs.artefact_dir) for name in "abc"]
+    for node in nodes:
+        await node.start()
+    edge = Edge(nodes)
+    yield edge
+    await edge.channels.close()
+    for node in nodes:
+        await node.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(edge: Edge) -> AsyncIterator[Client]:
+    """Every test must leave no KV behind on any node."""
+    client = Client(edge)
+    yield client
+    await client.close()
+    used = await edge.used()
+    await edge.end_all_sessions()  # so that one test's fault is not another's
+    assert used == {"a": 0, "b": 0, "c": 0}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def undisturbed(edge: Edge) -> list[int]:
+    """Sixty greedy tokens of the whole model on one node."""
+    client = Client(edge)
+    await client.use(ALONE)
+    tokens = await client.answer(60)
+    await client.close()
+    return tokens
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def undisturbed_sampled(edge: Edge, undisturbed: list[int]) -> list[int]:
+    client = Client(edge)
+    await client.use(ALONE)
+    tokens = await client.answer(40, sampling=SAMPLED)
+    await client.close()
+    return tokens
+
+
+SAMPLED = SamplingSettings(temperature=0.8, top_p=0.95, seed=11)
+
+
+async def drained(edge: Edge) -> dict[str, int]:
+    """KV pages in use once none is, or after a while: ENDs may still be on their way."""
+    give_up = asyncio.get_running_loop().time() + DRAIN_S
+    while True:
+        used = await edge.used()
+        if not any(used.values()) or asyncio.get_running_loop().time() > give_up:
+            return used
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("stages", [TWO, THREE, [("c", 0, 1), ("a", 1, 29), ("b", 29, 30)]])
+async def test_cuts_change_no_token(client: Client, undisturbed: list[int], stages: Stages) -> None:
+    await client.use(stages)
+    assert await client.answer(60) == undisturbed
+
+
+async def test_tokens_say_where_they_stand_and_which_plan_made_them(client: Client) -> None:
+    await client.use(TWO)
+    made = await client.generated(5)
+    assert [token.position for token in made] == list(range(len(PROMPT), len(PROMPT) + 5))
+    assert {token.epoch for token in made} == {client.switcher.epoch}
+    assert all(0 < token.compute_s <= token.round_trip_s for token in made)
+
+
+async def test_a_prompt_of_many_frames_is_cut_anywhere_alike(client: Client) -> None:
+    prompt = [1000 + i % 700 for i in range(MAX_ROWS + 60)]
+    await client.use(ALONE)
+    whole = await client.answer(12, prompt)
+    await client.use(THREE)
+    assert await client.answer(12, prompt) == whole
+
+
+async def test_sessions_that_run_together_answer_as_if_alone(client: Client) -> None:
+    await client.use(THREE)
+    prompts = [[2000 + 10 * i + j for j in range(5 + 3 * i)] for i in range(5)]
+    alone = [await client.answer(20, prompt) for prompt in prompts]
+    assert await asyncio.gather(*(client.answer(20, prompt) for prompt in prompts)) == alone
+    assert len({tuple(answer) for answer in alone}) > 1
+
+
+async def test_sampling_repeats_itself_with_its_seed_only(client: Client) -> None:
+    await client.use(TWO)
+    first = await client.answer(20, sampling=SAMPLED)
+    assert await client.answer(20, sampling=SAMPLED) == first
+    assert await client.answer(20, sampling=replace(SAMPLED, seed=12)) != first
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mode"),
+    [
+        (TWO, [("a", 0, 20), ("b", 20, 30)], "pre_copy"),  # re-split
+        (TWO, [("c", 0, 12), ("b", 12, 30)], "pre_copy"),  # migration
+        (TWO, [("b", 0, 12), ("a", 12, 30)], "pre_copy"),  # nodes change places
+        (ALONE, THREE, "pre_copy"),
+        (THREE, ALONE, "pre_copy"),
+        (TWO, THREE, "replay"),
+    ],
+)
+async def test_a_plan_change_in_the_middle_changes_no_token(
+    client: Client, undisturbed: list[int], before: Stages, after: Stages, mode: str
+) -> None:
+    await client.use(before)
+    reports: list[SwitchReport] = []
+
+    async def change() -> None:
+        reports.extend(await client.use(after, mode=mode))
+
+    assert await client.answer_through(60, 10, change) == undisturbed
+    (report,) = reports
+    assert report.mode == mode
+    if mode == "pre_copy":
+        assert report.precopied_bytes + report.paused_bytes > 0
+        assert report.replayed_tokens == 0
+    else:
+        assert report.replayed_tokens > len(PROMPT)
+
+
+async def test_a_chain_of_changes_changes_no_token(client: Client, undisturbed: list[int]) -> None:
+    await client.use(TWO)
+
+    async def changes() -> None:
+        for stages in (THREE, [("c", 0, 15), ("a", 15, 30)], [("b", 0, 30)], TWO):
+            await client.use(stages)
+
+    assert await client.answer_through(60, 5, changes) == undisturbed
+
+
+async def test_a_sampled_answer_is_the_same_through_a_change(client: Client, undisturbed_sampled: list[int]) -> None:
+    await client.use(TWO)
+    answer = await client.answer_through(40, 8, lambda: client.use(THREE), SAMPLED)
+    assert answer == undisturbed_sampled
+
+
+async def test_a_new_epoch_of_the_same_stages_moves_no_kv(client: Client, undisturbed: list[int]) -> None:
+    await client.use(TWO)
+    reports: list[SwitchReport] = []
+
+    async def change() -> None:
+        reports.extend(await client.use(TWO))
+
+    assert await client.answer_through(60, 10, change) == undisturbed
+    assert [(report.mode, report.precopied_bytes, report.paused_bytes) for report in reports] == [("none", 0, 0)]
+
+
+async def test_several_sessions_move_together_and_none_is_disturbed(client: Client, undisturbed: list[int]) -> None:
+    await client.use(TWO)
+    reached = [asyncio.Event() for _ in range(3)]
+
+    async def change() -> list[SwitchReport]:
+        await asyncio.gather(*(event.wait() for event in reached))
+        return await client.use(THREE)  # type: ignore[no-any-return]
+
+    async def ask(event: asyncio.Event) -> list[int]:
+        return await client.answer(60, on_token=lambda made: event.set() if made >= 5 else None)
+
+    *answers, reports = await asyncio.gather(*(ask(event) for event in reached), change())
+    assert answers == [undisturbed] * 3
+    assert len(reports) == 3
+
+
+async def test_an_aborted_plan_takes_sessions_back_and_changes_no_token(client: Client, undisturbed: list[int]) -> None:
+    await client.use(TWO)
+    old = client.sessions.active
+    assert old is not None
+
+    async def abort_after_switch() -> None:
+        plan = client.edge.plan(THREE)
+        await client.edge.prepare(plan)
+        await client.switch(plan)
+        await client.switcher.revert(old.plan, client.edge.addresses)
+        await client.edge.abort(plan)
+
+    assert await client.answer_through(60, 10, abort_after_switch) == undisturbed
+    assert client.switcher.epoch == old.plan.epoch
+
+
+async def test_a_session_that_ends_on_a_plan_that_is_aborted_leaves_no_kv(client: Client) -> None:
+    await client.use([("a", 0, 12), ("c", 12, 30)])
+    old = client.sessions.active
+    assert old is not None
+    plan = client.edge.plan([("a", 0, 12), ("b", 12, 30)])
+    tokens = client.sessions.generate(PROMPT, 60, SamplingSettings())
+    await anext(tokens)
+    await client.edge.prepare(plan)
+    await client.switch(plan)
+    await anext(tokens)
+    await tokens.aclose()
+    await client.switcher.revert(old.plan, client.edge.addresses)
+    await client.edge.abort(plan)
+    assert await drained(client.edge) == {"a": 0, "b": 0, "c": 0}
+
+
+async def test_a_session_cancelled_while_its_kv_is_copied_leaves_none_behind(client: Client) -> None:
+    await client.use(TWO)
+    client.edge.nodes["b"].shapers.emulate({"c": EmulatedLink(bytes_per_s=3_000_000)})
+    try:
+        plan = client.edge.plan([("a", 0, 12), ("c", 12, 30)])
+        await client.edge.prepare(plan)
+        tokens = client.sessions.generate([1000 + i for i in range(200)], 60, SamplingSettings())
+        await anext(tokens)
+        switching = asyncio.ensure_future(client.switch(plan))
+        while not (await client.edge.used())["c"]:
+            assert not switching.done()
+        await tokens.aclose()
+        await switching
+        assert (await drained(client.edge))["c"] == 0
+        await client.edge.commit(plan)
+    finally:
+        client.edge.nodes["b"].shapers.emulate({"c": EmulatedLink()})
+
+
+async def test_a_copy_over_a_link_that_turned_slow_is_given_up_for_a_replay(client: Client) -> None:
+    prompt = [1000 + i for i in range(300)]
+    await client.use(ALONE)
+    alone = await client.answer(10, prompt)
+    await client.use(TWO)
+    client.edge.nodes["b"].shapers.emulate({"c": EmulatedLink(bytes_per_s=100_000)})
+    try:
+        plan = client.edge.plan([("a", 0, 12), ("c", 12, 30)])
+        await client.edge.prepare(plan)
+        tokens = client.sessions.generate(prompt, 10, SamplingSettings())
+        made = [(await anext(tokens)).token]
+        (report,) = await client.switch(plan, replay_s=0.0)
+        made += [token.token async for token in tokens]
+        await client.edge.commit(plan)
+        assert made == alone
+        assert report.mode == "replay"
+    finally:
+        client.edge.nodes["b"].shapers.emulate({"c": EmulatedLink()})
+
+
+async def test_closing_the_generator_frees_the_session_on_every_node(client: Client) -> None:
+    await client.use(THREE)
+    tokens = client.sessions.generate(PROMPT, 60, SamplingSettings())
+    for _ in range(3):
+        await anext(tokens)
+    assert set((await client.edge.used()).values()) == {3}  # 43 positions
+    await tokens.aclose()
+    assert client.sessions.live == {}
+    assert await drained(client.edge) == {"a": 0, "b": 0, "c": 0}
+
+
+async def test_cancelling_the_reader_frees_the_session_on_every_node(client: Client) -> None:
+    await client.use(THREE)
+    reading = asyncio.Event()
+    reader = asyncio.ensure_future(client.answer(400, on_token=lambda made: reading.set()))
+    await reading.wait()
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert client.sessions.live == {}
+    assert await drained(client.edge) == {"a": 0, "b": 0, "c": 0}
+
+
+async def test_a_lost_node_is_reported_and_its_tokens_are_replayed_on_the_next_plan(
+    client: Client, undisturbed: list[int]
+) -> None:
+    await client.use(TWO)
+
+    async def lose_b() -> None:
+        await client.edge.nodes["b"].vanish()
+        await client.use([("a", 0, 20), ("c", 20, 30)], lost=frozenset({"b"}))
+
+    try:
+        assert await client.answer_through(60, 10, lose_b) == undisturbed
+        assert "b" in client.failures
+    finally:
+        await client.edge.nodes["b"].come_back()
+        await client.use(ALONE)  # b learns the epoch and that it holds nothing
+
+
+async def test_a_short_break_of_a_link_is_replayed_on_the_same_plan(
+    client: Client, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "SAME_PLAN_RETRY_S", 0.05)
+    await client.use(TWO)
+    node = client.edge.nodes["a"]
+
+    async def break_shortly() -> None:
+        await node.vanish()
+        await node.come_back()
+
+    assert await client.answer_through(60, 10, break_shortly) == undisturbed
+    assert client.failures == ["a"]
+
+
+async def test_a_node_without_room_is_an_overload_and_the_session_is_gone(client: Client) -> None:
+    await client.use(TWO)
+    positions = (KV_PAGES - 1) // 2 * 16
+    holders = [client.sessions.generate([5] * (positions - 1), 1, SamplingSettings()) for _ in range(2)]
+    for holder in holders:
+        await anext(holder)
+    with pytest.raises(Overloaded, match="KV pages needed"):
+        await client.answer(200)
+    assert len(client.sessions.live) == 2
+    for holder in holders:
+        await holder.aclose()
+    assert len(await client.answer(3)) == 3
+
+
+async def test_no_more_sessions_than_allowed_run_at_once(client: Client) -> None:
+    few = Client(client.edge, max_sessions=1)
+    await few.use(ALONE)
+    running = few.sessions.generate(PROMPT, 10, SamplingSettings())
+    await anext(running)
+    with pytest.raises(Overloaded, match="1 sessions run already"):
+        await few.answer(1)
+    await running.aclose()
+    assert len(await few.answer(1)) == 1
+    await few.close()
+
+
+async def test_requests_that_waited_for_the_first_plan_keep_the_limit_too(client: Client) -> None:
+    few = Client(client.edge, max_sessions=2)
+    asked = [asyncio.ensure_future(few.answer(10)) for _ in range(4)]
+    await asyncio.sleep(0)
+    await few.use(ALONE)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers if isinstance(answer, BaseException)] == [Overloaded] * 2
+    await few.close()
+
+
+@pytest.mark.parametrize(("prompt", "max_tokens"), [([], 1), ([1] * CONTEXT, 1), ([1], CONTEXT)])
+async def test_what_does_not_fit_the_context_is_refused_before_anything_is_sent(
+    client: Client, prompt: list[int], max_tokens: int
+) -> None:
+    with pytest.raises(ContextExceeded):
+        await client.answer(max_tokens, prompt)
+
+
+async def test_without_a_plan_a_request_says_so_after_a_while(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_module, "FIRST_PLAN_TIMEOUT_S", 0.05)
+    with pytest.raises(NoPlan, match="no plan to run on"):
+        await client.answer(1)
+
+
+async def test_a_plan_older_than_the_one_in_use_is_refused(client: Client) -> None:
+    old = client.edge.plan(ALONE)
+    await client.use(TWO)
+    before = client.sessions.active
+    with pytest.raises(OldPlan, match=f"epoch {old.epoch}"):
+        await client.switch(old)
+    assert client.sessions.active is before
+
+
+async def test_a_plan_with_a_node_that_does_not_answer_changes_nothing(client: Client) -> None:
+    await client.use(TWO)
+    before = client.sessions.active
+    plan = client.edge.plan([("a", 0, 12), ("nobody", 12, 30)])
+    with pytest.raises(LinkLost, match="no address for nobody"):
+        await client.switch(plan)
+    assert client.sessions.active is before
+    assert len(await client.answer(2)) == 2
+
+
+async def refusal_of(client: Client, node: str, frame: Frame) -> tuple[Refusal, str]:
+    """What a node answers to a frame that a gateway should not have sent."""
+    answers: asyncio.Queue[Frame] = asyncio.Queue()
+    hello = Frame(FrameKind.HELLO, session=frame.session >> 32 << 32, payload=b"stranger")
+    pool = LinkPool(hello, LinkShapers(), lambda _, answer: answers.put_nowait(answer), lambda *_: None)
+    link = await pool.connect(node, client.edge.addresses[node], TIMEOUT_S)
+    link.send(frame)
+    answer = await asyncio.wait_for(answers.get(), TIMEOUT_S)
+    await pool.close()
+    assert answer.kind is FrameKind.REFUSED
+    assert (answer.epoch, answer.session, answer.position) == (frame.epoch, frame.session, frame.position)
+    return Refusal(answer.flags), answer.payload.decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"epoch": 0}, Refusal.STALE_EPOCH),
+        ({"epoch": 2**40}, Refusal.UNKNOWN_EPOCH),
+        ({"position": 5}, Refusal.GAP),
+        ({"position": 0, "rows": 2}, Refusal.BAD_FRAME),
+        ({"rows": 2**31, "payload": b""}, Refusal.BAD_FRAME),
+        ({"kind": FrameKind.HIDDEN}, Refusal.BAD_FRAME),
+        ({"payload": (49152).to_bytes(4, "little")}, Refusal.BAD_FRAME),
+        ({"payload": b"\xff\xff\xff\xff"}, Refusal.BAD_FRAME),
+    ],
+)
+async def test_a_frame_that_a_stage_cannot_run_is_refused_and_takes_no_page(
+    client: Client, changes: dict[str, Any], code: Refusal
+) -> None:
+    await client.use(TWO)
+    session = next(client.edge.numbers) << 32 | 1
+    good = Frame(FrameKind.TOKENS, client.switcher.epoch, session, 0, 1, SAMPLE, payload=bytes(4))
+    refused, reason = await refusal_of(client, "a", replace(good, **changes))
+    assert refused is code
+    assert reason
+
+
+async def test_a_stage_of_an_old_epoch_is_not_loaded(client: Client) -> None:
+    await client.use(TWO)
+    stale = replace(client.edge.plan(THREE), epoch=client.switcher.epoch)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await client.edge.prepare(stale)
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert len(await client.answer(2)) == 2
