@@ -250,17 +250,17 @@ class Sessions:
 
     async def _step(self, session: Session) -> int:
         """Sends the tokens that have no KV yet and returns the token that follows. Raises StageLost."""
-        plan = session.active
-        answer = session.answer = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer = session.answer = loop.create_future()
+        give_up = loop.call_later(TOKEN_TIMEOUT_S, session.lose_stage, f"no token within {TOKEN_TIMEOUT_S:g} s")
         sent = time.perf_counter()
         try:
-            self._send(session, plan)
-            frame = await asyncio.wait_for(answer, TOKEN_TIMEOUT_S)
+            self._send(session, session.active)
+            frame = await answer
         except LinkLost as error:
             raise StageLost(str(error)) from error
-        except TimeoutError as error:
-            raise StageLost(f"no token within {TOKEN_TIMEOUT_S:g} s") from error
         finally:
+            give_up.cancel()
             session.answer = None
         session.kv_positions = len(session.tokens)
         session.round_trip_s = time.perf_counter() - sent

@@ -46,8 +46,6 @@ def _load_runtime() -> ModuleType:
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "20000")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # The pool's upper limit (TVM's own default is half the logical CPUs); each model then configures what it uses.
-    os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
     found = importlib.util.find_spec("tvm")
     if found is None or found.origin is None:
         raise ArtefactError("TVM's runtime is not installed; run: pip install 'mec-platform[node]'")
@@ -214,6 +212,9 @@ class CompiledModel:
         elif self._owner != caller:
             raise RuntimeError("a CompiledModel is called from one thread only: the one that called it first")
         if getattr(_pool, "threads", None) != self.threads:
+            # The calling thread's pool is made here, with as many workers as this says. One that has more than it uses
+            # waits for them spinning: on cores that share their units, a model on one thread then runs half as fast.
+            os.environ["TVM_NUM_THREADS"] = str(self.threads)
             self._configure(1, self.threads)
             _pool.threads = self.threads
         return rows
