@@ -1,0 +1,131 @@
+"""Answers outlive what goes wrong: a node that dies, a link that degrades, a CPU that slows down, a platform that is gone.
+
+Every test has an edge of its own. Links and CPU shares are emulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from mec_apps.cli.compile import CompiledFolders
+from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
+from mec_apps.split_inference.link_shaper import EmulatedLink
+from tests.integration.edge import Edge, until
+
+pytestmark = pytest.mark.slow
+
+NAMES = ("edge-1", "edge-2", "edge-3")
+
+
+@asynccontextmanager
+async def running_edge(compiled: CompiledFolders, memory_mib: int = 100, **options: Any) -> AsyncIterator[Edge]:
+    """Three nodes, any two of which have room for the model; every member has measured its links."""
+    nodes = [NodeOptions(name, memory_mib=memory_mib) for name in NAMES]
+    async with LocalCluster(compiled, nodes, cooldown_s=1.0, **options) as cluster:
+        await cluster.wait_for_plan()
+        edge = Edge(cluster)
+
+        async def measured() -> bool:
+            members = (await cluster.snapshot()).members
+            return len(members) == len(NAMES) + 1 and all(
+                {link.peer for link in member.links} >= set(NAMES) - {member.name} for member in members
+            )
+
+        await until(measured, "every member measures its links")
+        yield edge
+
+
+async def test_an_answer_outlives_the_death_of_a_node(compiled: CompiledFolders) -> None:
+    async with running_edge(compiled) as edge:
+        undisturbed = await edge.answer(80)
+        victim = (await edge.plan())[-1][0]
+
+        async def die() -> None:
+            await edge.cluster.kill(victim)
+
+        tokens, _ = await edge.answer_through(80, 20, die)
+        assert tokens == undisturbed
+        assert victim not in [node for node, _, _ in await edge.plan()]
+        await edge.drained()
+
+
+async def test_a_node_that_comes_back_serves_again(compiled: CompiledFolders) -> None:
+    async with running_edge(compiled, manual=True) as edge:
+        undisturbed = await edge.answer(40)
+        victim = (await edge.plan())[0][0]
+        await edge.cluster.kill(victim)
+
+        async def replaced() -> bool:
+            return victim not in [node for node, _, _ in await edge.plan()]
+
+        await until(replaced, "the plan does without the dead node")
+        assert await edge.answer(40) == undisturbed
+        await edge.cluster.start_node(victim)
+        other = next(name for name in NAMES if name != victim)
+        stages = [(victim, 0, 15), (other, 15, 30)]
+        tokens, done = await edge.answer_through(40, 5, lambda: edge.apply(stages))
+        assert tokens == undisturbed
+        assert done.outcome == "committed"
+        assert await edge.plan() == stages
+
+
+async def test_a_link_that_degrades_is_left_while_the_answer_goes_on(compiled: CompiledFolders) -> None:
+    async with running_edge(compiled) as edge:
+        degraded: list[tuple[str, str]] = []
+
+        def in_use(stages: list[tuple[str, int, int]], link: tuple[str, str]) -> bool:
+            chain = [node for node, _, _ in stages]
+            return link in pairwise(chain)
+
+        async def degrade_then_left() -> bool:
+            stages = await edge.plan()
+            if not degraded:
+                assert len(stages) > 1, "no node alone has room for the model"
+                degraded.append((stages[0][0], stages[1][0]))
+                await edge.cluster.emulate(degraded[0][0], {degraded[0][1]: EmulatedLink(bytes_per_s=30e3)})
+                return False
+            return not in_use(stages, degraded[0])
+
+        tokens = await edge.answer_until(degrade_then_left, "a plan without the degraded link")
+        await edge.drained()
+        assert await edge.answer(len(tokens)) == tokens
+
+
+async def test_a_node_that_slows_down_gets_less_to_do_while_the_answer_goes_on(compiled: CompiledFolders) -> None:
+    async with running_edge(compiled) as edge:
+        slowed: list[tuple[str, int]] = []
+
+        def layers_of(stages: list[tuple[str, int, int]], name: str) -> int:
+            return sum(stop - start for node, start, stop in stages if node == name)
+
+        async def slow_then_relieved() -> bool:
+            stages = await edge.plan()
+            if not slowed:
+                node = max(NAMES, key=lambda name: layers_of(stages, name))
+                slowed.append((node, layers_of(stages, node)))
+                await edge.cluster.emulate(node, cpu_share=0.1)
+                return False
+            node, before = slowed[0]
+            return layers_of(stages, node) < before
+
+        tokens = await edge.answer_until(slow_then_relieved, "a plan that relieves the slow node")
+        await edge.drained()
+        assert await edge.answer(len(tokens)) == tokens
+
+
+async def test_answers_go_on_without_the_platform(compiled: CompiledFolders) -> None:
+    async with running_edge(compiled, manual=True) as edge:
+        undisturbed = await edge.answer(60)
+
+        async def kill_platform() -> None:
+            await edge.cluster.kill("platform")
+
+        tokens, _ = await edge.answer_through(60, 10, kill_platform)
+        assert tokens == undisturbed
+        assert await edge.answer(60) == undisturbed
+        await edge.drained()
