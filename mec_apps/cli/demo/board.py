@@ -24,6 +24,7 @@ class Board:
     snapshot: control_plane_pb2.Snapshot | None = None
     events: list[tuple[float, str, str]] = field(default_factory=list)  # (at, kind, text)
     reconfigurations: list[control_plane_pb2.Reconfiguration] = field(default_factory=list)
+    happened_at: int = 0  # tokens when the last event was over
     kept: int = 0  # decisions in a row to keep the plan
     arrivals: deque[float] = field(default_factory=deque)
     awaited: list[tuple[int, asyncio.Event]] = field(default_factory=list)

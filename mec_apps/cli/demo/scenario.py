@@ -20,7 +20,13 @@ from mec_platform.rpc.convert import plan_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2
 
 QUESTION = "Explain step by step how to plan, plant and care for a vegetable garden through all four seasons."
-MAX_TOKENS = 400
+LONGEST_ANSWER = 1800
+"""Tokens that the context has room for; the answer is stopped long before, when everything has happened."""
+
+SHORTEST_ANSWER = 300
+TOKENS_AFTERWARDS = 60
+"""The answer goes on for so many tokens after the last event."""
+
 DEGRADE_AT = 40
 """Tokens after which the link in use degrades."""
 
@@ -101,7 +107,7 @@ async def run_scenario(cluster: LocalCluster, board: Board) -> Result:
         board.note("step", f"asking: {board.question}")
         upset = tasks.start("upset", _upset(cluster, board))
         started = time.perf_counter()
-        await _answer(cluster, board)
+        await _answer(cluster, board, LONGEST_ANSWER, enough=lambda: _enough(board, upset.done()))
         seconds = time.perf_counter() - started
         if not upset.done():
             raise CliError(f"the answer ended after {len(board.tokens)} tokens, before everything had happened")
@@ -151,15 +157,28 @@ def _all_measured(seen: control_plane_pb2.Snapshot) -> bool:
     )
 
 
-async def _answer(cluster: LocalCluster, board: Board) -> None:
+def _enough(board: Board, all_happened: bool) -> bool:
+    """Whether the answer may be stopped."""
+    if not all_happened:
+        board.happened_at = len(board.tokens)
+    return all_happened and len(board.tokens) >= max(SHORTEST_ANSWER, board.happened_at + TOKENS_AFTERWARDS)
+
+
+async def _answer(cluster: LocalCluster, board: Board, max_tokens: int, enough: Callable[[], bool]) -> None:
+    """Streams the answer to the board until it ends or is enough; closing the stream stops the work on every node."""
     request = inference_pb2.GenerateRequest(
-        messages=[inference_pb2.ChatMessage(role="user", content=board.question)], max_tokens=MAX_TOKENS
+        messages=[inference_pb2.ChatMessage(role="user", content=board.question)], max_tokens=max_tokens
     )
+    stream = cluster.inference.Generate(request)
     try:
-        async for event in cluster.inference.Generate(request):
+        async for event in stream:
             board.add_token(event)
+            if enough():
+                break
     except grpc.aio.AioRpcError as error:
         raise CliError(f"the answer broke off after {len(board.tokens)} tokens: {error.details()}") from error
+    finally:
+        stream.cancel()
 
 
 async def _upset(cluster: LocalCluster, board: Board) -> None:
@@ -184,7 +203,7 @@ async def _undisturbed(cluster: LocalCluster, board: Board) -> tuple[Board, floa
     for _ in range(3):
         reference, before = Board(board.question), len(board.reconfigurations)
         started = time.perf_counter()
-        await _answer(cluster, reference)
+        await _answer(cluster, reference, len(board.tokens), enough=lambda: False)
         seconds = time.perf_counter() - started
         await asyncio.sleep(_POLL_S)
         if len(board.reconfigurations) == before:
