@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mec_apps.cli.local_cluster import LocalCluster
-from mec_platform.rpc.v1 import control_plane_pb2, edge_node_pb2, inference_pb2
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, edge_node_pb2, inference_pb2
 
 QUESTION = "Explain step by step how to plan, plant and care for a vegetable garden through all four seasons."
 DEADLINE_S = 40.0
@@ -50,6 +50,15 @@ class Edge:
     async def describe(self, node: str) -> edge_node_pb2.NodeDescription:
         """A node in its own words."""
         return await self.cluster.node(node).Describe(edge_node_pb2.DescribeRequest())
+
+    async def last_reason(self) -> str:
+        """Why the plan was changed last, in the platform's words."""
+        stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.cluster.platform)
+        call = stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest())
+        async for done in call:
+            call.cancel()
+            return done.reason
+        raise AssertionError("the platform ended its stream")
 
     async def apply(self, stages: Stages) -> control_plane_pb2.Reconfiguration:
         """An operator's plan."""

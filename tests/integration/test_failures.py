@@ -78,40 +78,40 @@ async def test_a_link_that_degrades_is_left_while_the_answer_goes_on(compiled: C
     async with running_edge(compiled) as edge:
         degraded: list[tuple[str, str]] = []
 
-        def in_use(stages: list[tuple[str, int, int]], link: tuple[str, str]) -> bool:
-            chain = [node for node, _, _ in stages]
-            return link in pairwise(chain)
-
         async def degrade_then_left() -> bool:
-            stages = await edge.plan()
-            if not degraded:
-                assert len(stages) > 1, "no node alone has room for the model"
-                degraded.append((stages[0][0], stages[1][0]))
-                await edge.cluster.emulate(degraded[0][0], {degraded[0][1]: EmulatedLink(bytes_per_s=30e3)})
-                return False
-            return not in_use(stages, degraded[0])
+            chain = [node for node, _, _ in await edge.plan()]
+            if degraded and degraded[-1] not in pairwise(chain) and _words(degraded[-1]) in await edge.last_reason():
+                return True
+            if not degraded or degraded[-1] not in pairwise(chain):  # at first, or after a change for another reason
+                assert len(chain) > 1, "no node alone has room for the model"
+                degraded.append((chain[0], chain[1]))
+                await edge.cluster.emulate(chain[0], {chain[1]: EmulatedLink(bytes_per_s=30e3)})
+            return False
 
         tokens = await edge.answer_until(degrade_then_left, "a plan without the degraded link")
         await edge.drained()
         assert await edge.answer(len(tokens)) == tokens
 
 
+def _words(link: tuple[str, str]) -> str:
+    return f"link {link[0]} -> {link[1]} "
+
+
 async def test_a_node_that_slows_down_gets_less_to_do_while_the_answer_goes_on(compiled: CompiledFolders) -> None:
     async with running_edge(compiled) as edge:
         slowed: list[tuple[str, int]] = []
 
-        def layers_of(stages: list[tuple[str, int, int]], name: str) -> int:
-            return sum(stop - start for node, start, stop in stages if node == name)
-
         async def slow_then_relieved() -> bool:
-            stages = await edge.plan()
-            if not slowed:
-                node = max(NAMES, key=lambda name: layers_of(stages, name))
-                slowed.append((node, layers_of(stages, node)))
-                await edge.cluster.emulate(node, cpu_share=0.1)
-                return False
-            node, before = slowed[0]
-            return layers_of(stages, node) < before
+            layers = {node: stop - start for node, start, stop in await edge.plan()}
+            relieved = bool(slowed) and layers.get(slowed[-1][0], 0) < slowed[-1][1]
+            if relieved and f"node {slowed[-1][0]} slowed" in await edge.last_reason():
+                return True
+            if relieved or not slowed:  # at first, or after a change for another reason
+                for name, _ in slowed:
+                    await edge.cluster.emulate(name, cpu_share=1.0)
+                slowed.append(max(layers.items(), key=lambda held: held[1]))
+                await edge.cluster.emulate(slowed[-1][0], cpu_share=0.1)
+            return False
 
         tokens = await edge.answer_until(slow_then_relieved, "a plan that relieves the slow node")
         await edge.drained()

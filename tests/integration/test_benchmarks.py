@@ -1,0 +1,49 @@
+"""Benchmarks that need an edge run from the command line and print what their reader is promised."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def bench(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "mec_apps.cli", "bench", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def check_shape(result: dict[str, Any], name: str) -> None:
+    assert result.keys() == {"bench", "machine", "metrics", "criteria"}
+    assert result["bench"] == name
+    assert {"cpu", "cores", "python"} <= result["machine"].keys()
+    assert all(isinstance(value, int | float) for value in result["metrics"].values())
+    assert result["criteria"]
+    for criterion in result["criteria"]:
+        assert criterion.keys() == {"name", "value", "bound", "ok"}
+        assert isinstance(criterion["ok"], bool)
+
+
+def test_reconfigure_counts_every_token_and_finds_none_lost() -> None:
+    result = bench("reconfigure", "--count", "2", "--seed", "0")
+    check_shape(result, "reconfigure")
+    assert result["metrics"]["reconfigurations"] == 2
+    assert result["metrics"]["identical"] == 2
+    assert result["metrics"]["tokens_lost"] == 0
+    assert all(criterion["ok"] for criterion in result["criteria"])
+
+
+def test_split_measures_every_number_of_stages() -> None:
+    result = bench("split", "--stages", "1,2", "--tokens", "16")
+    check_shape(result, "split")
+    for stages in (1, 2):
+        assert result["metrics"][f"stages_{stages}_tokens_per_s"] > 0
+        assert result["metrics"][f"stages_{stages}_compute_ms_per_token"] > 0
+    assert [criterion["name"] for criterion in result["criteria"]] == ["stages_1_hop_ms_p50", "stages_2_hop_ms_p50"]
