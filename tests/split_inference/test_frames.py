@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mec_apps.split_inference.frames import (
@@ -58,6 +58,7 @@ def test_any_bytes_are_a_frame_or_a_frame_error(message: bytes) -> None:
 
 
 @given(frames, st.integers(0, HEADER.size - 1))
+@example(Frame(FrameKind.HELLO), HEADER.size - 1)
 def test_a_header_cut_short_is_refused(frame: Frame, length: int) -> None:
     with pytest.raises(FrameError, match="at least 48 bytes"):
         unpack_frame(pack_frame(frame)[:length])
