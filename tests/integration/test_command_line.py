@@ -132,6 +132,11 @@ async def test_a_member_without_a_platform_says_how_to_start_one(folders: list[s
     check_one_line(ended, NOWHERE, "mec serve")
 
 
+async def test_more_kv_than_kernels_can_index_is_refused_by_its_option(folders: list[str]) -> None:
+    ended = await mec("node", *folders, "--kv-tokens", 10**8, "--platform-grpc", NOWHERE, "--platform-wait-s", 0.5)
+    check_one_line(ended, "--kv-tokens")
+
+
 @pytest.mark.parametrize("what", ["node", "gateway"])
 async def test_listening_beyond_this_machine_must_be_asked_for(folders: list[str], what: str) -> None:
     check_one_line(await mec(what, *folders, "--host", "0.0.0.0"), "--allow-remote")

@@ -19,7 +19,7 @@ from mec_apps.split_inference.frames import gateway_of
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.model_package import ModelPackage
-from mec_apps.split_inference.node.compiled_model import CompiledModel
+from mec_apps.split_inference.node.compiled_model import ArtefactError, CompiledModel
 from mec_apps.split_inference.node.compute import MAX_BATCH_ROWS, ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
 from mec_apps.split_inference.node.service import EdgeNodeService
@@ -80,7 +80,10 @@ class NodeAgent:
             deliver=self._data_plane.deliver,
         )
         self._compute.cpu_share = settings.emulated_cpu_share
-        await self._compute.start()
+        try:
+            await self._compute.start()
+        except ValueError as error:
+            raise ArtefactError(f"the kernels cannot keep these limits: {error}; see --kv-tokens and --threads") from error
         self._package = package
         self._hardware = _hardware(self._compute.model.target, settings.threads)
         self._service = EdgeNodeService(
