@@ -83,7 +83,9 @@ class NodeAgent:
         try:
             await self._compute.start()
         except ValueError as error:
-            raise ArtefactError(f"the kernels cannot keep these limits: {error}; see --kv-tokens and --threads") from error
+            raise ArtefactError(
+                f"the kernels cannot keep these limits: {error}; see --kv-tokens and --threads"
+            ) from error
         self._package = package
         self._hardware = _hardware(self._compute.model.target, settings.threads)
         self._service = EdgeNodeService(
