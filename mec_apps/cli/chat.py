@@ -74,6 +74,8 @@ async def stream_chat(request: ChatRequest) -> AsyncIterator[str]:
                     piece = _piece(line)
                     if piece:
                         yield piece
+    except aiohttp.InvalidURL as error:
+        raise CliError(f"--url {request.base_url!r} is no URL; write it as in http://127.0.0.1:8080/v1") from error
     except aiohttp.ClientConnectorError as error:
         raise CliError(
             f"no gateway answers at {request.base_url}; start one with `mec gateway` or name it with --url"

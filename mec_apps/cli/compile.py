@@ -24,7 +24,7 @@ class CompiledFolders:
 
 
 def ensure_compiled(model: str, quantisation: str, target: str | None) -> CompiledFolders:
-    """Compiles what the cache lacks, with a progress bar on stderr. Raises CliError with the compiler's own words."""
+    """Compiles what the cache lacks, with a progress bar on stderr. Where that fails the compiler has said why: exits."""
     if importlib.util.find_spec("gguf") is None:
         raise CliError(
             "compiling needs the compiler extra: pip install 'mec-platform[compiler]'; "
@@ -34,7 +34,7 @@ def ensure_compiled(model: str, quantisation: str, target: str | None) -> Compil
     command += [] if target is None else ["--target", target]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise CliError(f"{model} could not be compiled; see above")
+        sys.exit(done.returncode)
     folders = json.loads(done.stdout)
     return CompiledFolders(Path(folders["package"]), Path(folders["artefact"]), folders["built"])
 

@@ -11,9 +11,11 @@ from mec_apps.cli.bench import bench
 from mec_apps.cli.chat import chat
 from mec_apps.cli.compile import compile_command, models
 from mec_apps.cli.demo.command import demo
+from mec_apps.cli.gateway import gateway
 from mec_apps.cli.inspect import plan, services, status, watch
-from mec_apps.cli.processes import gateway, node, serve
+from mec_apps.cli.node import node
 from mec_apps.cli.reconfigure import reconfigure
+from mec_apps.cli.serve import serve
 from mec_platform.domain.errors import MendableError
 
 

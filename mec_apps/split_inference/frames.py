@@ -22,7 +22,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from mec_apps.split_inference.gateway.generation import SamplingSettings
+from mec_apps.split_inference.generation import SamplingSettings
 
 HEADER = struct.Struct("<BBHIQQIIQff")
 VERSION = 1

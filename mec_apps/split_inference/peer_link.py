@@ -38,6 +38,7 @@ ROUND_TRIPS = 3
 
 PROBE_TIMEOUT_S = 2.0
 RECONNECT_PAUSE_S = 0.3
+FLUSH_S = 0.5
 FASTEST_MEASURABLE_BYTES_PER_S = 1e9
 """Above this a probe's extra time drowns in the round trip's noise."""
 
@@ -125,7 +126,10 @@ class PeerLink:
         return LinkMeasurement(self.peer, rate, shortest_s, self._shaper.link is not None)
 
     async def close(self) -> None:
-        """Ends the stream without reporting it as lost."""
+        """Ends the stream without reporting it as lost; what is queued has a moment to leave."""
+        if self.connected:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._outbound.join(), FLUSH_S)
         self._connected.clear()
         await self._tasks.stop()
 
@@ -178,6 +182,7 @@ class PeerLink:
                 message = await outbound.get()
                 await self._shaper.wait_turn(len(message))
                 await call.write(message)
+                outbound.task_done()
 
     async def _read(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> str:
         while True:

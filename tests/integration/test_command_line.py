@@ -86,7 +86,6 @@ async def test_what_a_user_can_mend_is_one_line_that_says_how(arguments: list[st
     check_one_line(await mec(*arguments), *words)
 
 
-@pytest.mark.xfail(strict=True, reason="the command adds a second line to what the compiler says")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -99,7 +98,6 @@ async def test_what_cannot_be_compiled_is_one_line_that_says_why(arguments: list
     check_one_line(await mec(*arguments), *words)
 
 
-@pytest.mark.xfail(strict=True, reason="the command adds a second line to what the compiler says")
 @pytest.mark.parametrize("content", [b"", b"GGUF" + bytes(100)], ids=["empty", "cut off"])
 async def test_a_damaged_model_file_is_named(tmp_path: Path, content: bytes) -> None:
     model = tmp_path / "broken.gguf"

@@ -21,7 +21,7 @@ from mec_apps.split_inference.frames import (
     pack_frame,
     unpack_frame,
 )
-from mec_apps.split_inference.gateway.generation import SamplingSettings
+from mec_apps.split_inference.generation import SamplingSettings
 
 HIDDEN_BYTES = 8
 

@@ -19,7 +19,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from mec_apps.split_inference.gateway.answer import StopStrings
 from mec_apps.split_inference.gateway.chat import ChatTokenizer
-from mec_apps.split_inference.gateway.generation import (
+from mec_apps.split_inference.gateway.http_api import REGISTRY_KEY, make_http_app, serve_http
+from mec_apps.split_inference.generation import (
     ContextExceeded,
     GeneratedToken,
     GenerationError,
@@ -28,7 +29,6 @@ from mec_apps.split_inference.gateway.generation import (
     Overloaded,
     SamplingSettings,
 )
-from mec_apps.split_inference.gateway.http_api import REGISTRY_KEY, make_http_app, serve_http
 
 MODEL = "tiny/one"
 CREATED = 1_700_000_000

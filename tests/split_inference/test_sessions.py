@@ -17,16 +17,16 @@ import pytest_asyncio
 
 from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
 from mec_apps.split_inference.gateway import sessions as sessions_module
-from mec_apps.split_inference.gateway.generation import (
+from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
+from mec_apps.split_inference.gateway.sessions import Session, Sessions
+from mec_apps.split_inference.gateway.switching import SwitchReport
+from mec_apps.split_inference.generation import (
     ContextExceeded,
     GeneratedToken,
     NoPlan,
     Overloaded,
     SamplingSettings,
 )
-from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
-from mec_apps.split_inference.gateway.sessions import Session, Sessions
-from mec_apps.split_inference.gateway.switching import SwitchReport
 from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.compiled_model import CompiledModel

@@ -31,6 +31,7 @@ steps = st.lists(st.tuples(st.sampled_from(["prepare", "abort", "commit"]), st.i
 @given(steps)
 def test_whatever_is_asked_epochs_never_go_backwards(asked: list[tuple[str, int]]) -> None:
     table = StageTable()
+    aborted: set[int] = set()
     for step, epoch in asked:
         before, held = table.committed_epoch, table.stages
         try:
@@ -42,8 +43,9 @@ def test_whatever_is_asked_epochs_never_go_backwards(asked: list[tuple[str, int]
                 case "commit":
                     table.commit(epoch)
         except StaleEpoch:
-            assert epoch <= before
+            assert epoch <= before or (step == "prepare" and epoch in aborted)
             assert table.stages == held  # a refusal changes nothing
+        aborted |= {epoch} if step == "abort" and epoch > before else set()
         assert table.committed_epoch >= before
         assert all(stage.epoch >= table.committed_epoch for stage in table.stages)
         assert [stage.epoch for stage in table.stages] == sorted({stage.epoch for stage in table.stages})
@@ -79,6 +81,15 @@ def test_an_abort_forgets_the_prepared_stage_and_nothing_else() -> None:
     table.abort(2)  # repeating it is harmless
     assert table.stages == (loaded(1),)
     assert table.committed_epoch == 1
+
+
+def test_a_load_that_its_abort_overtook_is_refused() -> None:
+    table = StageTable()
+    table.abort(1)
+    with pytest.raises(StaleEpoch, match="aborted"):
+        table.prepare(loaded(1))
+    table.prepare(loaded(2))
+    assert table.stages == (loaded(2),)
 
 
 def test_a_committed_epoch_cannot_be_aborted() -> None:

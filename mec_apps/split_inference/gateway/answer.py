@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mec_apps.split_inference.gateway.chat import ChatTokenizer
-from mec_apps.split_inference.gateway.generation import GeneratedToken, GenerationFailed
+from mec_apps.split_inference.generation import GeneratedToken, GenerationFailed
 
 FinishReason = Literal["stop", "length"]
 

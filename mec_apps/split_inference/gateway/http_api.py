@@ -24,14 +24,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from mec_apps.split_inference.gateway.answer import AnswerPiece, stream_answer
 from mec_apps.split_inference.gateway.chat import ChatTemplateError, ChatTokenizer
 from mec_apps.split_inference.gateway.gateway_metrics import GatewayMetrics, GenerationWatch
-from mec_apps.split_inference.gateway.generation import (
-    ContextExceeded,
-    GenerationError,
-    GenerationFailed,
-    Generator,
-    NoPlan,
-    Overloaded,
-)
 from mec_apps.split_inference.gateway.openai_wire import (
     SSE_DONE,
     ApiError,
@@ -41,6 +33,14 @@ from mec_apps.split_inference.gateway.openai_wire import (
     model_object,
     parse_completion_request,
     sse_event,
+)
+from mec_apps.split_inference.generation import (
+    ContextExceeded,
+    GenerationError,
+    GenerationFailed,
+    Generator,
+    NoPlan,
+    Overloaded,
 )
 
 # Some hundred thousand words: more than any context holds, and little enough to read at once.

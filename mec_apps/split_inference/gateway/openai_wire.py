@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from mec_apps.split_inference.gateway.chat import ChatMessage
-from mec_apps.split_inference.gateway.generation import SamplingSettings
+from mec_apps.split_inference.generation import SamplingSettings
 
 MAX_STOP_STRINGS: Final = 4
 # Looking for a stop string costs its length squared for each token, so it is bounded.

@@ -10,7 +10,9 @@ import grpc.aio
 
 from mec_apps.split_inference.gateway.answer import stream_answer
 from mec_apps.split_inference.gateway.chat import ChatMessage, ChatTemplateError, ChatTokenizer
-from mec_apps.split_inference.gateway.generation import (
+from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
+from mec_apps.split_inference.gateway.sessions import Sessions
+from mec_apps.split_inference.generation import (
     ContextExceeded,
     GeneratedToken,
     GenerationError,
@@ -18,8 +20,6 @@ from mec_apps.split_inference.gateway.generation import (
     Overloaded,
     SamplingSettings,
 )
-from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
-from mec_apps.split_inference.gateway.sessions import Sessions
 from mec_apps.split_inference.peer_link import LinkLost
 from mec_platform.rpc.convert import addresses_from_message, plan_from_message
 from mec_platform.rpc.endpoints import Context

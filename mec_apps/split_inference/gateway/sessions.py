@@ -22,7 +22,7 @@ import numpy as np
 
 from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
 from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
-from mec_apps.split_inference.gateway.generation import (
+from mec_apps.split_inference.generation import (
     ContextExceeded,
     GeneratedToken,
     GenerationFailed,

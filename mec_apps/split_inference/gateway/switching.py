@@ -30,6 +30,9 @@ MAX_ROUNDS = 4
 """Pre-copy rounds; a link that cannot keep up with the decoding leaves the rest to the pause."""
 
 RESUME_TIMEOUT_S = 30.0
+COPY_FAILURES = (grpc.aio.AioRpcError, TimeoutError)
+"""A node refused or vanished, or the link is slower than the plan was made for: the tokens are replayed instead."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -96,15 +99,15 @@ async def _move(
         return await _replay(session, target, "a stage was lost")
     moves = kv_moves(session.active.plan, target.plan)
     try:
-        return await _copy(session, target, moves, limits)
-    except (grpc.aio.AioRpcError, TimeoutError) as error:
-        reason = "it took too long" if isinstance(error, TimeoutError) else error.details()
-        _log.warning("session %x: KV could not be copied (%s); replaying", session.id, reason)
+        copied, precopied_bytes = await _copy_ahead(session, target, moves, limits)
+    except COPY_FAILURES as error:
+        _tell_failure(session, error)
         return await _replay(session, target, "its KV could not be copied")
+    return await _copy_rest(session, target, moves, limits, copied, precopied_bytes)
 
 
 async def _replay(session: Session, target: ActivePlan, reason: str) -> SwitchReport:
-    """Rebuilds the session's KV from its tokens on the new plan; returns when its next token has come."""
+    """Has the session's KV rebuilt from its tokens on the new plan."""
     before, started = session.replayed_tokens, time.perf_counter()
     if session.active is not target:
         session.lose_stage(reason)
@@ -113,31 +116,57 @@ async def _replay(session: Session, target: ActivePlan, reason: str) -> SwitchRe
         session.resumed.clear()
         if session.active is not target:
             session.restart_on(target)
-    # A client that does not read its answer asks for no token; its replay waits until it does.
+    return await _resumed(session, started, before)
+
+
+async def _resumed(session: Session, since: float, replayed_before: int, precopied_bytes: int = 0) -> SwitchReport:
+    """Waits for the first token after a replay.
+
+    A client that does not read its answer asks for no token, and one that has gone never will: neither is waited for.
+    """
+    if session.ended:
+        return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
     if session.wants_token:
         try:
             await asyncio.wait_for(session.resumed.wait(), RESUME_TIMEOUT_S)
         except TimeoutError:
             _log.warning("session %x has made no token for %g s after its replay began", session.id, RESUME_TIMEOUT_S)
-    pause_ms = (time.perf_counter() - started) * 1e3
-    return SwitchReport(session.id, "replay", pause_ms, replayed_tokens=session.replayed_tokens - before)
+    pause_ms = (time.perf_counter() - since) * 1e3
+    replayed = session.replayed_tokens - replayed_before
+    return SwitchReport(session.id, "replay", pause_ms, precopied_bytes, replayed_tokens=replayed)
 
 
-async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...], limits: CopyLimits) -> SwitchReport:
+async def _copy_ahead(
+    session: Session, target: ActivePlan, moves: tuple[KvMove, ...], limits: CopyLimits
+) -> tuple[int, int]:
+    """Copies KV while tokens flow; returns the positions copied and the bytes. Raises COPY_FAILURES."""
     source = session.active
     if session.kv_positions == 0:
         async with session.busy:  # let the prefill end: there is nothing to copy ahead before
             pass
-    copied = precopied_bytes = 0
+    copied = sent_bytes = 0
     async with asyncio.timeout(limits.ahead_s):
         for _ in range(MAX_ROUNDS):
             reached = session.kv_positions
-            if reached - copied <= CLOSE_ENOUGH_POSITIONS:
+            if session.active is not source or reached - copied <= CLOSE_ENOUGH_POSITIONS:
                 break
-            precopied_bytes += await _send_kv(session, source, target, moves, copied, reached)
+            sent_bytes += await _send_kv(session, source, target, moves, copied, reached)
             copied = reached
+    return copied, sent_bytes
+
+
+async def _copy_rest(
+    session: Session,
+    target: ActivePlan,
+    moves: tuple[KvMove, ...],
+    limits: CopyLimits,
+    copied: int,
+    precopied_bytes: int,
+) -> SwitchReport:
+    """The pause: copies what is left at a token boundary and switches. A copy that fails here becomes a replay."""
+    source = session.active
     async with session.busy:
-        held = time.perf_counter()
+        held, before = time.perf_counter(), session.replayed_tokens
         if session.ended:
             return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
         if session.active is not source:  # it lost a stage meanwhile and replays on a newer plan
@@ -146,11 +175,21 @@ async def _copy(session: Session, target: ActivePlan, moves: tuple[KvMove, ...],
         try:
             async with asyncio.timeout(limits.pause_s):
                 paused_bytes = await _send_kv(session, source, target, moves, copied, session.kv_positions)
-        finally:
+        except COPY_FAILURES as error:
+            _tell_failure(session, error)
+            session.resumed.clear()
+            session.restart_on(target)
+        else:
+            session.move_to(target)
             session.state = "decode"
-        session.move_to(target)
-        pause_ms = (time.perf_counter() - held) * 1e3
-    return SwitchReport(session.id, "pre_copy" if moves else "none", pause_ms, precopied_bytes, paused_bytes)
+            pause_ms = (time.perf_counter() - held) * 1e3
+            return SwitchReport(session.id, "pre_copy" if moves else "none", pause_ms, precopied_bytes, paused_bytes)
+    return await _resumed(session, held, before, precopied_bytes)
+
+
+def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError) -> None:
+    reason = "it took too long" if isinstance(error, TimeoutError) else error.details()
+    _log.warning("session %x: KV could not be copied (%s); replaying", session.id, reason)
 
 
 async def _send_kv(

@@ -43,6 +43,7 @@ class DataPlane:
         self._on_gateway_gone = on_gateway_gone
         self._tasks = BackgroundTasks()
         self._gateways: dict[int, asyncio.Queue[bytes]] = {}
+        self._absences: dict[int, int] = {}
         hello = Frame(FrameKind.HELLO, payload=node.encode())
         self.links = LinkPool(hello, shapers, self._on_frame_back, self._on_link_lost)
 
@@ -108,14 +109,16 @@ class DataPlane:
         finally:
             if self._gateways.get(gateway) is outbound:
                 del self._gateways[gateway]
+                absence = self._absences[gateway] = self._absences.get(gateway, 0) + 1
                 with contextlib.suppress(RuntimeError):  # this node is stopping
-                    self._tasks.start("await gateway", self._await_gateway(gateway))
+                    self._tasks.start("await gateway", self._await_gateway(gateway, absence))
             await self._tasks.cancel(writer)
 
-    async def _await_gateway(self, gateway: int) -> None:
-        """A gateway that stays away takes its sessions with it."""
+    async def _await_gateway(self, gateway: int, absence: int) -> None:
+        """A gateway that stays away takes its sessions with it; one that came and left again is awaited anew."""
         await asyncio.sleep(GATEWAY_GRACE_S)
-        if gateway not in self._gateways:
+        if gateway not in self._gateways and self._absences.get(gateway) == absence:
+            del self._absences[gateway]
             _log.warning("gateway %x has been gone for %g s; its sessions end", gateway, GATEWAY_GRACE_S)
             await self._on_gateway_gone(gateway)
 

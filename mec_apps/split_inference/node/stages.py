@@ -51,6 +51,7 @@ class StageTable:
 
     def __init__(self) -> None:
         self._stages: dict[int, LoadedStage] = {}
+        self._aborted: set[int] = set()
         self.committed_epoch = 0
 
     @property
@@ -66,6 +67,8 @@ class StageTable:
         """Holds a stage beside the committed one. Raises StaleEpoch for an epoch that is not newer than the committed one."""
         if stage.epoch <= self.committed_epoch:
             raise StaleEpoch(f"epoch {stage.epoch} is not newer than the committed epoch {self.committed_epoch}")
+        if stage.epoch in self._aborted:
+            raise StaleEpoch(f"epoch {stage.epoch} has been aborted; its abort overtook this")
         self._stages[stage.epoch] = stage
 
     def abort(self, epoch: int) -> None:
@@ -73,6 +76,7 @@ class StageTable:
         if epoch <= self.committed_epoch:
             raise StaleEpoch(f"epoch {epoch} has been committed and cannot be aborted")
         self._stages.pop(epoch, None)
+        self._aborted.add(epoch)
 
     def commit(self, epoch: int) -> None:
         """Drops all older stages. Committing again is fine. Raises StaleEpoch for an epoch older than the committed one."""
@@ -80,6 +84,7 @@ class StageTable:
             raise StaleEpoch(f"epoch {epoch} is older than the committed epoch {self.committed_epoch}")
         self.committed_epoch = epoch
         self._stages = {held: stage for held, stage in self._stages.items() if held >= epoch}
+        self._aborted = {aborted for aborted in self._aborted if aborted > epoch}
 
     def unused_layers(self, blocks: int) -> tuple[LayerRange, ...]:
         """Layers that no stage held here needs."""

@@ -46,6 +46,7 @@ class ReconfigurationSender:
         self._deadlines = deadlines
         self._channels = Channels()
         self._events: asyncio.Queue[protocol.Event] = asyncio.Queue()
+        self._calls = BackgroundTasks()
 
     async def carry_out(self, assignment: Assignment) -> protocol.ReconfigurationState:
         """Runs the protocol to its end and returns its final state."""
@@ -59,21 +60,23 @@ class ReconfigurationSender:
             self._deadlines,
             clock.time(),
         )
-        async with BackgroundTasks() as calls:
-            while True:
-                for instruction in instructions:
-                    if not isinstance(instruction, protocol.Finish):
-                        calls.start(type(instruction).__name__, self._execute(instruction, assignment))
-                if state.ended:
-                    return state
-                state, instructions = protocol.advance(state, await self._next_event(state.deadline_s))
+        while True:
+            for instruction in instructions:
+                if not isinstance(instruction, protocol.Finish):
+                    # Not awaited at the end: what is still under way then (an abort to a node that may be gone) goes on.
+                    call = self._execute(instruction, assignment, self._events)
+                    self._calls.start(type(instruction).__name__, call)
+            if state.ended:
+                return state
+            state, instructions = protocol.advance(state, await self._next_event(state.deadline_s))
 
     def member_lost(self, name: str) -> None:
         """Tells the reconfiguration under way, if any, that a member is gone. Repeating it is harmless."""
         self._events.put_nowait(protocol.MemberLost(name))
 
     async def close(self) -> None:
-        """Closes the channels to members."""
+        """Ends calls under way and closes the channels to members."""
+        await self._calls.stop()
         await self._channels.close()
 
     async def _next_event(self, deadline_s: float) -> protocol.Event:
@@ -83,8 +86,10 @@ class ReconfigurationSender:
         except TimeoutError:
             return protocol.DeadlinePassed(clock.time())
 
-    async def _execute(self, instruction: protocol.Instruction, assignment: Assignment) -> None:
-        self._events.put_nowait(await self._outcome(instruction, assignment))
+    async def _execute(
+        self, instruction: protocol.Instruction, assignment: Assignment, events: asyncio.Queue[protocol.Event]
+    ) -> None:
+        events.put_nowait(await self._outcome(instruction, assignment))
 
     async def _outcome(self, instruction: protocol.Instruction, assignment: Assignment) -> protocol.Event:
         """Makes the call that an instruction stands for; a call that fails is an event like any other."""

@@ -1,0 +1,95 @@
+"""`mec gateway`: the OpenAI API in front of the edge nodes."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mec_apps.cli.process import (
+    compiled_folders,
+    compiled_options,
+    host_option,
+    model_option,
+    quantisation_option,
+    ready_option,
+    remote_option,
+    run_process,
+    verbose_option,
+)
+from mec_apps.cli.requests import platform_grpc_option, platform_url_option
+
+
+@click.command(epilog="Example: mec gateway --port 8080")
+@click.option(
+    "--name", default=lambda: f"gateway-{socket.gethostname()}", help="Name of this gateway, unique on the platform."
+)
+@model_option
+@quantisation_option
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port of the OpenAI API.")
+@click.option(
+    "--grpc-port",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of gRPC Inference; 0 takes a free one.",
+)
+@click.option("--context", default=2048, show_default=True, type=click.IntRange(16), help="Longest session, in tokens.")
+@click.option("--max-sessions", default=32, show_default=True, type=click.IntRange(1, 10_000))
+@click.option(
+    "--platform-wait-s",
+    default=15.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="How long to wait for the platform.",
+)
+@compiled_options[0]
+@compiled_options[1]
+@platform_url_option
+@platform_grpc_option
+@host_option
+@remote_option
+@ready_option
+@verbose_option
+def gateway(
+    name: str,
+    model: str,
+    quantisation: str,
+    port: int,
+    grpc_port: int,
+    context: int,
+    max_sessions: int,
+    platform_wait_s: float,
+    package: Path | None,
+    artefact: Path | None,
+    platform_url: str,
+    platform_grpc: str,
+    host: str,
+    allow_remote: bool,
+    ready_file: Path | None,
+    verbose: bool,
+) -> None:
+    """Run a gateway: the OpenAI API in front of the edge nodes."""
+    from mec_apps.split_inference.gateway.agent import GatewayAgent, GatewaySettings
+
+    compiled = compiled_folders(model, quantisation, package, artefact)
+    settings = GatewaySettings(
+        name=name,
+        package_dir=compiled.package,
+        platform_url=platform_url,
+        platform_grpc=platform_grpc,
+        host=host,
+        http_port=port,
+        grpc_port=grpc_port,
+        context=context,
+        max_sessions=max_sessions,
+        allow_remote=allow_remote,
+        platform_wait_s=platform_wait_s,
+    )
+
+    def describe(agent: GatewayAgent) -> dict[str, Any]:
+        return {"name": name, "openai": f"http://{agent.http_address}/v1", "grpc": agent.grpc_address}
+
+    run_process("gateway", lambda: GatewayAgent(settings), describe, ready_file, verbose)

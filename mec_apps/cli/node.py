@@ -1,0 +1,145 @@
+"""`mec node`: an edge node."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mec_apps.cli.process import (
+    compiled_folders,
+    compiled_options,
+    host_option,
+    model_option,
+    quantisation_option,
+    ready_option,
+    remote_option,
+    run_process,
+    verbose_option,
+)
+from mec_apps.cli.requests import CliError, platform_grpc_option, platform_url_option
+from mec_apps.split_inference.link_shaper import EmulatedLink
+
+
+@click.command(epilog="Example: mec node --name edge-1 --threads 1 --memory-mib 64")
+@click.option(
+    "--name", default=socket.gethostname, help="Name of this node, unique on the platform (default: host name)."
+)
+@model_option
+@quantisation_option
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads to compute with (default: all cores).")
+@click.option(
+    "--memory-mib", default=1024, show_default=True, type=click.IntRange(1), help="Memory offered to weights of stages."
+)
+@click.option(
+    "--kv-tokens", default=16384, show_default=True, type=click.IntRange(32), help="KV positions, over all sessions."
+)
+@click.option("--context", default=2048, show_default=True, type=click.IntRange(16), help="Longest session, in tokens.")
+@click.option("--untrusted", is_flag=True, help="This node must not see raw tokens and shallow activations.")
+@click.option(
+    "--emulate", is_flag=True, help="Permit emulated links and CPU shares (gRPC EdgeNode.Emulate); reports say so."
+)
+@click.option(
+    "--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="gRPC port; 0 takes a free one."
+)
+@click.option(
+    "--metrics-port",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of /metrics; 0 takes a free one.",
+)
+@click.option(
+    "--platform-wait-s",
+    default=15.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="How long to wait for the platform.",
+)
+@click.option(
+    "--emulate-link",
+    "emulated_links",
+    multiple=True,
+    metavar="PEER=BYTES_PER_S[,DELAY_MS]",
+    help="EMULATE a link to a peer from the start ('*' for all); repeatable.",
+)
+@click.option(
+    "--emulate-cpu-share", default=1.0, type=click.FloatRange(0, 1, min_open=True), help="EMULATE a slower CPU."
+)
+@compiled_options[0]
+@compiled_options[1]
+@platform_url_option
+@platform_grpc_option
+@host_option
+@remote_option
+@ready_option
+@verbose_option
+def node(
+    name: str,
+    model: str,
+    quantisation: str,
+    threads: int | None,
+    memory_mib: int,
+    kv_tokens: int,
+    context: int,
+    untrusted: bool,
+    emulate: bool,
+    port: int,
+    metrics_port: int,
+    platform_wait_s: float,
+    emulated_links: tuple[str, ...],
+    emulate_cpu_share: float,
+    package: Path | None,
+    artefact: Path | None,
+    platform_url: str,
+    platform_grpc: str,
+    host: str,
+    allow_remote: bool,
+    ready_file: Path | None,
+    verbose: bool,
+) -> None:
+    """Run an edge node: it joins the platform and computes the layer ranges that it is given."""
+    from mec_apps.split_inference.node.agent import NodeAgent
+    from mec_apps.split_inference.node.settings import NodeSettings
+
+    compiled = compiled_folders(model, quantisation, package, artefact)
+    settings = NodeSettings(
+        name=name,
+        package_dir=compiled.package,
+        artefact_dir=compiled.artefact,
+        platform_url=platform_url,
+        platform_grpc=platform_grpc,
+        host=host,
+        port=port,
+        metrics_port=metrics_port,
+        threads=threads or os.cpu_count() or 1,
+        memory_bytes=memory_mib << 20,
+        kv_tokens=kv_tokens,
+        context=context,
+        trusted=not untrusted,
+        emulate=emulate or bool(emulated_links) or emulate_cpu_share < 1,
+        emulated_links=dict(_emulated_link(text) for text in emulated_links),
+        emulated_cpu_share=emulate_cpu_share,
+        allow_remote=allow_remote,
+        platform_wait_s=platform_wait_s,
+    )
+
+    def describe(agent: NodeAgent) -> dict[str, Any]:
+        return {"name": name, "grpc": agent.address, "metrics": f"http://{agent.metrics_address}/metrics"}
+
+    run_process("node", lambda: NodeAgent(settings), describe, ready_file, verbose)
+
+
+def _emulated_link(text: str) -> tuple[str, EmulatedLink]:
+    peer, _, numbers = text.partition("=")
+    rate, _, delay_ms = numbers.partition(",")
+    try:
+        link = EmulatedLink(float(rate), float(delay_ms or 0) / 1e3)
+    except ValueError:
+        link = EmulatedLink(-1)
+    if not peer or link.bytes_per_s < 0 or link.delay_s < 0:
+        raise CliError(f"--emulate-link {text!r}: write PEER=BYTES_PER_S[,DELAY_MS], as in '*=12.5e6,2'")
+    return peer, link

