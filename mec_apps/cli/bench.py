@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,7 @@ def split(stages: str, tokens: int, as_json: bool) -> None:
         counts = []
     if not counts or not all(1 <= count <= 8 for count in counts):
         raise CliError(f"--stages {stages!r}: write numbers from 1 to 8 with commas, as in 1,2,3")
+    os.nice(10)  # the one who asks would be on another machine; here it must not take the stages' cores
     _report(_module("split").run(counts, tokens), as_json)
 
 

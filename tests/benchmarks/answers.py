@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,12 @@ class Answer:
     tokens: list[int] = field(default_factory=list)
     token_ms: list[float] = field(default_factory=list)
     compute_ms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """As the client sees it, from the first token on."""
+        return (len(self.tokens) - 1) / self.seconds
 
 
 async def ask(cluster: LocalCluster, max_tokens: int, on_token: Callable[[int], None] = lambda count: None) -> Answer:
@@ -25,10 +32,11 @@ async def ask(cluster: LocalCluster, max_tokens: int, on_token: Callable[[int], 
     request = inference_pb2.GenerateRequest(
         messages=[inference_pb2.ChatMessage(role="user", content=QUESTION)], max_tokens=max_tokens
     )
-    answer = Answer()
+    answer, first = Answer(), 0.0
     async for event in cluster.inference.Generate(request):
         answer.tokens.append(event.token)
         answer.token_ms.append(event.token_ms)
         answer.compute_ms.append(event.compute_ms)
+        answer.seconds = time.perf_counter() - (first := first or time.perf_counter())
         on_token(len(answer.tokens))
     return answer

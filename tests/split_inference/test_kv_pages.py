@@ -126,7 +126,7 @@ class PageLife(RuleBasedStateMachine):
             kv = self.kv.get(session)
             assert kv is not None
             assert len(kv.pages) == pages
-            assert kv.valid.tolist() == self.valid[session]
+            assert list(kv.valid) == self.valid[session]
             assert max(self.valid[session]) <= pages * PAGE_TOKENS
 
     def _pages(self, session: int) -> list[int]:
@@ -151,7 +151,7 @@ class PageLife(RuleBasedStateMachine):
         return Refusal.NO_PAGES if self._no_room(session, position + rows) else None
 
     def _picture(self) -> object:
-        held = {s: (kv.slot, kv.valid.tolist(), list(kv.pages)) for s in self.kv.sessions if (kv := self.kv.get(s))}
+        held = {s: (kv.slot, list(kv.valid), list(kv.pages)) for s in self.kv.sessions if (kv := self.kv.get(s))}
         return held, self.kv.used, self.table.tolist()
 
 
@@ -165,7 +165,7 @@ def test_a_repeated_frame_takes_no_page_and_takes_nothing_back() -> None:
     run_frame(kv, 1, whole(), 0, 6)
     held = kv.get(1)
     assert held is not None
-    assert held.valid.tolist() == [7] * BLOCKS
+    assert held.valid == [7] * BLOCKS
     assert kv.used == 2
 
 

@@ -98,7 +98,7 @@ def test_any_session_sent_in_any_steps_arrives_bit_for_bit(
             first = last // PAGE_TOKENS * PAGE_TOKENS
     held = target.kv.get(SESSION)
     assert held is not None
-    assert held.valid.tolist() == [positions if layer in layers else 0 for layer in range(BLOCKS)]
+    assert held.valid == [positions if layer in layers else 0 for layer in range(BLOCKS)]
     for layer in layers:
         assert target.bytes_of(layer, slice(None)) == source.bytes_of(layer, slice(None))
 

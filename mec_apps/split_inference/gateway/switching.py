@@ -95,24 +95,25 @@ async def _switch(
 async def _move(
     session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str, limits: CopyLimits
 ) -> SwitchReport:
-    if mode == "replay" or lost_nodes & set(session.active.plan.nodes):
-        return await _replay(session, target, "a stage was lost")
+    if lost_nodes & set(session.active.plan.nodes):
+        session.lose_stage("a node of its plan was lost")
+        return await _replay(session, target)
+    if mode == "replay":
+        return await _replay(session, target)
     moves = kv_moves(session.active.plan, target.plan)
     try:
         copied, precopied_bytes = await _copy_ahead(session, target, moves, limits)
     except COPY_FAILURES as error:
         _tell_failure(session, error)
-        return await _replay(session, target, "its KV could not be copied")
+        return await _replay(session, target)
     return await _copy_rest(session, target, moves, limits, copied, precopied_bytes)
 
 
-async def _replay(session: Session, target: ActivePlan, reason: str) -> SwitchReport:
-    """Has the session's KV rebuilt from its tokens on the new plan."""
-    before, started = session.replayed_tokens, time.perf_counter()
-    if session.active is not target:
-        session.lose_stage(reason)
+async def _replay(session: Session, target: ActivePlan) -> SwitchReport:
+    """From the next token boundary on, has the session's KV rebuilt from its tokens on the new plan."""
+    before = session.replayed_tokens
     async with session.busy:
-        started = session.lost_at or started
+        started = session.lost_at or time.perf_counter()
         session.resumed.clear()
         if session.active is not target:
             session.restart_on(target)

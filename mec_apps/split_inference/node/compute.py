@@ -9,6 +9,7 @@ which is a second reason for one thread.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import queue
 import threading
@@ -39,6 +40,7 @@ _IDLE_LAYERS = LayerRange(0, 1)
 
 Result = TypeVar("Result")
 Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int32]
 _log = logging.getLogger(__name__)
 
 
@@ -232,8 +234,8 @@ class ComputeThread:
         if problem is not None:
             raise KvRefusal(Refusal.BAD_FRAME, problem)
         if stage.is_first:
-            tokens = np.frombuffer(frame.payload, np.int32)
-            if tokens.min() < 0 or tokens.max() >= self._vocabulary:
+            tokens = memoryview(frame.payload).cast("i")
+            if min(tokens) < 0 or max(tokens) >= self._vocabulary:
                 raise KvRefusal(Refusal.BAD_FRAME, f"token ids outside [0, {self._vocabulary})")
         kv = self.kv.extend(frame.session, stage.layers, frame.position, frame.rows)
         # Later frames of the batch may build on these rows: kernels write a batch's KV before they read it.
@@ -242,9 +244,8 @@ class ComputeThread:
 
     def _run_batch(self, stage: LoadedStage, admitted: Sequence[_Admitted]) -> list[Outcome]:
         frames = [item.frame for item in admitted]
-        positions = np.concatenate([np.arange(f.position, f.position + f.rows, dtype=np.int32) for f in frames])
-        slots = np.repeat(np.array([item.slot for item in admitted], np.int32), [f.rows for f in frames])
-        payload = b"".join(f.payload for f in frames)
+        positions, slots = _places(admitted)
+        payload = frames[0].payload if len(frames) == 1 else b"".join(f.payload for f in frames)
         started = time.perf_counter()
         if stage.is_first:
             hidden = self.model.embed(np.frombuffer(payload, np.int32))
@@ -253,7 +254,7 @@ class ComputeThread:
         blocks_started = time.perf_counter()
         hidden = self.model.run_blocks(stage.layers, hidden, positions, slots)
         blocks_s = time.perf_counter() - blocks_started
-        ends = np.cumsum([f.rows for f in frames])
+        ends = list(itertools.accumulate(f.rows for f in frames))
         tokens = self._sample(frames, hidden, ends) if stage.is_last else {}
         ran = time.perf_counter() - started
         held = self._hold_cpu_share(ran)
@@ -268,12 +269,12 @@ class ComputeThread:
             for frame, end in zip(frames, ends, strict=True)
         ]
 
-    def _sample(self, frames: Sequence[Frame], hidden: Floats, ends: npt.NDArray[np.int64]) -> dict[int, int]:
+    def _sample(self, frames: Sequence[Frame], hidden: Floats, ends: Sequence[int]) -> dict[int, int]:
         wanted = [i for i, frame in enumerate(frames) if frame.wants_token]
         if not wanted:
             return {}
         started = time.perf_counter()
-        logits = self.model.head(np.ascontiguousarray(hidden[ends[wanted] - 1]))
+        logits = self.model.head(hidden[[ends[i] - 1 for i in wanted]])
         tokens = {}
         for row, i in enumerate(wanted):
             settings, position = frames[i].sampling, frames[i].position + frames[i].rows
@@ -297,6 +298,17 @@ def _nothing() -> None:
 def refuse(frame: Frame, code: Refusal, reason: str) -> Frame:
     """The answer to the gateway where a frame was not run."""
     return replace(frame, kind=FrameKind.REFUSED, flags=int(code), rows=0, payload=reason.encode()[:1000])
+
+
+def _places(admitted: Sequence[_Admitted]) -> tuple[Integers, Integers]:
+    """Position and slot of every row of a batch. Decode steps of one session, the common case, take the short way."""
+    if len(admitted) == 1:
+        frame, slot = admitted[0].frame, admitted[0].slot
+        return np.arange(frame.position, frame.position + frame.rows, dtype=np.int32), np.full(
+            frame.rows, slot, np.int32
+        )
+    each = [_places([item]) for item in admitted]
+    return np.concatenate([positions for positions, _ in each]), np.concatenate([slots for _, slots in each])
 
 
 def _result(frame: Frame, token: int, spent_us: int) -> Frame:

@@ -36,7 +36,7 @@ def cut_kv(
         KvRefusal: GAP where the session does not hold these positions in all the layers.
     """
     held = kv.get(session)
-    if held is None or int(held.valid[layers.start : layers.stop].min()) < last_position:
+    if held is None or held.valid_in(layers) < last_position:
         raise KvRefusal(Refusal.GAP, f"session {session:x} has no KV up to position {last_position} in layers {layers}")
     first, last = first_position // model.page_tokens, -(-last_position // model.page_tokens)
     pieces = []
@@ -68,7 +68,7 @@ def store_kv(model: CompiledModel, kv: KvPages, piece: KvPiece) -> int:
     if not fits:
         raise KvRefusal(Refusal.BAD_FRAME, "a KV chunk whose sizes do not fit this node's model")
     held = kv.get(piece.session)
-    have = 0 if held is None else int(held.valid[piece.layer])
+    have = 0 if held is None else held.valid[piece.layer]
     if piece.first_page * model.page_tokens > have:
         raise KvRefusal(Refusal.GAP, f"layer {piece.layer} holds {have} positions, the chunk starts after them")
     held = kv.reserve(piece.session, piece.valid_positions)

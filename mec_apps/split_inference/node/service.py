@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,9 @@ from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
 CONNECT_TIMEOUT_S = 3.0
 _WARM_UP_RUNS = 2
+_PIECES_PER_JOB = 16
+"""KV pieces stored by one job of the compute thread: a job costs a tenth of a millisecond, a piece some microseconds."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -135,12 +138,18 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         self, request_iterator: AsyncIterator[edge_node_pb2.KvChunk], context: Context
     ) -> edge_node_pb2.ImportKvReply:
         received = 0
+        pieces: list[KvPiece] = []
         try:
             async for chunk in request_iterator:
-                piece = KvPiece(
-                    chunk.session, chunk.layer, chunk.first_page, chunk.valid_positions, chunk.keys, chunk.values
+                pieces.append(
+                    KvPiece(
+                        chunk.session, chunk.layer, chunk.first_page, chunk.valid_positions, chunk.keys, chunk.values
+                    )
                 )
-                received += await self._compute.call(partial(store_kv, self._compute.model, self._compute.kv, piece))
+                if len(pieces) == _PIECES_PER_JOB:
+                    received += await self._compute.call(partial(self._store, pieces))
+                    pieces = []
+            received += await self._compute.call(partial(self._store, pieces))
         except KvRefusal as refusal:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
         return edge_node_pb2.ImportKvReply(bytes=received)
@@ -231,6 +240,9 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         if not stages.stages:
             for session in self._compute.kv.sessions:
                 self._compute.kv.end(session)
+
+    def _store(self, pieces: Sequence[KvPiece]) -> int:
+        return sum(store_kv(self._compute.model, self._compute.kv, piece) for piece in pieces)
 
     async def _cut(self, selection: edge_node_pb2.KvSelection, context: Context) -> list[KvPiece]:
         try:
