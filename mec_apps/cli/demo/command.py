@@ -23,7 +23,7 @@ from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_platform.background import BackgroundTasks
 
 COOLDOWN_S = 3.0
-BETA = 2.0
+BETA = 1.0
 """The demo weighs throughput above the latency of one stream, so that all three nodes get work."""
 
 

@@ -66,7 +66,7 @@ class Session:
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     answer: asyncio.Future[Frame] | None = None
     resumed: asyncio.Event = field(default_factory=asyncio.Event)
-    wants_token: bool = False
+    wants_token: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     lost_at: float | None = None
     replayed_tokens: int = 0
@@ -217,7 +217,7 @@ class Sessions:
                 continue
 
     async def _next_token(self, session: Session) -> int:
-        session.wants_token = True
+        session.wants_token.set()
         for _ in range(MAX_RECOVERIES):
             async with session.busy:
                 active = session.active
@@ -229,7 +229,8 @@ class Sessions:
                 else:
                     session.tokens.append(token)
                     self.tokens_made += 1
-                    session.state, session.wants_token, session.lost_at = "decode", False, None
+                    session.state, session.lost_at = "decode", None
+                    session.wants_token.clear()
                     session.resumed.set()
                     return token
             await self._recover(session, active, reason)

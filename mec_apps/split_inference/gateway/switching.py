@@ -7,6 +7,7 @@ pages; the control plane's broadcast prepares the plan before and commits it aft
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ MAX_ROUNDS = 4
 """Pre-copy rounds; a link that cannot keep up with the decoding leaves the rest to the pause."""
 
 RESUME_TIMEOUT_S = 30.0
+READER_TIMEOUT_S = 0.25
+"""A client that reads its answer asks for the next token within this time."""
+
 COPY_FAILURES = (grpc.aio.AioRpcError, TimeoutError)
 """A node refused or vanished, or the link is slower than the plan was made for: the tokens are replayed instead."""
 
@@ -127,7 +131,9 @@ async def _resumed(session: Session, since: float, replayed_before: int, precopi
     """
     if session.ended:
         return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
-    if session.wants_token:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(session.wants_token.wait(), READER_TIMEOUT_S)
+    if session.wants_token.is_set():
         try:
             await asyncio.wait_for(session.resumed.wait(), RESUME_TIMEOUT_S)
         except TimeoutError:
