@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mec_apps.cli.requests import (
     CliError,
@@ -46,7 +46,7 @@ def status(platform_grpc: str, as_json: bool) -> None:
 
 
 def _members(snapshot: control_plane_pb2.Snapshot) -> Table:
-    table = Table("member", "address", "trusted", "threads", "MB", "us/block", "sessions")
+    table = Table("member", Column("address", no_wrap=True), "trusted", "threads", "MB", "us/block", "sessions")
     for member in snapshot.members:
         if member.role == control_plane_pb2.MEMBER_ROLE_NODE:
             facts = (
