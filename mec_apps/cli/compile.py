@@ -63,17 +63,20 @@ def models(as_json: bool) -> None:
 
     rows = []
     for manifest in sorted((default_cache() / "models").glob("*/manifest.json")):
-        facts = json.loads(manifest.read_text(encoding="utf-8"))
-        rows.append(
-            {
-                "name": facts["shape"]["name"],
-                "quantisation": facts["quantisation"],
-                "blocks": facts["shape"]["blocks"],
-                "context": facts["spec"]["context"],
-                "weights_bytes": facts["files"]["weights.bin"]["bytes"],
-                "package": str(manifest.parent),
-            }
-        )
+        try:
+            facts = json.loads(manifest.read_text(encoding="utf-8"))
+            rows.append(
+                {
+                    "name": facts["shape"]["name"],
+                    "quantisation": facts["quantisation"],
+                    "blocks": facts["shape"]["blocks"],
+                    "context": facts["spec"]["context"],
+                    "weights_bytes": facts["files"]["weights.bin"]["bytes"],
+                    "package": str(manifest.parent),
+                }
+            )
+        except (ValueError, KeyError, TypeError):
+            click.echo(f"{manifest.parent} is damaged; delete the folder, mec compile makes it again", err=True)
     if as_json:
         print_json(rows)
         return

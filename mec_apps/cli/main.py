@@ -67,6 +67,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder that is not there, a file that must not be read
+        _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

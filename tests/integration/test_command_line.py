@@ -216,3 +216,22 @@ async def test_reconfigure_applies_a_plan(edge: Edge) -> None:
     assert ended.code == 0
     assert ended.out.startswith("committed: epoch")
     assert await edge.plan() == [("edge-1", 0, 15), ("edge-2", 15, 30)]
+
+
+async def test_a_damaged_package_in_the_cache_is_named_and_the_others_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models" / "broken"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{", encoding="utf-8")
+    monkeypatch.setenv("MEC_CACHE", str(tmp_path))
+    ended = await mec("models")
+    assert ended.code == 0
+    assert f"{folder} is damaged" in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_a_file_that_cannot_be_written_is_one_line_and_leaves_nothing_running(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "ready.json"
+    ended = await mec("serve", "--rest-port", 0, "--grpc-port", 0, "--ready-file", missing)
+    check_one_line(ended, "missing")
