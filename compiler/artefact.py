@@ -29,23 +29,22 @@ def lower(
     dims: ArchitectureDims, quantisation: Quantisation, target: CompileTarget
 ) -> tuple[tvm.IRModule, dict[str, Any]]:
     """The three functions as TIR, and what the manifest says of their arguments."""
-    if quantisation.block_bits:
-        acts = activations.quantised(dims.hidden, dims.rms_eps)
-        block_weights = linear.quantised_weights(quantisation.block_bits, target.dot)
-        text_weights = linear.quantised_weights(quantisation.text_bits, target.dot)
-    else:
-        acts = activations.plain(dims.hidden, dims.rms_eps)
-        block_weights = text_weights = linear.float_weights()
+    matrices = {
+        name: linear.weight_format(getattr(quantisation, name), target.dot)
+        for name in ("qkv", "output", "gate_up", "down", "text")
+    }
+    form = activations.plain if quantisation.is_float else activations.quantised
+    acts = form(dims)
     module = tvm.IRModule(
         {
-            "embed": text.embed_function(dims, text_weights),
-            "blocks": blocks.blocks_function(dims, block_weights, acts),
-            "head": text.head_function(dims, text_weights, acts),
+            "embed": text.embed_function(dims, matrices["text"]),
+            "blocks": blocks.blocks_function(dims, matrices, acts),
+            "head": text.head_function(dims, matrices["text"], acts),
         }
     )
     functions = {
         "embed": {"weights": list(text.EMBED_WEIGHTS), "scratch": []},
-        "blocks": {"weights": list(blocks.BLOCK_WEIGHTS), "scratch": blocks.blocks_scratch(dims, acts)},
+        "blocks": {"weights": blocks.block_weights(dims), "scratch": blocks.blocks_scratch(dims, acts)},
         "head": {"weights": list(text.HEAD_WEIGHTS), "scratch": text.head_scratch(dims, acts)},
     }
     return module, functions
@@ -64,7 +63,7 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
         folder,
         {
             "kind": "artefact",
-            "interface": interface_key(dims, quantisation.name),
+            "interface": interface_key(dims, quantisation),
             "dims": dims.as_dict(),
             "quantisation": quantisation.name,
             "target": target.name,

@@ -11,7 +11,6 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from compiler.models.locate import find_model_file, hash_file
 from compiler.models.spec import ArchitectureDims
@@ -52,7 +51,7 @@ def compile_model(
     manifest = read_entry(package_dir)
     if manifest is None:
         raise OSError(f"{package_dir} was damaged while it was used; run the command again")
-    dims = _dims(manifest["spec"])
+    dims = ArchitectureDims(**manifest["dims"])
     artefact_dir, artefact_built = ensure_artefact(dims, quantisation, row, root, progress)
     return CompiledModel(package_dir, artefact_dir, package_built or artefact_built)
 
@@ -105,10 +104,6 @@ def source_hash(package: str) -> str:
         for file in sorted(path.glob("*.py")):
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
-
-
-def _dims(spec: dict[str, Any]) -> ArchitectureDims:
-    return ArchitectureDims(**{name: spec[name] for name in ArchitectureDims.__slots__})
 
 
 def _silent(stage: str, done: int, total: int) -> None:

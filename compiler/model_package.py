@@ -19,7 +19,7 @@ from compiler.models.groups import stack_rows
 from compiler.models.spec import ModelSpec
 from compiler.models.tokenizer import build_tokenizer, special_tokens
 from compiler.packing import LAYOUT_VERSION, pack_floats, pack_groups
-from compiler.quantisation import Quantisation, interface_key
+from compiler.quantisation import INTEGER_BITS, Quantisation, Storage, interface_key
 from compiler.store import write_manifest
 from mec_platform.domain.model_shape import ModelShape
 
@@ -30,39 +30,43 @@ CHAT_TEMPLATE = "chat_template.jinja"
 
 Progress = Callable[[str, int, int], None]
 
+# Packed matrix: the file's tensors that it stacks, and the field of `Quantisation` that says how it is stored.
 _BLOCK_MATRICES = {
-    "qkv": ("attn_q", "attn_k", "attn_v"),
-    "output": ("attn_output",),
-    "gate": ("ffn_gate",),
-    "up": ("ffn_up",),
-    "down": ("ffn_down",),
+    "qkv": (("attn_q", "attn_k", "attn_v"), "qkv"),
+    "output": (("attn_output",), "output"),
+    "gate": (("ffn_gate",), "gate_up"),
+    "up": (("ffn_up",), "gate_up"),
+    "down": (("ffn_down",), "down"),
 }
 
 
-def _pack(model: GgufModel, names: tuple[str, ...], bits: int) -> tuple[np.ndarray, np.ndarray]:
-    if bits == 0:
-        return pack_floats(np.concatenate([model.values(name) for name in names])), np.zeros(1, np.float16)
+def _pack(model: GgufModel, names: tuple[str, ...], stored: Storage) -> tuple[np.ndarray, np.ndarray]:
+    bits = INTEGER_BITS.get(stored)
+    if bits is None:
+        whole = np.concatenate([model.values(name) for name in names])
+        return pack_floats(whole, stored), np.zeros(1, np.float16)
     return pack_groups(stack_rows([model.groups(name, bits) for name in names]), bits)
 
 
-def _block_tensors(model: GgufModel, block: int, bits: int) -> dict[str, np.ndarray]:
+def _block_tensors(model: GgufModel, block: int, quantisation: Quantisation) -> dict[str, np.ndarray]:
     tensors = {
         "blocks.attention_norm": model.values(f"blk.{block}.attn_norm.weight"),
         "blocks.ffn_norm": model.values(f"blk.{block}.ffn_norm.weight"),
     }
-    for name, parts in _BLOCK_MATRICES.items():
-        q, s = _pack(model, tuple(f"blk.{block}.{part}.weight" for part in parts), bits)
+    for name, (parts, field) in _BLOCK_MATRICES.items():
+        stored = getattr(quantisation, field)
+        q, s = _pack(model, tuple(f"blk.{block}.{part}.weight" for part in parts), stored)
         tensors |= {f"blocks.{name}.q": q, f"blocks.{name}.s": s}
     return tensors
 
 
-def _text_tensors(model: GgufModel, bits: int) -> Iterator[tuple[str, np.ndarray]]:
+def _text_tensors(model: GgufModel, stored: Storage) -> Iterator[tuple[str, np.ndarray]]:
     yield "head.norm", model.values("output_norm.weight")
     names = {"embed": "token_embd.weight"}
     if not model.spec.tied_embedding:
         names["head"] = "output.weight"
     for name, source in names.items():
-        q, s = _pack(model, (source,), bits)
+        q, s = _pack(model, (source,), stored)
         yield f"{name}.q", q
         yield f"{name}.s", s
 
@@ -108,14 +112,14 @@ def write_model_package(folder: Path, model: GgufModel, quantisation: Quantisati
     for block in range(spec.blocks):
         progress("packing weights", block, steps)
         digest = hashlib.sha256()
-        for name, value in _block_tensors(model, block, quantisation.block_bits).items():
+        for name, value in _block_tensors(model, block, quantisation).items():
             if block == 0:
                 stacked[name] = table.add(name, value.dtype, (spec.blocks, *value.shape))
             stacked[name][block] = value
             digest.update(np.ascontiguousarray(value).tobytes())
         digests.append(digest.hexdigest())
     progress("packing weights", spec.blocks, steps)
-    for name, value in _text_tensors(model, quantisation.text_bits):
+    for name, value in _text_tensors(model, quantisation.text):
         table.add(name, value.dtype, (1, *value.shape))[0] = value
     table.add("rope", np.dtype(np.float32), (spec.context, spec.head_dim))[:] = rotary_table(spec)
     progress("building the tokenizer", spec.blocks + 1, steps)
@@ -126,11 +130,11 @@ def write_model_package(folder: Path, model: GgufModel, quantisation: Quantisati
     shape = ModelShape(
         name=spec.name,
         blocks=spec.blocks,
-        hidden_bytes_per_row=spec.hidden * 4,
+        hidden_bytes_per_row=spec.dims.hidden * 4,
         block_bytes=table.bytes_of("blocks.") // spec.blocks,
         embed_bytes=embed_bytes,
         head_bytes=table.bytes_of("head.") + (embed_bytes if spec.tied_embedding else 0),
-        kv_bytes_per_token_per_block=2 * spec.kv_heads * spec.head_dim * 2,
+        kv_bytes_per_token_per_block=2 * spec.kv_heads * spec.dims.head_dim * 2,
     )
     write_manifest(
         folder,
@@ -138,8 +142,9 @@ def write_model_package(folder: Path, model: GgufModel, quantisation: Quantisati
             "kind": "model-package",
             "layout": LAYOUT_VERSION,
             "quantisation": quantisation.name,
-            "interface": interface_key(spec.dims, quantisation.name),
+            "interface": interface_key(spec.dims, quantisation),
             "spec": asdict(spec),
+            "dims": spec.dims.as_dict(),
             "shape": asdict(shape),
             "special_tokens": special_tokens(facts),
             "block_sha256": digests,

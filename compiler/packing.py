@@ -32,7 +32,13 @@ def unpack_groups(q: np.ndarray, s: np.ndarray) -> Groups:
     return Groups(plain, d, m)
 
 
-def pack_floats(weights: np.ndarray) -> np.ndarray:
-    """float32 [N/32, K, 32]."""
+def pack_floats(weights: np.ndarray, stored: str = "f32") -> np.ndarray:
+    """[N/32, K, 32] of float32, of float16, or of the upper halves of float32 (bf16, as uint16), rounded to nearest."""
     n, k = weights.shape
-    return np.ascontiguousarray(weights.astype(np.float32).reshape(n // 32, 32, k).transpose(0, 2, 1))
+    packed = np.ascontiguousarray(weights.astype(np.float32).reshape(n // 32, 32, k).transpose(0, 2, 1))
+    if stored == "f16":
+        return packed.astype(np.float16)
+    if stored == "bf16":
+        bits = packed.view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    return packed

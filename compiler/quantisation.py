@@ -5,22 +5,46 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 from compiler.errors import QuantisationError
 from compiler.models.spec import ArchitectureDims
 from compiler.packing import LAYOUT_VERSION
 
 
+Storage = Literal["f32", "f16", "bf16", "int8", "int4"]
+INTEGER_BITS: dict[str, int] = {"int8": 8, "int4": 4}
+
+
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """Bits of block weights and of the embedding and head; 0 is unquantised float32."""
+    """How each matrix of a block is stored, and the embedding and head (`text`): all as floats, or all as integers."""
 
     name: str
-    block_bits: int
-    text_bits: int
+    qkv: Storage
+    output: Storage
+    gate_up: Storage
+    down: Storage
+    text: Storage
+
+    @property
+    def storages(self) -> tuple[Storage, ...]:
+        """Storage of every matrix, in the order of the fields."""
+        return (self.qkv, self.output, self.gate_up, self.down, self.text)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether activations stay floats."""
+        return self.text not in INTEGER_BITS
 
 
-QUANTISATIONS = (Quantisation("int4", 4, 8), Quantisation("int8", 8, 8), Quantisation("f32", 0, 0))
+QUANTISATIONS = (
+    Quantisation("int4", "int4", "int4", "int4", "int4", "int8"),
+    Quantisation("int8", "int8", "int8", "int8", "int8", "int8"),
+    Quantisation("f16", "f16", "f16", "f16", "f16", "f16"),
+    Quantisation("bf16", "bf16", "bf16", "bf16", "bf16", "bf16"),
+    Quantisation("f32", "f32", "f32", "f32", "f32", "f32"),
+)
 
 
 def find_quantisation(name: str) -> Quantisation:
@@ -36,7 +60,7 @@ def find_quantisation(name: str) -> Quantisation:
     raise QuantisationError(f"unknown quantisation '{name}'; known ones: {known}")
 
 
-def interface_key(dims: ArchitectureDims, quantisation: str) -> str:
+def interface_key(dims: ArchitectureDims, quantisation: Quantisation) -> str:
     """What a package and an artefact must have in common to work together."""
-    text = json.dumps([dims.as_dict(), quantisation, LAYOUT_VERSION], sort_keys=True)
+    text = json.dumps([dims.as_dict(), quantisation.storages, LAYOUT_VERSION], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -19,6 +19,7 @@ from compiler.kernels.vector import (
     f32,
     fma,
     integer_total,
+    inverse_root,
     lanes,
     largest_magnitude,
     maximum,
@@ -26,6 +27,7 @@ from compiler.kernels.vector import (
     splat,
     total,
 )
+from compiler.models.spec import ArchitectureDims
 
 LARGEST = 127 * 256
 
@@ -69,7 +71,9 @@ def _store_plain(source, offset, values, scales, row, group):
         values[row, lanes(group * 32 + t * 16)] = source[lanes(offset + t * 16)]
 
 
-def _normaliser(width: int, eps: float, store):
+def _normaliser(dims: ArchitectureDims, store):
+    width = dims.hidden
+
     @T.inline
     def normalise(source, row, gains, layer, values, scales):
         """RMS norm of source[row] times gains[layer], stored."""
@@ -83,11 +87,7 @@ def _normaliser(width: int, eps: float, store):
                 squares[lanes(t * 16)] = fma(
                     source[row, lanes(g * 32 + t * 16)], source[row, lanes(g * 32 + t * 16)], squares[lanes(t * 16)]
                 )
-        factor[0] = f32(1) / T.sqrt(
-            T.call_llvm_pure_intrin(
-                "float32", "llvm.fma", total(squares[lanes(0)] + squares[lanes(16)]), f32(1.0 / width), f32(eps)
-            )
-        )
+        factor[0] = inverse_root(total(squares[lanes(0)] + squares[lanes(16)]), dims.norm_width, dims.rms_eps)
         for g in T.serial(width // 32):
             for t in T.unroll(2):
                 scaled[lanes(t * 16)] = (
@@ -98,11 +98,11 @@ def _normaliser(width: int, eps: float, store):
     return normalise
 
 
-def quantised(width: int, eps: float) -> ActivationFormat:
-    """Two int8 terms; `width` is the row width that `normalise` handles."""
-    return ActivationFormat("int8", 64, _store_quantised, _normaliser(width, eps, _store_quantised))
+def quantised(dims: ArchitectureDims) -> ActivationFormat:
+    """Two int8 terms; `normalise` takes rows of the model's width."""
+    return ActivationFormat("int8", 64, _store_quantised, _normaliser(dims, _store_quantised))
 
 
-def plain(width: int, eps: float) -> ActivationFormat:
+def plain(dims: ArchitectureDims) -> ActivationFormat:
     """float32."""
-    return ActivationFormat("float32", 32, _store_plain, _normaliser(width, eps, _store_plain))
+    return ActivationFormat("float32", 32, _store_plain, _normaliser(dims, _store_plain))

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from compiler.kernels.vector import f32, fma, lanes, largest, maximum, splat, store_exp, total, widen
+from compiler.kernels.vector import f32, fma, inverse_root, lanes, largest, maximum, splat, store_exp, total, widen
 from compiler.models.spec import ArchitectureDims
 
 PAGE_TOKENS = 16
@@ -40,7 +40,7 @@ def attention_kernels(dims: ArchitectureDims, store) -> AttentionKernels:
     hd, heads, kv_heads = dims.head_dim, dims.heads, dims.kv_heads
     half = hd // 2
     repeat = heads // kv_heads
-    scale = 1.0 / hd**0.5
+    scale = 1.0 / dims.score_width**0.5
     stride = hd + 16  # per query head: largest score, sum of weights, padding to a vector; then hd weighted values
 
     @T.inline
@@ -62,11 +62,44 @@ def attention_kernels(dims: ArchitectureDims, store) -> AttentionKernels:
             qkv[row, lanes(column + half + i * 16)] = turned[lanes(16)] * splat(f32(factor))
 
     @T.inline
-    def rotate_and_append(qkv, row, position, slot, page_table, rope, keys, values, layer, k):
+    def add_bias(qkv, row, column, bias, layer):
+        """Adds the bias of one head of qkv[row], where the model has one."""
+        if dims.qkv_bias:
+            for i in T.unroll(hd // 16):
+                qkv[row, lanes(column + i * 16)] = (
+                    qkv[row, lanes(column + i * 16)] + bias[layer, lanes(column + i * 16)]
+                )
+
+    @T.inline
+    def norm_head(qkv, row, column, gains, layer):
+        """RMS norm of one head of qkv[row], in place, where the model has one."""
+        if dims.qk_norm:
+            squares = T.alloc_buffer((16,), "float32", scope="local")
+            factor = T.alloc_buffer((1,), "float32", scope="local")
+            squares[lanes(0)] = splat(f32(0))
+            for i in T.unroll(hd // 16):
+                squares[lanes(0)] = fma(
+                    qkv[row, lanes(column + i * 16)], qkv[row, lanes(column + i * 16)], squares[lanes(0)]
+                )
+            factor[0] = inverse_root(total(squares[lanes(0)]), dims.score_width, dims.rms_eps)
+            for i in T.unroll(hd // 16):
+                qkv[row, lanes(column + i * 16)] = (
+                    qkv[row, lanes(column + i * 16)] * splat(factor[0]) * gains[layer, lanes(i * 16)]
+                )
+
+    @T.inline
+    def rotate_and_append(
+        qkv, row, position, slot, page_table, rope, keys, values, layer, k, bias, query_gains, key_gains
+    ):
         """Rotates KV head k of `row` and its query heads, and writes the new key and value to their page."""
         for r in T.serial(repeat):
+            add_bias(qkv, row, (k * repeat + r) * hd, bias, layer)
+            norm_head(qkv, row, (k * repeat + r) * hd, query_gains, layer)
             rotate(qkv, row, (k * repeat + r) * hd, rope, position, scale)
+        add_bias(qkv, row, (heads + k) * hd, bias, layer)
+        norm_head(qkv, row, (heads + k) * hd, key_gains, layer)
         rotate(qkv, row, (heads + k) * hd, rope, position, 1.0)
+        add_bias(qkv, row, (heads + kv_heads + k) * hd, bias, layer)
         for i in T.serial(hd):
             keys[layer, page_table[slot, position // PAGE_TOKENS], k, i, position % PAGE_TOKENS] = T.cast(
                 qkv[row, (heads + k) * hd + i], "float16"

@@ -9,6 +9,8 @@ buffer is therefore allocated inside the loop over threads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tvm import tirx
 from tvm.script import tirx as T
 
@@ -18,20 +20,14 @@ from compiler.kernels.linear import TILE_ROWS, WeightFormat, multiplier
 from compiler.kernels.vector import f32, lanes, splat, store_exp
 from compiler.models.spec import ArchitectureDims
 
-BLOCK_WEIGHTS = (
-    "blocks.attention_norm",
-    "blocks.ffn_norm",
-    "blocks.qkv.q",
-    "blocks.qkv.s",
-    "blocks.output.q",
-    "blocks.output.s",
-    "blocks.gate.q",
-    "blocks.gate.s",
-    "blocks.up.q",
-    "blocks.up.s",
-    "blocks.down.q",
-    "blocks.down.s",
-)
+
+def block_weights(dims: ArchitectureDims) -> list[str]:
+    """The packed tensors that `blocks` takes, in order. A tensor that the model lacks is never read: any stands in."""
+    norms = ["blocks.attention_norm", "blocks.ffn_norm"]
+    bias = "blocks.qkv.bias" if dims.qkv_bias else norms[0]
+    heads = ["blocks.query_norm", "blocks.key_norm"] if dims.qk_norm else [norms[0], norms[0]]
+    matrices = ("qkv", "output", "gate", "up", "down")
+    return [*norms, bias, *heads, *(f"blocks.{name}.{part}" for name in matrices for part in ("q", "s"))]
 
 
 def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]:
@@ -58,15 +54,13 @@ def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]
     return [{"dtype": dtype, "shape": shape} for dtype, shape in entries]
 
 
-def blocks_function(dims: ArchitectureDims, weights: WeightFormat, acts: ActivationFormat):
-    """The TIR function; after the KV cache its arguments are `BLOCK_WEIGHTS`, then the scratch of `blocks_scratch`."""
+def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat], acts: ActivationFormat):
+    """The TIR function; after the KV cache its arguments are `block_weights`, then the scratch of `blocks_scratch`."""
     D, NQ, FF, HD, H, KVH = dims.hidden, dims.qkv, dims.ffn, dims.head_dim, dims.heads, dims.kv_heads
     GD, GA, GF = D // 32, dims.attention // 32, FF // 32
     VT, VG = acts.values_dtype, acts.values_per_group
-    WT = weights.q_dtype
-    ST = "float16"
     TILE = TILE_ROWS[0]
-    UD, UA, UF = (weights.unpacked_shape(k) for k in (D, dims.attention, FF))
+    qkv_w, out_w, gate_up_w, down_w = (matrices[name] for name in ("qkv", "output", "gate_up", "down"))
     attention = attention_kernels(dims, acts.store)
     rotate_and_append, attend, merge = attention.rotate_and_append, attention.attend, attention.merge
     normalise, store = acts.normalise, acts.store
@@ -74,11 +68,11 @@ def blocks_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activat
     P, S, PMAX, CTX = (tirx.Var(name, "int32") for name in ("P", "S", "PMAX", "CTX"))
     barrier = "pragma_parallel_barrier_when_finish"
 
-    def q_of(n, k):
-        return (L, *weights.q_shape(n, k))
+    def q_of(weights, n, k):
+        return T.Buffer((L, *weights.q_shape(n, k)), weights.q_dtype)
 
-    def s_of(n, k):
-        return (L, *weights.s_shape(n, k))
+    def s_of(weights, n, k):
+        return T.Buffer((L, *weights.s_shape(n, k)), "float16")
 
     @T.prim_func
     def blocks(
@@ -92,16 +86,19 @@ def blocks_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activat
         values: T.Buffer((L, P, KVH, PAGE_TOKENS, HD), "float16"),
         n1: T.Buffer((L, D), "float32"),
         n2: T.Buffer((L, D), "float32"),
-        wqkv: T.Buffer(q_of(NQ, D), WT),
-        sqkv: T.Buffer(s_of(NQ, D), ST),
-        wo: T.Buffer(q_of(D, H * HD), WT),
-        so: T.Buffer(s_of(D, H * HD), ST),
-        wg: T.Buffer(q_of(FF, D), WT),
-        sg: T.Buffer(s_of(FF, D), ST),
-        wu: T.Buffer(q_of(FF, D), WT),
-        su: T.Buffer(s_of(FF, D), ST),
-        wd: T.Buffer(q_of(D, FF), WT),
-        sd: T.Buffer(s_of(D, FF), ST),
+        qkv_bias: T.Buffer((L, NQ if dims.qkv_bias else D), "float32"),
+        query_norm: T.Buffer((L, HD if dims.qk_norm else D), "float32"),
+        key_norm: T.Buffer((L, HD if dims.qk_norm else D), "float32"),
+        wqkv: q_of(qkv_w, NQ, D),
+        sqkv: s_of(qkv_w, NQ, D),
+        wo: q_of(out_w, D, H * HD),
+        so: s_of(out_w, D, H * HD),
+        wg: q_of(gate_up_w, FF, D),
+        sg: s_of(gate_up_w, FF, D),
+        wu: q_of(gate_up_w, FF, D),
+        su: s_of(gate_up_w, FF, D),
+        wd: q_of(down_w, D, FF),
+        sd: s_of(down_w, D, FF),
         xv: T.Buffer((M, GD * VG), VT),
         xs: T.Buffer((M, GD * 2), "float32"),
         qkv: T.Buffer((M, NQ), "float32"),
@@ -148,10 +145,10 @@ def blocks_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activat
                             normalise(h, r * nt + th, n1, l, xv, xs)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
-                        u2 = T.alloc_buffer(UD, "uint32", scope="global")
+                        u2 = T.alloc_buffer(qkv_w.unpacked_shape(D), "uint32", scope="global")
                         y2 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (NQ // 32) // nt, (th + 1) * (NQ // 32) // nt):
-                            multiplier(weights, put_qkv)(M, y2, wqkv, sqkv, u2, l, b, GD, xv, xs, th)
+                            multiplier(qkv_w, put_qkv)(M, y2, wqkv, sqkv, u2, l, b, GD, xv, xs, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         for i in T.serial((M * KVH - th + nt - 1) // nt):
@@ -166,6 +163,9 @@ def blocks_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activat
                                 values,
                                 l,
                                 (i * nt + th) % KVH,
+                                qkv_bias,
+                                query_norm,
+                                key_norm,
                             )
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
@@ -192,26 +192,26 @@ def blocks_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activat
                             merge(part, (i * nt + th) // H, pos[(i * nt + th) // H], (i * nt + th) % H, av, as_)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
-                        u6 = T.alloc_buffer(UA, "uint32", scope="global")
+                        u6 = T.alloc_buffer(out_w.unpacked_shape(dims.attention), "uint32", scope="global")
                         y6 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
-                            multiplier(weights, add_residual)(M, y6, wo, so, u6, l, b, GA, av, as_, th)
+                            multiplier(out_w, add_residual)(M, y6, wo, so, u6, l, b, GA, av, as_, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         for r in T.serial((M - th + nt - 1) // nt):
                             normalise(h, r * nt + th, n2, l, xv, xs)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
-                        u8 = T.alloc_buffer(UD, "uint32", scope="global")
+                        u8 = T.alloc_buffer(gate_up_w.unpacked_shape(D), "uint32", scope="global")
                         y8 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (FF // 32) // nt, (th + 1) * (FF // 32) // nt):
-                            multiplier(weights, put_gate)(M, y8, wg, sg, u8, l, b, GD, xv, xs, th)
-                            multiplier(weights, put_up)(M, y8, wu, su, u8, l, b, GD, xv, xs, th)
+                            multiplier(gate_up_w, put_gate)(M, y8, wg, sg, u8, l, b, GD, xv, xs, th)
+                            multiplier(gate_up_w, put_up)(M, y8, wu, su, u8, l, b, GD, xv, xs, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
-                        u9 = T.alloc_buffer(UF, "uint32", scope="global")
+                        u9 = T.alloc_buffer(down_w.unpacked_shape(FF), "uint32", scope="global")
                         y9 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
-                            multiplier(weights, add_residual)(M, y9, wd, sd, u9, l, b, GF, fv, fs, th)
+                            multiplier(down_w, add_residual)(M, y9, wd, sd, u9, l, b, GF, fv, fs, th)
 
     return blocks

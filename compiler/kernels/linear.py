@@ -19,6 +19,7 @@ from tvm.script import tirx as T
 
 from compiler.kernels.vector import (
     DOTS,
+    LANES,
     f32,
     fma,
     high_nibbles,
@@ -27,7 +28,9 @@ from compiler.kernels.vector import (
     prefetch,
     splat,
     widen,
+    widen_bf16,
 )
+from compiler.quantisation import INTEGER_BITS
 
 # Rows of a tile, largest first; the last is one, so that every count of rows can be made up. Six rows and 32 columns
 # leave enough of the 32 vector registers for the weights.
@@ -37,13 +40,14 @@ PREFETCH_GROUPS = 8
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """Shapes of a packed weight, and the tile kernels over it (`tile[rows]`, `unpack`)."""
+    """Shapes of a packed weight, and the code over it: `tiles[rows]`, `unpack`, and `read` for one unscaled weight."""
 
     words: int
     q_dtype: str
     scaled: bool
     tiles: dict[int, Any]
     unpack: Any
+    read: Any = None
 
     def q_shape(self, rows: int, columns: int) -> tuple[int, ...]:
         """Shape of q for one matrix."""
@@ -133,7 +137,7 @@ def _unpack_nothing(w, u, layer, block, groups):
     pass
 
 
-def _float_tile(rows: int):
+def _float_tile(rows: int, to_float):
     @T.inline
     def tile(y, w, s, u, layer, block, groups, values, scales, row):
         for i in T.unroll(rows * 2):
@@ -142,22 +146,27 @@ def _float_tile(rows: int):
             for t in T.unroll(2):
                 for r in T.unroll(rows):
                     y[lanes((r * 2 + t) * 16)] = fma(
-                        w[layer, block, k, lanes(t * 16)], splat(values[row + r, k]), y[lanes((r * 2 + t) * 16)]
+                        to_float(w[layer, block, k, lanes(t * 16)], LANES),
+                        splat(values[row + r, k]),
+                        y[lanes((r * 2 + t) * 16)],
                     )
 
     return tile
 
 
-def quantised_weights(bits: int, dot: str) -> WeightFormat:
-    """Weights of 4 or 8 bits; `dot` is a key of `vector.DOTS`."""
-    words = bits
+# dtype, and from it to float32 for the count of lanes given
+_FLOATS = {"f32": ("float32", lambda a, _: a), "f16": ("float16", widen), "bf16": ("uint16", widen_bf16)}
+
+
+def weight_format(stored: str, dot: str) -> WeightFormat:
+    """The format of one `quantisation.Storage`; `dot` is a key of `vector.DOTS`."""
+    if stored in _FLOATS:
+        dtype, to_float = _FLOATS[stored]
+        tiles = {rows: _float_tile(rows, to_float) for rows in TILE_ROWS}
+        return WeightFormat(0, dtype, False, tiles, _unpack_nothing, lambda a: to_float(a, 1))
+    words = INTEGER_BITS[stored]
     tiles = {r: _byte_tile(r, words, DOTS[dot], words == 4 and r == TILE_ROWS[0]) for r in TILE_ROWS}
     return WeightFormat(words, "uint32", True, tiles, _unpack_nibbles if words == 4 else _unpack_nothing)
-
-
-def float_weights() -> WeightFormat:
-    """Unquantised weights."""
-    return WeightFormat(0, "float32", False, {r: _float_tile(r) for r in TILE_ROWS}, _unpack_nothing)
 
 
 def multiplier(weights: WeightFormat, sink):

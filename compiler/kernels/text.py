@@ -58,7 +58,7 @@ def embed_function(dims: ArchitectureDims, weights: WeightFormat):
                         T.cast(s[0, tokens[r] // 32, k // 32, 2 + tokens[r] % 32 // 16, tokens[r] % 16], "float32"),
                     )
                 else:
-                    h[r, k] = w[0, tokens[r] // 32, k, tokens[r] % 32]
+                    h[r, k] = weights.read(w[0, tokens[r] // 32, k, tokens[r] % 32])
 
     return embed
 

@@ -52,9 +52,20 @@ def nearest(a):
     return T.call_llvm_pure_intrin("float32x16", "llvm.rint", a)
 
 
-def widen(a):
-    """float16x16 to float32x16."""
-    return T.cast(a, "float32x16")
+def floats(count):
+    """Name of the type of `count` float32 lanes."""
+    return "float32" if count == 1 else f"float32x{count}"
+
+
+def widen(a, count=LANES):
+    """`count` lanes of float16 to float32."""
+    return T.cast(a, floats(count))
+
+
+def widen_bf16(a, count=LANES):
+    """`count` upper halves of float32, as uint16, to float32."""
+    whole = T.cast(a, floats(count).replace("float", "uint"))
+    return T.reinterpret(floats(count), T.shift_left(whole, T.uint32(16) if count == 1 else splat(T.uint32(16), count)))
 
 
 def largest_magnitude(a):
@@ -120,6 +131,12 @@ def dot_portable(acc, words, x4):
 
 
 DOTS = {"vpdpbusd": dot_vpdpbusd, "portable": dot_portable}
+
+
+def inverse_root(squares, width, eps):
+    """1 / sqrt(squares / width + eps), scalar: what an RMS norm multiplies with."""
+    return f32(1) / T.sqrt(T.call_llvm_pure_intrin("float32", "llvm.fma", squares, f32(1.0 / width), f32(eps)))
+
 
 _LOG2E = 1.4426950408889634
 # exp2 on [-0.5, 0.5]: Taylor terms ln(2)^k / k!, the first one left out is 1.2e-7.

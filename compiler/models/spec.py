@@ -11,7 +11,11 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureDims:
-    """Dimensions of a llama-like decoder; two models with equal dimensions share one artefact."""
+    """Dimensions of a llama-like decoder as the kernels see them; two models with equal dimensions share one artefact.
+
+    Widths are padded to multiples of 32, heads so that each rotary half is a multiple of 16; what is added is zeros.
+    `norm_width` and `score_width` are the model's own width and head width, which means and scores divide by.
+    """
 
     hidden: int
     heads: int
@@ -19,7 +23,11 @@ class ArchitectureDims:
     head_dim: int
     ffn: int
     vocab: int
+    norm_width: int
+    score_width: int
     rms_eps: float
+    qkv_bias: bool = False
+    qk_norm: bool = False
 
     @property
     def attention(self) -> int:
@@ -56,10 +64,26 @@ class ModelSpec:
     eot_id: int | None
     chat_template: str
     tied_embedding: bool
+    qkv_bias: bool = False
+    qk_norm: bool = False
 
     @property
     def dims(self) -> ArchitectureDims:
         """The part that decides the artefact."""
         return ArchitectureDims(
-            self.hidden, self.heads, self.kv_heads, self.head_dim, self.ffn, self.vocab, self.rms_eps
+            hidden=_up(self.hidden, 32),
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=2 * _up(self.head_dim // 2, 16),
+            ffn=_up(self.ffn, 32),
+            vocab=_up(self.vocab, 32),
+            norm_width=self.hidden,
+            score_width=self.head_dim,
+            rms_eps=self.rms_eps,
+            qkv_bias=self.qkv_bias,
+            qk_norm=self.qk_norm,
         )
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

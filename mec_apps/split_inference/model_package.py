@@ -48,6 +48,25 @@ class PackagedSpec:
     eot_id: int | None
     chat_template: str
     tied_embedding: bool
+    qkv_bias: bool
+    qk_norm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedDims:
+    """Dimensions as the kernels see them: the model's own, padded (see `compiler.models.spec`)."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    norm_width: int
+    score_width: int
+    rms_eps: float
+    qkv_bias: bool
+    qk_norm: bool
 
 
 class ModelPackage:
@@ -56,6 +75,7 @@ class ModelPackage:
     def __init__(self, folder: Path, manifest: dict[str, Any], mapped: mmap.mmap) -> None:
         self.folder = folder
         self.spec = PackagedSpec(**manifest["spec"])
+        self.dims = PackagedDims(**manifest["dims"])
         self.shape = ModelShape(**manifest["shape"])
         self.quantisation: str = manifest["quantisation"]
         self.interface: str = manifest["interface"]

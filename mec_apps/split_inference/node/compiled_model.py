@@ -95,7 +95,7 @@ class CompiledModel:
         max_rows: int,
         context: int,
     ) -> None:
-        spec = package.spec
+        spec, dims = package.spec, package.dims
         if not 1 <= threads <= _MAX_THREADS:
             raise ValueError(f"threads must be between 1 and {_MAX_THREADS}, not {threads}")
         if not 1 <= context <= spec.context:
@@ -115,19 +115,19 @@ class CompiledModel:
 
         pages_per_session = -(-context // self.page_tokens)
         self.page_table = _aligned_zeros((max_sessions, pages_per_session), np.int32)
-        page = (spec.kv_heads, spec.head_dim, self.page_tokens)
+        page = (dims.kv_heads, dims.head_dim, self.page_tokens)
         if spec.blocks * kv_pages * np.prod(page) > _MAX_INDEX:
             raise ValueError(f"{kv_pages} KV pages are more than the kernels can index; use fewer")
         self._key_memory, self.keys = _lazy_array((spec.blocks, kv_pages, *page))
         self._value_memory, self.values = _lazy_array(
-            (spec.blocks, kv_pages, spec.kv_heads, self.page_tokens, spec.head_dim)
+            (spec.blocks, kv_pages, dims.kv_heads, self.page_tokens, dims.head_dim)
         )
 
         self._tokens = _aligned_zeros((max_rows,), np.int32)
         self._positions = _aligned_zeros((max_rows,), np.int32)
         self._slots = _aligned_zeros((max_rows,), np.int32)
-        self._hidden = _aligned_zeros((max_rows, spec.hidden), np.float32)
-        self._logits = _aligned_zeros((max_rows, spec.vocab), np.float32)
+        self._hidden = _aligned_zeros((max_rows, dims.hidden), np.float32)
+        self._logits = _aligned_zeros((max_rows, dims.vocab), np.float32)
         limits = {"rows": max_rows, "threads": threads, "context": pages_per_session * self.page_tokens}
         self._scratch = {
             name: [_scratch_array(entry, limits) for entry in function["scratch"]]
@@ -191,7 +191,7 @@ class CompiledModel:
         self._hidden[:rows] = hidden
         views = self._views(rows)
         self._functions["head"](*views["head"], *self._text_weights["head"], *views["head.scratch"])
-        return self._logits[:rows]
+        return self._logits[:rows, : self._package.spec.vocab]
 
     def release_layers(self, layers: LayerRange) -> None:
         """Gives the KV memory of `layers` back to the system; whole memory pages of it read as zeros afterwards."""
