@@ -11,7 +11,6 @@ from compiler.errors import QuantisationError
 from compiler.models.spec import ArchitectureDims
 from compiler.packing import LAYOUT_VERSION
 
-
 Storage = Literal["f32", "f16", "bf16", "int8", "int4"]
 INTEGER_BITS: dict[str, int] = {"int8": 8, "int4": 4}
 
