@@ -7,7 +7,6 @@ the pairs side by side).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from gguf import GGUFReader
 from compiler.errors import ModelFileError
 from compiler.models.groups import Groups, quantise_groups, split_q4_0, split_q4_1, split_q8_0
 from compiler.models.spec import ModelSpec
+from compiler.models.tokenizer_facts import TokenizerFacts, read_tokenizer_facts
 
 _SUPPORTED = ("Q4_1", "Q4_0", "Q8_0", "F16", "F32")
 _BLOCK_TENSORS = (
@@ -30,17 +30,6 @@ _BLOCK_TENSORS = (
     "ffn_up",
     "ffn_down",
 )
-
-
-@dataclass(frozen=True)
-class TokenizerFacts:
-    """The vocabulary as the file states it; `kinds` are GGUF token types (3 is a control token)."""
-
-    model: str
-    pre: str
-    tokens: list[str]
-    kinds: list[int]
-    merges: list[str]
 
 
 class GgufModel:
@@ -146,23 +135,12 @@ class GgufModel:
                 )
 
     def tokenizer(self) -> TokenizerFacts:
-        """The vocabulary; takes a second or two.
+        """What the file states of its tokenizer; takes a second or two.
 
         Raises:
-            ModelFileError: a kind of tokenizer that cannot be rebuilt.
+            ModelFileError: it holds none.
         """
-        facts = TokenizerFacts(
-            model=str(self._field("tokenizer.ggml.model")),
-            pre=str(self._field("tokenizer.ggml.pre", "default")),
-            tokens=list(self._field("tokenizer.ggml.tokens")),
-            kinds=[int(x) for x in self._field("tokenizer.ggml.token_type")],
-            merges=list(self._field("tokenizer.ggml.merges", [])),
-        )
-        if facts.model != "gpt2" or facts.pre != "smollm":
-            raise ModelFileError(
-                f"'{self.path}': its tokenizer '{facts.model}/{facts.pre}' is not supported; only 'gpt2/smollm' is"
-            )
-        return facts
+        return read_tokenizer_facts(self._reader.fields, str(self.path))
 
     def values(self, name: str) -> np.ndarray:
         """A tensor as float32, [rows, columns] or [columns]."""

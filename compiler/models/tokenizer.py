@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from compiler.errors import ModelFileError
-from compiler.models.gguf_file import TokenizerFacts
+from compiler.models.tokenizer_facts import TokenizerFacts
 
 _CONTROL = 3
 
