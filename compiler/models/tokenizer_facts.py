@@ -8,10 +8,12 @@ from typing import Any
 
 from compiler.errors import ModelFileError
 
+_NO_TOKEN = 0xFFFFFFFF
+
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """The vocabulary and flags of one file; None where the file says nothing.
+    """The vocabulary and flags of one file; None, or nothing, where the file does not say.
 
     `kinds` are GGUF token types, one a token: 1 plain, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 a byte. `scores`
     are those of SentencePiece, `merges` pairs of byte-level BPE, "left right". `source` names the file in messages.
@@ -33,33 +35,46 @@ class TokenizerFacts:
     source: str = "the model file"
 
 
-def read_tokenizer_facts(fields: Mapping[str, Any], source: str) -> TokenizerFacts:
-    """Reads the key-value fields of an opened GGUF file; takes a second or two for a large vocabulary.
+def read_tokenizer_facts(stated: Mapping[str, Any], source: str) -> TokenizerFacts:
+    """Reads the `tokenizer.` keys among a file's facts: numbers, strings, and lists of these. `source` is its path.
 
     Raises:
-        ModelFileError: the file holds no tokenizer at all.
+        ModelFileError: no tokenizer, or a fact of another kind than it should be.
     """
 
-    def read(key: str, default: Any = None) -> Any:
-        found = fields.get(f"tokenizer.{key}")
-        return default if found is None else found.contents()
+    def read(key: str, kind: type[Any]) -> Any:
+        value: Any = stated.get(f"tokenizer.{key}")
+        value = value.contents() if hasattr(value, "contents") else value
+        if value is not None and not isinstance(value, kind):
+            raise ModelFileError(f"'{source}': its tokenizer.{key} is of an unknown kind; download it again")
+        return value
 
-    if read("ggml.model") is None or "tokenizer.ggml.tokens" not in fields:
+    def read_list(key: str, kind: type[Any]) -> list[Any] | None:
+        values: list[Any] | None = read(f"ggml.{key}", list)
+        if values is not None and not all(isinstance(value, kind) for value in values):
+            raise ModelFileError(f"'{source}': its tokenizer.ggml.{key} is of an unknown kind; download it again")
+        return values
+
+    def read_token(name: str) -> int | None:
+        token: int | None = read(f"ggml.{name}_token_id", int)
+        return None if token is None or token < 0 or token == _NO_TOKEN else token
+
+    model, tokens = read("ggml.model", str), read_list("tokens", str)
+    if not model or not tokens:
         raise ModelFileError(f"'{source}' holds no tokenizer; use a complete GGUF file")
-    tokens = list(read("ggml.tokens"))
     return TokenizerFacts(
-        model=str(read("ggml.model")),
-        pre=str(read("ggml.pre", "default")),
-        tokens=tokens,
-        kinds=[int(kind) for kind in read("ggml.token_type", [1] * len(tokens))],
-        merges=list(read("ggml.merges", [])),
-        scores=[float(score) for score in read("ggml.scores", [])],
-        bos_id=read("ggml.bos_token_id"),
-        eos_id=read("ggml.eos_token_id"),
-        eot_id=read("ggml.eot_token_id"),
-        eom_id=read("ggml.eom_token_id"),
-        add_bos=read("ggml.add_bos_token"),
-        add_space_prefix=read("ggml.add_space_prefix"),
-        chat_template=str(read("chat_template", "")),
+        model=model,
+        pre=read("ggml.pre", str) or "",
+        tokens=[token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)],
+        kinds=read_list("token_type", int) or [1] * len(tokens),
+        merges=read_list("merges", str) or [],
+        scores=read_list("scores", float) or [],
+        bos_id=read_token("bos"),
+        eos_id=read_token("eos"),
+        eot_id=read_token("eot"),
+        eom_id=read_token("eom"),
+        add_bos=read("ggml.add_bos_token", bool),
+        add_space_prefix=read("ggml.add_space_prefix", bool),
+        chat_template=read("chat_template", str) or "",
         source=source,
     )
