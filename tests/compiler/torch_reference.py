@@ -10,10 +10,11 @@ from compiler.models.gguf_file import GgufModel
 
 
 class TorchReference:
-    """Weights of a GGUF file, dequantised. Keys and values are rounded to float16, as the KV cache holds them."""
+    """Weights of a GGUF file, dequantised. Keys and values are rounded to `cached`: float16 is what the KV cache holds."""
 
-    def __init__(self, model: GgufModel) -> None:
+    def __init__(self, model: GgufModel, cached: torch.dtype = torch.float16) -> None:
         self.spec = model.spec
+        self._cached = cached
         self._model = model
         self._cache: dict[str, torch.Tensor] = {}
 
@@ -38,7 +39,7 @@ class TorchReference:
         s, name, tokens = self.spec, f"blk.{block}", len(h)
         x = self._norm(h, f"{name}.attn_norm")
         q, k, v = ((x @ self._weight(f"{name}.attn_{part}").T).view(tokens, -1, s.head_dim) for part in ("q", "k", "v"))
-        q, k, v = self._rotate(q), self._rotate(k).half().float(), v.half().float()
+        q, k, v = self._rotate(q), self._rotate(k).to(self._cached).float(), v.to(self._cached).float()
         repeat = s.heads // s.kv_heads
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         scores = torch.einsum("thd,shd->hts", q, k) / s.head_dim**0.5
