@@ -2,21 +2,24 @@
 
 `http_api` and the gRPC service call it before and after a generation; it knows no network and no model beyond its
 tokenizer. Whatever a user writes stays text: a control token such as `<|im_end|>` can come from the chat template only.
+Templates, and the sandbox that they run in, are `chat_template`'s.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Sequence
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from mec_platform.domain.errors import MendableError
+from mec_apps.split_inference.gateway.chat_template import ChatTemplate, ChatTemplateError
+
+__all__ = ["ChatMessage", "ChatTemplateError", "ChatTokenizer", "TextStream"]
 
 # What a decoder writes for bytes that are not (or not yet) a character.
 _REPLACEMENT = "\ufffd"
@@ -30,10 +33,6 @@ _OPEN, _CLOSE = "\ue000", "\ue001"
 _PROTECTED = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 
-class ChatTemplateError(MendableError, ValueError):
-    """The chat template is broken, or refuses this conversation (its own words are in the message)."""
-
-
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
     """One turn of a conversation."""
@@ -45,7 +44,7 @@ class ChatMessage:
 class ChatTokenizer:
     """The tokenizer and chat template of one model.
 
-    `stop_tokens` end an answer; `bos_token` and `eos_token` are what a template may ask for by those names.
+    `stop_tokens` end an answer: those given, and the control token that the template puts behind an answer.
     """
 
     def __init__(
@@ -55,19 +54,27 @@ class ChatTokenizer:
         stop_tokens: Collection[int],
         bos_token: str = "",
         eos_token: str = "",
+        now: Callable[[], datetime] = datetime.now,
     ) -> None:
-        """Reads `path`, a tokenizer.json, and compiles the template; a broken one is a ChatTemplateError."""
-        self.stop_tokens = frozenset(stop_tokens)
-        self._tokenizer = _load_tokenizer(path)
-        self._text_tokenizer = _load_tokenizer(path)
-        self._text_tokenizer.encode_special_tokens = True
-        self._template = _compile_template(chat_template)
-        self._names = {"bos_token": bos_token, "eos_token": eos_token}
+        """Reads `path`, a tokenizer.json, and compiles the template; a broken one is a ChatTemplateError.
+
+        `bos_token` and `eos_token` are what a template may ask for by those names; `now` is the date it may write.
+        """
+        self._template = ChatTemplate(chat_template, bos_token, eos_token, now)
+        self._tokenizer = _load_tokenizer(path.read_text(encoding="utf-8"))
         added = self._tokenizer.get_added_tokens_decoder()
-        self._special_ids = frozenset(token for token, entry in added.items() if entry.special)
-        literals = [entry.content for entry in added.values() if entry.special] + [_OPEN, _CLOSE]
+        special = {entry.content: token for token, entry in added.items() if entry.special and entry.content}
+        self._special_ids = frozenset(special.values())
         # Longest first: where one control token begins another, the longer one is what the tokenizer would see.
-        self._control = re.compile("|".join(re.escape(text) for text in sorted(literals, key=len, reverse=True)))
+        literals = sorted([*special, _OPEN, _CLOSE], key=len, reverse=True)
+        self._control = re.compile("|".join(re.escape(text) for text in literals))
+        # What the text tokenizer calls the control tokens: names that no user can guess.
+        secret = secrets.token_hex(16)
+        self._secret_names = {text: f"{_OPEN}{secret}-{token}{_CLOSE}" for text, token in special.items()}
+        self._text_tokenizer = _load_tokenizer(_rename_tokens(path.read_text(encoding="utf-8"), self._secret_names))
+        # What a sequence begins with whether the template writes it or not: BOS, or nothing.
+        self._start: list[int] = self._tokenizer.encode("").ids
+        self.stop_tokens = frozenset(stop_tokens) | {special[text] for text in self._end_of_turn() if text in special}
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; nothing in it becomes a control token."""
@@ -78,7 +85,8 @@ class ChatTokenizer:
         """Token ids of a conversation, up to where the model's answer begins.
 
         Control tokens that a message spells out are swapped for markers while the template runs, so that the template
-        still sees (and may trim or test) the rest of the text, and are encoded as the plain text they are.
+        still sees (and may trim or test) the rest of the text. Those that the template writes then get their secret
+        names, the markers become text again, and the whole is encoded at once, as in training. BOS comes once.
         """
         protected: list[str] = []
 
@@ -89,14 +97,18 @@ class ChatTokenizer:
 
             return self._control.sub(mark, text)
 
+        def name(match: re.Match[str]) -> str:
+            return self._secret_names.get(match.group(), match.group())
+
         turns = [{"role": protect(message.role), "content": protect(message.content)} for message in messages]
-        ids: list[int] = []
-        for index, piece in enumerate(_PROTECTED.split(self._render(turns))):
-            if index % 2:
-                ids += self.encode(protected[int(piece)])
-            else:
-                ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
-        return ids
+        pieces = _PROTECTED.split(self._template.render(turns))
+        ids = self.encode(
+            "".join(
+                protected[int(piece)] if index % 2 else self._control.sub(name, piece)
+                for index, piece in enumerate(pieces)
+            )
+        )
+        return ids if ids[: len(self._start)] == self._start else self._start + ids
 
     def open_text(self) -> TextStream:
         """A fresh stream for the tokens of one answer."""
@@ -107,13 +119,16 @@ class ChatTokenizer:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def _render(self, turns: list[dict[str, str]]) -> str:
+    def _end_of_turn(self) -> list[str]:
+        """The control token behind an answer, if the template writes one."""
+        answer = f"{_OPEN}{_CLOSE}"
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
         try:
-            return self._template.render(
-                messages=turns, add_generation_prompt=True, raise_exception=_refuse_conversation, **self._names
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise ChatTemplateError(f"the model's chat template cannot format these messages: {error}") from error
+            rendered = self._template.render(turns, add_generation_prompt=False)
+        except ChatTemplateError:
+            return []  # The template wants another conversation; what the model names as its stop tokens has to do.
+        found = self._control.search(rendered.rpartition(answer)[2])
+        return [found.group()] if found else []
 
 
 class TextStream:
@@ -177,24 +192,24 @@ class TextStream:
         return text
 
 
-def _load_tokenizer(path: Path) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(path))
+def _load_tokenizer(document: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(document)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def _compile_template(source: str) -> jinja2.Template:
-    """Compiles with the whitespace rules that published chat templates are written for."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateError as error:
-        raise ChatTemplateError(f"the model's chat template is broken: {error}") from error
-
-
-def _refuse_conversation(message: str) -> NoReturn:
-    """`raise_exception` of a template."""
-    raise jinja2.TemplateError(message)
+def _rename_tokens(document: str, names: Mapping[str, str]) -> str:
+    """A tokenizer.json with other texts for some added tokens; text that spelled out an old one no longer makes it."""
+    parts = json.loads(document)
+    for entry in parts["added_tokens"]:
+        entry["content"] = names.get(entry["content"], entry["content"])
+    model = parts["model"]
+    model["vocab"] = {names.get(text, text): token for text, token in model["vocab"].items()}
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [pair for pair in pairs if names.keys().isdisjoint([*pair, "".join(pair)])]
+    parts["post_processor"] = None
+    return json.dumps(parts)
