@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from compiler.build import CompiledModel, compile_model
 from compiler.errors import CompilerError
-from compiler.quantisation import QUANTISATIONS
+from compiler.quantisation import AUTO, QUANTISATIONS
 from compiler.targets import TARGETS
 
 
@@ -20,10 +20,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m compiler",
         description="Compile a model for a hardware target; finished parts come from the cache.",
-        epilog="example: python -m compiler --model smollm2 --quantisation int4 --target x86-avx2 --json",
+        epilog="example: python -m compiler --model smollm2 --quantisation auto --target x86-avx2 --json",
     )
-    parser.add_argument("--model", default="smollm2", help="'smollm2', or the path of a .gguf file")
-    parser.add_argument("--quantisation", default="int4", choices=[row.name for row in QUANTISATIONS])
+    parser.add_argument("--model", default="smollm2", help="'smollm2', a .gguf file, or a Hugging Face folder")
+    parser.add_argument("--quantisation", default=AUTO, choices=[AUTO, *(row.name for row in QUANTISATIONS)])
     parser.add_argument("--target", help=f"one of {', '.join(row.name for row in TARGETS)}; this machine's by default")
     parser.add_argument("--cache", type=Path, help="folder of the cache (default: $MEC_CACHE or ~/.cache/mec)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -1,23 +1,28 @@
 """From a model's name to a package and an artefact in the cache: the one function that the CLI and tests call.
 
-TVM and the GGUF reader are imported only where something has to be built: finding a finished entry takes the time of
-hashing the model file.
+TVM and the readers of model files are imported only where something has to be built: finding a finished entry costs a
+few checks, and hashing the model file where it is new.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from compiler.models.locate import find_model_file, hash_file
+from compiler.models.locate import find_model_file, hash_model
 from compiler.models.spec import ArchitectureDims
 from compiler.packing import LAYOUT_VERSION
-from compiler.quantisation import find_quantisation
-from compiler.store import content_key, default_cache, ensure_entry, read_entry
+from compiler.quantisation import AUTO, find_quantisation
+from compiler.store import content_key, default_cache, ensure_entry, read_entry, write_manifest
 from compiler.targets import detect_local_target, find_target
+
+if TYPE_CHECKING:
+    from compiler.models.model_file import ModelFile
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,12 +38,14 @@ class CompiledModel:
 
 def compile_model(
     model: str = "smollm2",
-    quantisation: str = "int4",
+    quantisation: str = AUTO,
     target: str | None = None,
     cache: Path | None = None,
     on_progress: Progress | None = None,
 ) -> CompiledModel:
-    """Package and artefact of `model` (a known name or a .gguf file); `target` is this machine's where None.
+    """Package and artefact of `model` (a known name, a .gguf file or a Hugging Face folder).
+
+    `target` is this machine's where None; `quantisation` is "auto" for the smallest that keeps what the file has.
 
     Raises:
         ModelFileError, QuantisationError, TargetError, BuildError: with a message of one line that says what to do.
@@ -52,28 +59,58 @@ def compile_model(
     if manifest is None:
         raise OSError(f"{package_dir} was damaged while it was used; run the command again")
     dims = ArchitectureDims(**manifest["dims"])
-    artefact_dir, artefact_built = ensure_artefact(dims, quantisation, row, root, progress)
+    artefact_dir, artefact_built = ensure_artefact(dims, manifest["quantisation"], row, root, progress)
     return CompiledModel(package_dir, artefact_dir, package_built or artefact_built)
 
 
 def ensure_model_package(model: str, quantisation: str, cache: Path, progress: Progress) -> tuple[Path, bool]:
     """Folder of the model's package, and whether it had to be built."""
-    scheme = find_quantisation(quantisation)
+    if quantisation != AUTO:
+        find_quantisation(quantisation)
     path = find_model_file(model)
-    name = model if path.name != Path(model).name else path.stem
-    key = content_key(hash_file(path), name, quantisation, LAYOUT_VERSION, source_hash("compiler.models"))
-    folder = cache / "models" / key
+    name = model if path.name != Path(model).name else (path.resolve().name if path.is_dir() else path.stem)
+    source = [hash_model(path, cache), source_hash("compiler.models")]
+
+    @functools.cache
+    def open_once() -> ModelFile:
+        progress("reading the model file", 0, 1)
+        opened = _open_model(path, name)
+        progress("reading the model file", 1, 1)
+        return opened
+
+    chosen = _resolve_auto(source, open_once, cache) if quantisation == AUTO else quantisation
+    folder = cache / "models" / content_key(source, name, chosen, LAYOUT_VERSION)
 
     def build(fresh: Path) -> None:
-        progress("reading the model file", 0, 1)
         from compiler.model_package import write_model_package
-        from compiler.models.gguf_file import GgufModel
 
-        model_file = GgufModel(path, name)
-        progress("reading the model file", 1, 1)
-        write_model_package(fresh, model_file, scheme, progress)
+        write_model_package(fresh, open_once(), find_quantisation(chosen), progress)
 
     return folder, ensure_entry(folder, build)
+
+
+def _resolve_auto(source: list[Any], open_once: Callable[[], ModelFile], cache: Path) -> str:
+    """Name of the quantisation that "auto" stands for; kept, so that later starts need not open the model."""
+    folder = cache / "quantisations" / content_key(source)
+
+    def build(fresh: Path) -> None:
+        from compiler.models.precision import choose_quantisation
+
+        chosen = choose_quantisation(open_once()).name
+        write_manifest(fresh, {"kind": "quantisation", "quantisation": chosen})
+
+    ensure_entry(folder, build)
+    return str((read_entry(folder) or {})["quantisation"])
+
+
+def _open_model(path: Path, name: str) -> ModelFile:
+    if path.is_dir():
+        from compiler.models.hugging_face import HuggingFaceModel
+
+        return HuggingFaceModel(path, name)
+    from compiler.models.gguf_file import GgufModel
+
+    return GgufModel(path, name)
 
 
 def ensure_artefact(

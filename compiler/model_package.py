@@ -7,17 +7,21 @@ is a slice of each; then the embedding, the head, and the rotary table. Offsets 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compiler.models.gguf_file import GgufModel
+from compiler.errors import ModelFileError
 from compiler.models.groups import stack_rows
+from compiler.models.model_file import ModelFile
+from compiler.models.padding import padded_groups, padded_values, padded_vector
+from compiler.models.rotary import rotary_table
 from compiler.models.spec import ModelSpec
-from compiler.models.tokenizer import build_tokenizer, special_tokens
+from compiler.models.tensors import PACKED_MATRICES, in_block
+from compiler.models.tokenizer import ModelTokenizer
 from compiler.packing import LAYOUT_VERSION, pack_floats, pack_groups
 from compiler.quantisation import INTEGER_BITS, Quantisation, Storage, interface_key
 from compiler.store import write_manifest
@@ -30,52 +34,56 @@ CHAT_TEMPLATE = "chat_template.jinja"
 
 Progress = Callable[[str, int, int], None]
 
-# Packed matrix: the file's tensors that it stacks, and the field of `Quantisation` that says how it is stored.
-_BLOCK_MATRICES = {
-    "qkv": (("attn_q", "attn_k", "attn_v"), "qkv"),
-    "output": (("attn_output",), "output"),
-    "gate": (("ffn_gate",), "gate_up"),
-    "up": (("ffn_up",), "gate_up"),
-    "down": (("ffn_down",), "down"),
-}
+# Rows of the embedding and the head, and positions of the rotary table, that are in memory at a time.
+_CHUNK_ROWS = 8192
 
 
-def _pack(model: GgufModel, names: tuple[str, ...], stored: Storage) -> tuple[np.ndarray, np.ndarray]:
+def _pack(model: ModelFile, names: list[str], stored: Storage, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+    """q and s of matrices stacked one below the other, or of `rows` (whole strips of 32) of a single one."""
     bits = INTEGER_BITS.get(stored)
     if bits is None:
-        whole = np.concatenate([model.values(name) for name in names])
-        return pack_floats(whole, stored), np.zeros(1, np.float16)
-    return pack_groups(stack_rows([model.groups(name, bits) for name in names]), bits)
+        whole = np.concatenate([padded_values(model, name, rows) for name in names])
+        return {"q": pack_floats(whole, stored), "s": np.zeros(1, np.float16)}
+    q, s = pack_groups(stack_rows([padded_groups(model, name, bits, rows) for name in names]), bits)
+    return {"q": q, "s": s}
 
 
-def _block_tensors(model: GgufModel, block: int, quantisation: Quantisation) -> dict[str, np.ndarray]:
-    tensors = {
-        "blocks.attention_norm": model.values(f"blk.{block}.attn_norm.weight"),
-        "blocks.ffn_norm": model.values(f"blk.{block}.ffn_norm.weight"),
-    }
-    for name, (parts, field) in _BLOCK_MATRICES.items():
-        stored = getattr(quantisation, field)
-        q, s = _pack(model, tuple(f"blk.{block}.{part}.weight" for part in parts), stored)
-        tensors |= {f"blocks.{name}.q": q, f"blocks.{name}.s": s}
-    return tensors
+def _block_tensors(model: ModelFile, block: int, quantisation: Quantisation) -> dict[str, np.ndarray]:
+    """Everything that a package holds of one block, by its name there."""
+
+    def vector(part: str) -> np.ndarray:
+        return padded_vector(model, in_block(block, part))
+
+    tensors = {name: vector(name) for name in ("attention_norm", "ffn_norm")}
+    if model.spec.qkv_bias:
+        tensors["qkv.bias"] = np.concatenate([vector(f"{part}_bias") for part in ("query", "key", "value")])
+    if model.spec.qk_norm:
+        tensors |= {name: vector(name) for name in ("query_norm", "key_norm")}
+    for name, (parts, field) in PACKED_MATRICES.items():
+        packed = _pack(model, [in_block(block, part) for part in parts], getattr(quantisation, field))
+        tensors |= {f"{name}.{part}": value for part, value in packed.items()}
+    return {f"blocks.{name}": value for name, value in tensors.items()}
 
 
-def _text_tensors(model: GgufModel, stored: Storage) -> Iterator[tuple[str, np.ndarray]]:
-    yield "head.norm", model.values("output_norm.weight")
-    names = {"embed": "token_embd.weight"}
-    if not model.spec.tied_embedding:
-        names["head"] = "output.weight"
-    for name, source in names.items():
-        q, s = _pack(model, (source,), stored)
-        yield f"{name}.q", q
-        yield f"{name}.s", s
+def _write_text_matrix(table: _Table, model: ModelFile, name: str, source: str, stored: Storage) -> None:
+    """The embedding or the head, some rows at a time: with a large vocabulary it is larger than many blocks."""
+    vocab = model.spec.dims.vocab
+    arrays: dict[str, np.ndarray] = {}
+    for start in range(0, vocab, _CHUNK_ROWS):
+        for part, value in _pack(model, [source], stored, slice(start, start + _CHUNK_ROWS)).items():
+            strips = vocab // 32 if value.ndim > 1 else 1
+            if start == 0:
+                arrays[part] = table.add(f"{name}.{part}", value.dtype, (1, strips, *value.shape[1:]))
+            first = start // 32 if value.ndim > 1 else 0
+            arrays[part][0, first : first + len(value)] = value
 
 
-def rotary_table(spec: ModelSpec) -> np.ndarray:
-    """Cosines, then sines, of every position: float32 [context, head_dim]. Packed: all nodes use the same bits."""
-    rates = spec.rope_base ** (np.arange(spec.head_dim // 2) * -2.0 / spec.head_dim)
-    angles = np.arange(spec.context)[:, None] * rates
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+def _write_rotary_table(table: _Table, spec: ModelSpec) -> None:
+    """float32 [context, head_dim]. Packed: all nodes use the same bits."""
+    rows = table.add("rope", np.dtype(np.float32), (spec.context, spec.dims.head_dim))
+    for start in range(0, spec.context, _CHUNK_ROWS):
+        stop = min(spec.context, start + _CHUNK_ROWS)
+        rows[start:stop] = rotary_table(spec.rotary, spec.dims.head_dim, start, stop)
 
 
 class _Table:
@@ -102,11 +110,20 @@ class _Table:
         return sum(entry["bytes"] for entry in self.entries if entry["name"].startswith(prefix))
 
 
-def write_model_package(folder: Path, model: GgufModel, quantisation: Quantisation, progress: Progress) -> None:
-    """Fills `folder` with weights.bin, tokenizer.json, the chat template and the manifest."""
+def write_model_package(folder: Path, model: ModelFile, quantisation: Quantisation, progress: Progress) -> None:
+    """Fills `folder` with weights.bin, tokenizer.json, the chat template and the manifest.
+
+    Raises:
+        ModelFileError: the tokenizer cannot be rebuilt or has more tokens than the model, or weights are not finite.
+    """
     spec = model.spec
+    progress("building the tokenizer", 0, 1)
+    text = _read_tokenizer(model)
+    text.tokenizer.save(str(folder / TOKENIZER))
+    (folder / CHAT_TEMPLATE).write_text(text.chat_template, encoding="utf-8")
+    progress("building the tokenizer", 1, 1)
     table = _Table(folder / WEIGHTS)
-    steps = spec.blocks + 2
+    steps = spec.blocks + 1
     stacked: dict[str, np.ndarray] = {}
     digests = []
     for block in range(spec.blocks):
@@ -119,15 +136,48 @@ def write_model_package(folder: Path, model: GgufModel, quantisation: Quantisati
             digest.update(np.ascontiguousarray(value).tobytes())
         digests.append(digest.hexdigest())
     progress("packing weights", spec.blocks, steps)
-    for name, value in _text_tensors(model, quantisation.text):
-        table.add(name, value.dtype, (1, *value.shape))[0] = value
-    table.add("rope", np.dtype(np.float32), (spec.context, spec.head_dim))[:] = rotary_table(spec)
-    progress("building the tokenizer", spec.blocks + 1, steps)
-    facts = model.tokenizer()
-    build_tokenizer(facts).save(str(folder / TOKENIZER))
-    (folder / CHAT_TEMPLATE).write_text(spec.chat_template)
+    final_norm = padded_vector(model, "final_norm")
+    table.add("head.norm", final_norm.dtype, (1, *final_norm.shape))[0] = final_norm
+    for name, source in {"embed": "embedding", **({} if spec.tied_embedding else {"head": "head"})}.items():
+        _write_text_matrix(table, model, name, source, quantisation.text)
+    _write_rotary_table(table, spec)
+    write_manifest(
+        folder,
+        {
+            "kind": "model-package",
+            "layout": LAYOUT_VERSION,
+            "quantisation": quantisation.name,
+            "interface": interface_key(spec.dims, quantisation),
+            "spec": _spec_facts(spec, text),
+            "dims": spec.dims.as_dict(),
+            "shape": asdict(_model_shape(spec, table)),
+            "special_tokens": text.special_tokens,
+            "block_sha256": digests,
+            "tensors": table.entries,
+        },
+    )
+    progress("packing weights", steps, steps)
+
+
+def _read_tokenizer(model: ModelFile) -> ModelTokenizer:
+    text = model.read_tokenizer()
+    if text.size > model.spec.vocab:
+        raise ModelFileError(
+            f"'{model.path}': its tokenizer has {text.size} tokens, its embedding {model.spec.vocab}; download it again"
+        )
+    return text
+
+
+def _spec_facts(spec: ModelSpec, text: ModelTokenizer) -> dict[str, Any]:
+    """What a node may ask of the model; the rotary embedding is in the weights."""
+    facts = {name: value for name, value in asdict(spec).items() if name != "rotary"}
+    ids = ("bos_id", "eos_id", "eot_id", "stop_ids", "add_bos", "chat_template")
+    return facts | {name: getattr(text, name) for name in ids}
+
+
+def _model_shape(spec: ModelSpec, table: _Table) -> ModelShape:
     embed_bytes = table.bytes_of("embed.")
-    shape = ModelShape(
+    return ModelShape(
         name=spec.name,
         blocks=spec.blocks,
         hidden_bytes_per_row=spec.dims.hidden * 4,
@@ -136,19 +186,3 @@ def write_model_package(folder: Path, model: GgufModel, quantisation: Quantisati
         head_bytes=table.bytes_of("head.") + (embed_bytes if spec.tied_embedding else 0),
         kv_bytes_per_token_per_block=2 * spec.kv_heads * spec.dims.head_dim * 2,
     )
-    write_manifest(
-        folder,
-        {
-            "kind": "model-package",
-            "layout": LAYOUT_VERSION,
-            "quantisation": quantisation.name,
-            "interface": interface_key(spec.dims, quantisation),
-            "spec": asdict(spec),
-            "dims": spec.dims.as_dict(),
-            "shape": asdict(shape),
-            "special_tokens": special_tokens(facts),
-            "block_sha256": digests,
-            "tensors": table.entries,
-        },
-    )
-    progress("building the tokenizer", steps, steps)

@@ -44,10 +44,12 @@ QUANTISATIONS = (
     Quantisation("bf16", "bf16", "bf16", "bf16", "bf16", "bf16"),
     Quantisation("f32", "f32", "f32", "f32", "f32", "f32"),
 )
+AUTO = "auto"  # stands for what keeps all that a model file has; resolved when the file is known
+_MIXED = "mixed-"
 
 
 def find_quantisation(name: str) -> Quantisation:
-    """The quantisation called `name`.
+    """The quantisation called `name`: a row of the table, or as `mixed_quantisation` names one.
 
     Raises:
         QuantisationError: no such one.
@@ -55,8 +57,23 @@ def find_quantisation(name: str) -> Quantisation:
     for row in QUANTISATIONS:
         if row.name == name:
             return row
-    known = ", ".join(row.name for row in QUANTISATIONS)
+    storages: list[Storage] = ["int4" if digit == "4" else "int8" for digit in name.removeprefix(_MIXED)]
+    if len(storages) == 5 and mixed_quantisation(*storages[:4]).name == name:
+        return mixed_quantisation(*storages[:4])
+    known = ", ".join((AUTO, *(row.name for row in QUANTISATIONS)))
     raise QuantisationError(f"unknown quantisation '{name}'; known ones: {known}")
+
+
+def mixed_quantisation(qkv: Storage, output: Storage, gate_up: Storage, down: Storage) -> Quantisation:
+    """The quantisation with these integer storages, and 8 bits for the text, which no kernel reads in fewer.
+
+    A row of the table, or else one named by its bits, such as `mixed-84488`.
+    """
+    storages: tuple[Storage, ...] = (qkv, output, gate_up, down, "int8")
+    for row in QUANTISATIONS:
+        if row.storages == storages:
+            return row
+    return Quantisation(_MIXED + "".join(str(INTEGER_BITS[stored]) for stored in storages), *storages)
 
 
 def interface_key(dims: ArchitectureDims, quantisation: Quantisation) -> str:

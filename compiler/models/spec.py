@@ -1,4 +1,4 @@
-"""What the compiler knows of a model: its dimensions, and the facts a node needs to turn text into tokens.
+"""What the compiler knows of a model's decoder: its own dimensions, and those that the kernels see.
 
 `ArchitectureDims` alone decides the compiled library; `ModelSpec` adds what belongs to one model file. Reading a file
 format is the work of the other modules in this folder.
@@ -7,6 +7,8 @@ format is the work of the other modules in this folder.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+
+from compiler.models.rotary import Rotary
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class ArchitectureDims:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model file's facts. `context` is in tokens; ids that the file does not name are None."""
+    """What a model file states of its decoder. `context` is in tokens. What it states of text is `ModelTokenizer`."""
 
     name: str
     blocks: int
@@ -58,11 +60,7 @@ class ModelSpec:
     vocab: int
     context: int
     rms_eps: float
-    rope_base: float
-    bos_id: int | None
-    eos_id: int | None
-    eot_id: int | None
-    chat_template: str
+    rotary: Rotary
     tied_embedding: bool
     qkv_bias: bool = False
     qk_norm: bool = False

@@ -30,7 +30,10 @@ class PackageError(MendableError):
 
 @dataclass(frozen=True, slots=True)
 class PackagedSpec:
-    """Facts of the packaged model. `context` in tokens; ids that the model does not have are None."""
+    """Facts of the packaged model. `context` in tokens; ids that the model does not have are None.
+
+    `stop_ids` are all tokens that end an answer; `add_bos` says whether a sequence begins with `bos_id`.
+    """
 
     name: str
     blocks: int
@@ -42,14 +45,15 @@ class PackagedSpec:
     vocab: int
     context: int
     rms_eps: float
-    rope_base: float
-    bos_id: int | None
-    eos_id: int | None
-    eot_id: int | None
-    chat_template: str
     tied_embedding: bool
     qkv_bias: bool
     qk_norm: bool
+    bos_id: int | None
+    eos_id: int | None
+    eot_id: int | None
+    stop_ids: tuple[int, ...]
+    add_bos: bool
+    chat_template: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,8 @@ class ModelPackage:
 
     def __init__(self, folder: Path, manifest: dict[str, Any], mapped: mmap.mmap) -> None:
         self.folder = folder
-        self.spec = PackagedSpec(**manifest["spec"])
+        spec = manifest["spec"]
+        self.spec = PackagedSpec(**{**spec, "stop_ids": tuple(spec["stop_ids"])})
         self.dims = PackagedDims(**manifest["dims"])
         self.shape = ModelShape(**manifest["shape"])
         self.quantisation: str = manifest["quantisation"]

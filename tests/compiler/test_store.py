@@ -103,7 +103,7 @@ def test_a_truncated_library_is_compiled_again(tiny_model_file: Path, tmp_path: 
 @pytest.mark.slow
 def test_the_command_prints_both_folders(compile_tiny: Callable[..., CompiledModel], tiny_model_file: Path) -> None:
     compiled = compile_tiny()
-    done = run_command("--model", str(tiny_model_file), "--json")
+    done = run_command("--model", str(tiny_model_file), "--quantisation", "int4", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "package": str(compiled.package_dir),
