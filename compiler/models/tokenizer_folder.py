@@ -77,9 +77,11 @@ def _read_tokenizer(path: Path) -> Tokenizer:
             f"'{path.parent}' has no tokenizer.json; save the model's fast tokenizer there "
             "(a tokenizer.model alone is not read)"
         )
-    kind = _read_json(path).get("model", {}).get("type", "BPE")
-    if kind != "BPE":
-        raise ModelFileError(f"'{path}' is a {kind} tokenizer; only BPE, as Llama-like models use it, is supported")
+    model = _read_json(path).get("model")
+    if isinstance(model, dict) and model.get("type", "BPE") != "BPE":
+        raise ModelFileError(
+            f"'{path}' is a {model['type']} tokenizer; only BPE, as Llama-like models use it, is supported"
+        )
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:

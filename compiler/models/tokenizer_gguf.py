@@ -81,7 +81,7 @@ def tokenizer_from_gguf(facts: TokenizerFacts) -> ModelTokenizer:
 def _byte_level(facts: TokenizerFacts, cut: _Cut) -> ModelTokenizer:
     vocabulary = _vocabulary(facts)
     special = _special_ids(facts, facts.bos_id, facts.eos_id)
-    merges = _stated_merges(facts, vocabulary, special)
+    merges = _stated_merges(facts, vocabulary)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut.whole_words))
     if cut.composed:
         tokenizer.normalizer = normalizers.NFC()
@@ -99,7 +99,7 @@ def _byte_level(facts: TokenizerFacts, cut: _Cut) -> ModelTokenizer:
 def _sentencepiece(facts: TokenizerFacts) -> ModelTokenizer:
     """BPE over characters without cutting, spaces written as ▁, unknown characters as bytes.
 
-    As llama.cpp does, text after a control token gets a space in front like text at the beginning.
+    As in llama.cpp, text after a control or user-defined token gets a space in front like text at the beginning.
     """
     vocabulary = _vocabulary(facts)
     missing = next((name for name in _BYTES if name not in vocabulary), None)
@@ -171,10 +171,7 @@ def _special_ids(facts: TokenizerFacts, *named: int | None) -> frozenset[int]:
     )
 
 
-def _stated_merges(
-    facts: TokenizerFacts, vocabulary: Mapping[str, int], special: frozenset[int]
-) -> list[tuple[str, str]]:
-    """The file's merges, less any by which plain text would become a control token."""
+def _stated_merges(facts: TokenizerFacts, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
     if not facts.merges:
         raise ModelFileError(f"'{facts.source}' holds no merges (tokenizer.ggml.merges); use a complete GGUF file")
     merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in facts.merges)]
@@ -183,7 +180,7 @@ def _stated_merges(
             raise ModelFileError(
                 f"'{facts.source}': its tokenizer merges '{left}' and '{right}' but lacks a part of it; download it again"
             )
-    return [(left, right) for left, right in merges if vocabulary[left + right] not in special]
+    return merges
 
 
 def _merges_by_score(
