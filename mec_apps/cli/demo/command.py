@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from mec_apps.cli.compile import CompiledFolders, ensure_compiled
+from mec_apps.cli.compile import CompiledFolders, ensure_compiled, model_option
 from mec_apps.cli.demo.board import Board
 from mec_apps.cli.demo.scenario import NODES, QUESTION, Result, run_scenario
 from mec_apps.cli.demo.view import event_line, render, summary
@@ -33,13 +33,13 @@ BETA = 1.0
 @click.option(
     "--question", default=QUESTION, help="What to ask; the answer must be long enough for everything to happen."
 )
-@click.option("--model", default="smollm2", show_default=True, help="'smollm2' or the path of a .gguf file.")
+@model_option
 def demo(json_path: Path | None, serve: bool, question: str, model: str) -> None:
     """A chat answer over three edge nodes while a link degrades, a node dies and the plan changes live."""
     if json_path is not None and not json_path.resolve().parent.is_dir():
         raise CliError(f"{json_path} cannot be written: {json_path.resolve().parent} is no folder")
     console = Console()
-    compiled = ensure_compiled(model, "int4", None)
+    compiled = ensure_compiled(model, "auto", None)
     console.print("model compiled" if compiled.built else "model found in the cache, nothing to compile")
     result = run_async(_demo(console, compiled, question, json_path, serve))
     if result.failure is not None:
