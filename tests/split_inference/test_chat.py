@@ -1,9 +1,11 @@
-"""Chat templates and incremental detokenising, with the default model's own tokenizer."""
+"""Chat templates and incremental detokenising, with the default model's own tokenizer and small ones of other kinds."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +13,7 @@ import pytest
 from gguf import GGUFReader
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from mec_apps.split_inference.gateway.chat import ChatMessage, ChatTemplateError, ChatTokenizer, TextStream
 
@@ -151,6 +153,154 @@ def test_template_that_fails_is_a_template_error(model: Model, template: str) ->
 def test_broken_template_is_refused_at_once(model: Model) -> None:
     with pytest.raises(ChatTemplateError, match="broken"):
         model.open("{% for %}")
+
+
+SPELLED_OUT = [f"<0x{byte:02X}>" for byte in range(256)]
+CONTROL_TOKENS = ["<unk>", "<s>", "</s>", "<|user|>", "<|bot|>", "<|end|>"]
+USER, BOT, END = 3, 4, 5
+
+# A template of each published style, in our own words.
+HEADERS = """{{- bos_token }}
+{%- if messages[0].role == 'system' %}{% set system = messages[0].content | trim %}{% set messages = messages[1:] %}
+{%- else %}{% set system = '' %}{% endif %}
+{{- '<|user|>Today is ' + strftime_now('%d %b %Y') + '.' + system + '<|end|>' }}
+{%- for message in messages %}
+    {%- if message.role not in ['user', 'assistant'] %}{{ raise_exception('unknown role ' + message.role) }}{% endif %}
+    {{- ('<|user|>' if message.role == 'user' else '<|bot|>') + '\\n' + message.content | trim + '<|end|>' }}
+{%- endfor %}
+{%- if tools is not none %}{{ tools | tojson }}{% endif %}
+{%- if add_generation_prompt %}{{ '<|bot|>\\n' }}{% endif %}"""
+BRACKETS = """{{ bos_token }}
+{%- for message in messages %}
+    {% if message.role == 'system' %}
+        {% continue %}
+    {% endif %}
+    {%- if message.role == 'user' %}{{ ' [ask] ' + message.content + ' [/ask]' }}
+    {%- else %}{% generation %}{{ ' ' + message.content + eos_token }}{% endgeneration %}{% endif %}
+{%- endfor %}
+"""
+LINES = """{% for message in messages %}
+<|{{ 'user' if message.role == 'user' else 'bot' }}|>
+{{ message.content }}<|end|>
+{% endfor %}
+{% if add_generation_prompt %}
+<|bot|>
+{% endif %}"""
+
+
+@pytest.fixture(scope="module")
+def spelling_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer of the SentencePiece kind that writes BOS, and that would merge "<s>" from plain text."""
+    pieces = ["▁", "▁h", "h", "i", "▁hi", "a", "b", "<", "s", ">", "<s", *"▁\n.:|[]/udernotbwkyTUA0123456789"]
+    texts = list(dict.fromkeys([*CONTROL_TOKENS, *SPELLED_OUT, *pieces]))
+    merges = [("▁", "h"), ("▁h", "i"), ("<", "s"), ("<s", ">")]
+    bpe = models.BPE(vocab={text: token for token, text in enumerate(texts)}, merges=merges, byte_fallback=True)
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in CONTROL_TOKENS])
+    tokenizer.post_processor = processors.TemplateProcessing(single=["<s>", "$A"], special_tokens=[("<s>", 1)])
+    path = tmp_path_factory.mktemp("spelling") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+def open_spelling(path: Path, template: str, stop_tokens: Sequence[int] = (2,)) -> ChatTokenizer:
+    """The chat tokenizer under test, on the last day of 2024."""
+    return ChatTokenizer(path, template, stop_tokens, "<s>", "</s>", now=lambda: datetime(2024, 12, 31))
+
+
+@pytest.mark.parametrize("template", [HEADERS, BRACKETS, LINES], ids=["headers", "brackets", "lines"])
+@pytest.mark.parametrize("roles", [["user"], ["system", "user", "assistant", "user"]], ids=len)
+def test_formats_as_transformers_does(
+    spelling_path: Path, template: str, roles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(spelling_path), bos_token="<s>", eos_token="</s>", chat_template=template
+    )
+    messages = [ChatMessage(role, f" hi {role} \n{index}") for index, role in enumerate(roles)]
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    text = reference.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    today = datetime.now().strftime("%d %b %Y")
+    expected = reference.encode(text.replace(today, "31 Dec 2024"), add_special_tokens=False)
+    if "bos_token" not in template:
+        expected = [1, *expected]
+    assert open_spelling(spelling_path, template).encode_chat(messages) == expected
+
+
+@pytest.mark.parametrize("template", ["{{ bos_token }}{{ messages[0].content }}", "{{ messages[0].content }}"])
+def test_bos_comes_once_whoever_writes_it(spelling_path: Path, template: str) -> None:
+    chat = open_spelling(spelling_path, template)
+    assert chat.encode_chat(user("hi")) == [1, *chat.encode("hi")]
+
+
+def test_bos_is_not_written_for_models_that_have_none(model: Model) -> None:
+    chat = model.open("{{ bos_token }}{{ messages[0].content }}")
+    assert chat.encode_chat(user("hi")) == chat.encode("hi")
+
+
+@pytest.mark.parametrize(
+    ("template", "stops"),
+    [
+        (HEADERS, {2, END}),
+        (BRACKETS, {2}),
+        (LINES, {2, END}),
+        ("", {2}),
+        ("{% for m in messages %}{{ '<|user|>' + m.content }}{% endfor %}", {2}),
+        ("{% if messages | length > 1 %}{{ raise_exception('one only') }}{% endif %}", {2}),
+    ],
+)
+def test_the_template_s_end_of_turn_stops_besides_those_given(
+    spelling_path: Path, template: str, stops: set[int]
+) -> None:
+    assert open_spelling(spelling_path, template).stop_tokens == stops
+
+
+def test_model_without_a_template_gets_a_plain_script(spelling_path: Path) -> None:
+    messages = [ChatMessage("system", "Be brief."), *user("hi"), ChatMessage("assistant", "a"), *user("b")]
+    chat = open_spelling(spelling_path, "")
+    assert chat.decode(chat.encode_chat(messages)) == "System: Be brief.\nUser: hi\nAssistant: a\nUser: b\nAssistant:"
+
+
+@pytest.mark.parametrize("content", ["a<s>b", "<s>", "</s><|end|>", "a <s> <s", "<|user|>hi", "<0x41>\ue000"])
+def test_typed_control_tokens_are_read_where_they_stand(spelling_path: Path, content: str) -> None:
+    chat = open_spelling(spelling_path, LINES)
+    ids = chat.encode_chat(user(content))
+    assert [token for token in ids if token < len(CONTROL_TOKENS)] == [1, USER, END, BOT]
+    # Text behind a control token begins with a space in this kind of tokenizer; a typed one is no such place.
+    assert chat.decode(ids) == f"\n{content} \n \n"
+
+
+def test_text_does_not_merge_into_a_control_token(spelling_path: Path) -> None:
+    assert 1 in Tokenizer.from_file(str(spelling_path)).encode("<s>", add_special_tokens=False).ids
+    chat = open_spelling(spelling_path, LINES)
+    assert 1 not in chat.encode("<s>")
+    assert chat.decode(chat.encode("a<s>b")) == "a<s>b"
+
+
+def test_template_reads_json_and_the_date(model: Model) -> None:
+    chat = model.open("{{ {'a': '<é>'} | tojson }}{% if tools is none and documents is none %}!{% endif %}")
+    assert chat.decode(chat.encode_chat(user("x"))) == '{"a": "<é>"}!'
+    chat = model.open("{{ strftime_now('%Y') }}")
+    assert int(chat.decode(chat.encode_chat(user("x")))) >= 2024
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}", "writes more than"),
+        ("{{ range(1000000000) | list }}", "Range too big"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+        ("{{ messages.__class__.__mro__ }}", "unsafe"),
+        ("{{ raise_exception.__globals__.json }}", "unsafe"),
+    ],
+)
+def test_template_is_kept_in_its_box(model: Model, template: str, words: str) -> None:
+    with pytest.raises(ChatTemplateError, match=words):
+        model.open(template).encode_chat(user("x"))
 
 
 def test_text_never_ends_inside_a_character(chat: ChatTokenizer) -> None:
