@@ -13,10 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-from compiler.errors import ModelFileError
-from compiler.models.tokenizer_facts import TokenizerFacts
+from tokenizers import AddedToken, Tokenizer, processors
 
 # What published models call the token after which the other side speaks, or nobody does.
 END_TOKENS = (
@@ -68,10 +65,17 @@ def complete_tokenizer(
 ) -> ModelTokenizer:
     """Collects the control tokens and stop ids, and has `tokenizer` write BOS or not; it changes `tokenizer`.
 
+    BOS, the first end-of-sequence token and the end-of-turn token are control tokens even if nothing marks them so.
     `end_ids` are the end-of-sequence ids the model names, its first one first. No end-of-sequence token is ever added:
     a prompt that ends so has nothing to be answered.
     """
-    special = {entry.content: token for token, entry in tokenizer.get_added_tokens_decoder().items() if entry.special}
+    eos_id = next(iter(end_ids), None)
+    marked = _special_tokens(tokenizer).values()
+    unmarked = {token for token in (bos_id, eos_id, eot_id) if token is not None}.difference(marked)
+    tokenizer.add_special_tokens(
+        [AddedToken(tokenizer.id_to_token(token), special=True, normalized=False) for token in sorted(unmarked)]
+    )
+    special = _special_tokens(tokenizer)
     known = [special[name] for name in END_TOKENS if name in special]
     eot_id = eot_id if eot_id is not None else next(iter(known), None)
     tokenizer.post_processor = None
@@ -80,9 +84,9 @@ def complete_tokenizer(
         tokenizer.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, bos_id)])
     return ModelTokenizer(
         tokenizer=tokenizer,
-        special_tokens=dict(sorted(special.items(), key=lambda item: item[1])),
+        special_tokens=special,
         bos_id=bos_id,
-        eos_id=next(iter(end_ids), None),
+        eos_id=eos_id,
         eot_id=eot_id,
         stop_ids=tuple(sorted({*end_ids, *known, *([] if eot_id is None else [eot_id])})),
         add_bos=add_bos and bos_id is not None,
@@ -90,38 +94,6 @@ def complete_tokenizer(
     )
 
 
-_CONTROL = 3
-
-
-def build_tokenizer(facts: TokenizerFacts) -> Tokenizer:
-    """Byte-level BPE with digits one by one; control tokens become special tokens.
-
-    Raises:
-        ModelFileError: merges and vocabulary do not fit together.
-    """
-    vocabulary = {token: index for index, token in enumerate(facts.tokens)}
-    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in facts.merges)]
-    for left, right in merges:
-        if not {left, right, left + right} <= vocabulary.keys():
-            raise ModelFileError(
-                f"the model file's tokenizer merges '{left}' and '{right}' but lacks a part of it; download it again"
-            )
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens(facts)])
-    return tokenizer
-
-
-def special_tokens(facts: TokenizerFacts) -> dict[str, int]:
-    """Control tokens and their ids."""
-    return {
-        token: index
-        for index, (token, kind) in enumerate(zip(facts.tokens, facts.kinds, strict=True))
-        if kind == _CONTROL
-    }
+def _special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    added = sorted(tokenizer.get_added_tokens_decoder().items())
+    return {entry.content: token for token, entry in added if entry.special}

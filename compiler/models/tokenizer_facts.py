@@ -43,13 +43,12 @@ def read_tokenizer_facts(stated: Mapping[str, Any], source: str) -> TokenizerFac
     """
 
     def read(key: str, kind: type[Any]) -> Any:
-        value: Any = stated.get(f"tokenizer.{key}")
-        value = value.contents() if hasattr(value, "contents") else value
+        value = stated.get(f"tokenizer.{key}")
         if value is not None and not isinstance(value, kind):
             raise ModelFileError(f"'{source}': its tokenizer.{key} is of an unknown kind; download it again")
         return value
 
-    def read_list(key: str, kind: type[Any]) -> list[Any] | None:
+    def read_list(key: str, kind: type[Any] | tuple[type[Any], ...]) -> list[Any] | None:
         values: list[Any] | None = read(f"ggml.{key}", list)
         if values is not None and not all(isinstance(value, kind) for value in values):
             raise ModelFileError(f"'{source}': its tokenizer.ggml.{key} is of an unknown kind; download it again")
@@ -68,7 +67,7 @@ def read_tokenizer_facts(stated: Mapping[str, Any], source: str) -> TokenizerFac
         tokens=[token or f"[EMPTY_{index}]" for index, token in enumerate(tokens)],
         kinds=read_list("token_type", int) or [1] * len(tokens),
         merges=read_list("merges", str) or [],
-        scores=read_list("scores", float) or [],
+        scores=read_list("scores", (int, float)) or [],
         bos_id=read_token("bos"),
         eos_id=read_token("eos"),
         eot_id=read_token("eot"),

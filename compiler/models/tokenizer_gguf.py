@@ -80,7 +80,7 @@ def tokenizer_from_gguf(facts: TokenizerFacts) -> ModelTokenizer:
 
 def _byte_level(facts: TokenizerFacts, cut: _Cut) -> ModelTokenizer:
     vocabulary = _vocabulary(facts)
-    special = _special_ids(facts, facts.bos_id, facts.eos_id)
+    special = _special_ids(facts)
     merges = _stated_merges(facts, vocabulary)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut.whole_words))
     if cut.composed:
@@ -107,7 +107,7 @@ def _sentencepiece(facts: TokenizerFacts) -> ModelTokenizer:
         raise ModelFileError(f"'{facts.source}': its vocabulary lacks the byte token {missing}; download it again")
     bos_id = 1 if facts.bos_id is None else facts.bos_id
     eos_id = 2 if facts.eos_id is None else facts.eos_id
-    special = _special_ids(facts, bos_id, eos_id)
+    special = _special_ids(facts)
     tokenizer = Tokenizer(models.BPE(vocabulary, _merges_by_score(facts, vocabulary, special), byte_fallback=True))
     prefix = facts.add_space_prefix is not False
     spaces = normalizers.Replace(" ", _SPACE)
@@ -162,12 +162,12 @@ def _vocabulary(facts: TokenizerFacts) -> dict[str, int]:
     return vocabulary
 
 
-def _special_ids(facts: TokenizerFacts, *named: int | None) -> frozenset[int]:
-    """Control tokens: those marked so, and those that can only be meant so, which some files forget to mark."""
+def _special_ids(facts: TokenizerFacts) -> frozenset[int]:
+    """Control tokens: those marked so, and those whose name says so, which some files forget to mark."""
     return frozenset(
         index
         for index, (token, kind) in enumerate(zip(facts.tokens, facts.kinds, strict=True))
-        if kind in (_UNKNOWN, _CONTROL) or index in named or token in END_TOKENS
+        if kind in (_UNKNOWN, _CONTROL) or token in END_TOKENS
     )
 
 
@@ -196,6 +196,10 @@ def _merges_by_score(
             f"'{facts.source}' has {len(facts.tokens)} tokens but {len(facts.scores)} scores; use a complete GGUF file"
         )
     plain = {token for token, index in vocabulary.items() if facts.kinds[index] == _PLAIN and index not in special}
+    if len({facts.scores[vocabulary[token]] for token in plain if len(token) > 1}) < 2:
+        raise ModelFileError(
+            f"'{facts.source}' gives all pieces of its vocabulary one score; use a file converted from a tokenizer.model"
+        )
     best_first = sorted(plain, key=lambda token: (-facts.scores[vocabulary[token]], vocabulary[token]))
     return [pair for token in best_first for pair in _halves(token) if plain.issuperset(pair)]
 

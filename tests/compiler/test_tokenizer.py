@@ -267,6 +267,7 @@ def test_every_end_token_stops() -> None:
 def test_end_token_that_the_file_calls_plain_is_a_control_token() -> None:
     rebuilt = tokenizer_from_gguf(tiny_facts(kinds=[1] * 6))
     assert list(rebuilt.special_tokens.values()) == [0, 1, 2]
+    assert tokenizer_from_gguf(tiny_facts(bos_id=5)).special_tokens["ab"] == 5
 
 
 def test_the_file_says_whether_bos_is_written() -> None:
@@ -301,6 +302,7 @@ SENTENCEPIECE = {
         ({"tokens": ["a"] * 6}, "has the token 'a' twice"),
         ({"eos_id": 6}, "its EOS token 6 is not one of 6 tokens"),
         ({**SENTENCEPIECE, "scores": []}, "has 262 tokens but 0 scores"),
+        (SENTENCEPIECE, "gives all pieces of its vocabulary one score"),
         ({"model": "llama"}, "lacks the byte token <0x00>"),
     ],
 )
@@ -369,6 +371,11 @@ def test_folder_of_a_qwen_model_has_no_bos(tmp_path: Path) -> None:
 def test_folder_with_the_tokenizer_alone(tmp_path: Path) -> None:
     read = tokenizer_from_folder(write_folder(tmp_path))
     assert (read.bos_id, read.eos_id, read.eot_id, read.stop_ids, read.chat_template) == (None, None, 2, (1, 2), "")
+
+
+def test_end_token_that_the_folder_does_not_mark_is_a_control_token(tmp_path: Path) -> None:
+    read = tokenizer_from_folder(write_folder(tmp_path, tokenizer_config={"eos_token": "ab"}))
+    assert read.special_tokens["ab"] == read.eos_id == 5
 
 
 def test_special_tokens_map_is_asked_next(tmp_path: Path) -> None:
