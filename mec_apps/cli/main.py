@@ -14,6 +14,7 @@ from mec_apps.cli.demo.command import demo
 from mec_apps.cli.gateway import gateway
 from mec_apps.cli.inspect import plan, services, status, watch
 from mec_apps.cli.node import node
+from mec_apps.cli.profile.command import profile
 from mec_apps.cli.reconfigure import reconfigure
 from mec_apps.cli.serve import serve
 from mec_platform.domain.errors import MendableError
@@ -42,6 +43,7 @@ for command in (
     models,
     node,
     plan,
+    profile,
     reconfigure,
     serve,
     services,

@@ -1,0 +1,133 @@
+"""Times a step of a compiled model part by part, beside the machine's limits measured in the same minute."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.limits import LimitKernels, Limits
+from mec_apps.cli.profile.work import Work, block_work, head_work
+from mec_apps.cli.requests import CliError
+from mec_apps.split_inference.model_package import ModelPackage
+from mec_apps.split_inference.node.compiled_model import CompiledModel
+from mec_apps.split_inference.node.sampling import sample_token
+
+_SECONDS = 0.4
+_MIN_CALLS = 5
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An operation over all blocks, or what happens once a step. Shares where its least work is known."""
+
+    operation: str
+    us: float
+    limit_share: float | None = None
+    bound_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepProfile:
+    """`rows` tokens after `context` tokens; one row's logits and sample."""
+
+    model: str
+    quantisation: str
+    target: str
+    threads: int
+    rows: int
+    context: int
+    limits: Limits
+    parts: tuple[Part, ...]
+
+    @property
+    def total_us(self) -> float:
+        """The whole step."""
+        return sum(part.us for part in self.parts)
+
+
+def measure_step(package_dir: Path, artefact_dir: Path, threads: int, rows: int, context: int) -> StepProfile:
+    """Medians of calls of each part, `rows` tokens of one session.
+
+    Raises:
+        CliError: the model cannot take as many tokens.
+    """
+    package = ModelPackage.open(package_dir)
+    tokens = context + rows
+    if tokens > package.spec.context:
+        raise CliError(f"{context} + {rows} tokens are more than the {package.spec.context} that the model takes")
+    runtime = CompiledModel(
+        package,
+        artefact_dir,
+        threads=threads,
+        kv_pages=-(-tokens // 16),
+        max_sessions=1,
+        max_rows=max(rows, _CHUNK),
+        context=tokens,
+    )
+    runtime.page_table[:] = np.arange(runtime.page_table.size)
+    for start in range(0, context, _CHUNK):  # KV pages that were never written would all be one page in the cache
+        _run(runtime, package, np.arange(start, min(start + _CHUNK, context)))
+    limit_kernels = LimitKernels(threads, package.shape.block_bytes * package.spec.blocks + package.shape.head_bytes)
+    before = limit_kernels.measure()
+    times = _time_parts(runtime, package, np.arange(context, tokens))
+    limits = before.best(limit_kernels.measure())
+    work = _work(package, rows, context)
+    return StepProfile(
+        package.spec.name,
+        package.quantisation,
+        runtime.target,
+        threads,
+        rows,
+        context,
+        limits,
+        tuple(_against_limits(name, us, work.get(name), limits) for name, us in times.items()),
+    )
+
+
+def _run(runtime: CompiledModel, package: ModelPackage, positions: np.ndarray) -> np.ndarray:
+    hidden = runtime.embed(positions % package.spec.vocab)
+    return runtime.run_blocks(package.layers, hidden, positions, np.zeros_like(positions))
+
+
+def _time_parts(runtime: CompiledModel, package: ModelPackage, positions: np.ndarray) -> dict[str, float]:
+    """Microseconds by part."""
+    tokens, slots = positions % package.spec.vocab, np.zeros_like(positions)
+    hidden = runtime.embed(tokens)
+    logits = runtime.head(hidden[-1:])[0].copy()
+    return {
+        "embed": _median_us(lambda: runtime.embed(tokens)),
+        "blocks": _median_us(lambda: runtime.run_blocks(package.layers, hidden, positions, slots)),
+        "head": _median_us(lambda: runtime.head(hidden[-1:])),
+        "sample": _median_us(lambda: sample_token(logits, 0.0, 1.0, 0, 0)),
+    }
+
+
+def _work(package: ModelPackage, rows: int, context: int) -> dict[str, Work]:
+    """Over all blocks, by operation and in all."""
+    blocks = {name: work.times(package.spec.blocks) for name, work in block_work(package, rows, context).items()}
+    return {**blocks, "blocks": sum(blocks.values(), Work()), "head": head_work(package, 1)}
+
+
+def _against_limits(operation: str, us: float, work: Work | None, limits: Limits) -> Part:
+    if work is None:
+        return Part(operation, us)
+    least, bound_by = work.least_seconds(limits)
+    return Part(operation, us, round(least * 1e6 / us, 3), bound_by)
+
+
+def _median_us(call: Callable[[], Any]) -> float:
+    call()
+    samples: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    while len(samples) < _MIN_CALLS or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        samples.append(time.perf_counter() - start)
+    return round(statistics.median(samples) * 1e6, 2)
