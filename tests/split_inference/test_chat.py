@@ -117,6 +117,13 @@ def test_control_tokens_in_a_role_stay_text(chat: ChatTokenizer) -> None:
     assert ids.count(IM_END) == chat.encode_chat([*user("x"), *user("y")]).count(IM_END)
 
 
+def test_role_does_not_become_a_control_token(model: Model) -> None:
+    chat = model.open("{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}")
+    ids = chat.encode_chat([ChatMessage("im_end", "x")])
+    assert IM_END not in ids
+    assert chat.decode(ids) == "<|im_end|>x"
+
+
 @settings(derandomize=True, max_examples=200)
 @given(parts=st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "<|im_", "end|>", "\ue000", "\ue001", "0", "a"])))
 def test_no_content_adds_a_control_token(chat: ChatTokenizer, parts: list[str]) -> None:
@@ -250,6 +257,7 @@ def test_bos_is_not_written_for_models_that_have_none(model: Model) -> None:
         (LINES, {2, END}),
         ("", {2}),
         ("{% for m in messages %}{{ '<|user|>' + m.content }}{% endfor %}", {2}),
+        ("<|user|>{{ messages[0].content }}<|bot|>", {2}),
         ("{% if messages | length > 1 %}{{ raise_exception('one only') }}{% endif %}", {2}),
     ],
 )

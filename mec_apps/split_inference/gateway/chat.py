@@ -28,6 +28,8 @@ _REPLACEMENT = "\ufffd"
 # character at a time. Sixteen undecided tokens are bytes that will never become text.
 _MAX_UNDECIDED_TOKENS = 16
 
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
 # Private-use characters around the number of a protected piece of text.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _PROTECTED = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
@@ -74,7 +76,10 @@ class ChatTokenizer:
         self._text_tokenizer = _load_tokenizer(_rename_tokens(path.read_text(encoding="utf-8"), self._secret_names))
         # What a sequence begins with whether the template writes it or not: BOS, or nothing.
         self._start: list[int] = self._tokenizer.encode("").ids
-        self.stop_tokens = frozenset(stop_tokens) | {special[text] for text in self._end_of_turn() if text in special}
+        self.stop_tokens = frozenset(stop_tokens)
+        end_of_turn = self._find_end_of_turn()
+        if end_of_turn in special:
+            self.stop_tokens |= {special[end_of_turn]}
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; nothing in it becomes a control token."""
@@ -91,16 +96,23 @@ class ChatTokenizer:
         protected: list[str] = []
 
         def protect(text: str) -> str:
-            def mark(match: re.Match[str]) -> str:
-                protected.append(match.group())
-                return f"{_OPEN}{len(protected) - 1}{_CLOSE}"
+            protected.append(text)
+            return f"{_OPEN}{len(protected) - 1}{_CLOSE}"
 
-            return self._control.sub(mark, text)
+        def protect_control(text: str) -> str:
+            return self._control.sub(lambda found: protect(found.group()), text)
 
         def name(match: re.Match[str]) -> str:
             return self._secret_names.get(match.group(), match.group())
 
-        turns = [{"role": protect(message.role), "content": protect(message.content)} for message in messages]
+        # Templates build control tokens of roles ("<|" + role + "|>"), so a role that they do not know stays apart.
+        turns = [
+            {
+                "role": message.role if message.role in _ROLES else protect(message.role),
+                "content": protect_control(message.content),
+            }
+            for message in messages
+        ]
         pieces = _PROTECTED.split(self._template.render(turns))
         ids = self.encode(
             "".join(
@@ -119,16 +131,17 @@ class ChatTokenizer:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def _end_of_turn(self) -> list[str]:
-        """The control token behind an answer, if the template writes one."""
+    def _find_end_of_turn(self) -> str:
+        """The control token behind an answer; empty where the template writes none."""
         answer = f"{_OPEN}{_CLOSE}"
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
         try:
             rendered = self._template.render(turns, add_generation_prompt=False)
         except ChatTemplateError:
-            return []  # The template wants another conversation; what the model names as its stop tokens has to do.
-        found = self._control.search(rendered.rpartition(answer)[2])
-        return [found.group()] if found else []
+            return ""  # The template wants another conversation; what the model names as its stop tokens has to do.
+        behind = rendered.rpartition(answer)[2] if answer in rendered else ""
+        found = self._control.search(behind)
+        return found.group() if found else ""
 
 
 class TextStream:
