@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 import mec_apps
+from mec_apps.cli.compile import model_option, quantisation_option
 from mec_apps.cli.requests import CliError, json_option, print_json
 
+threads_option = click.option("--threads", type=click.IntRange(1, 256), help="Threads to compute with (default: all).")
 _CHECKOUT = Path(mec_apps.__file__).resolve().parents[1]
 
 
@@ -26,13 +28,65 @@ def bench() -> None:
     """
 
 
-@bench.command(epilog="Example: mec bench decode --json")
-@click.option("--model", default="smollm2", show_default=True)
-@click.option("--quantisation", type=click.Choice(["int4", "int8", "f32"]), default="int4", show_default=True)
+@bench.command(epilog="Example: mec bench decode --llama-bench build/bin/llama-bench --llama-model q4_0.gguf --json")
+@model_option
+@quantisation_option
+@threads_option
+@click.option("--shape", type=click.Choice(["llama-3.2-1b"]), help="Random weights in the shape of a larger model.")
+@click.option(
+    "--llama-bench",
+    type=click.Path(exists=True, dir_okay=False, executable=True, path_type=Path),
+    help="llama.cpp's benchmark program, to measure in turns.",
+)
+@click.option(
+    "--llama-model",
+    "llama_models",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A model file for it, one of them of four bits; repeatable (with --shape: not needed).",
+)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100))
 @json_option
-def decode(model: str, quantisation: str, as_json: bool) -> None:
-    """Tokens per second of the unsplit model: decode and prefill."""
-    _report(_module("decode").run(model=model, quantisation=quantisation), as_json)
+def decode(
+    model: str,
+    quantisation: str,
+    threads: int | None,
+    shape: str | None,
+    llama_bench: Path | None,
+    llama_models: tuple[Path, ...],
+    rounds: int,
+    as_json: bool,
+) -> None:
+    """Tokens per second of the unsplit model, against the machine's limits and peers where they are installed."""
+    if llama_models and llama_bench is None:
+        raise CliError("--llama-model needs --llama-bench, the program that measures it")
+    if llama_bench is not None and not llama_models and shape is None:
+        raise CliError("--llama-bench needs --llama-model, a file to measure; best one of Q4_0 and one of Q8_0")
+    benchmark = _module("decode")
+    file = model if shape is None else str(_module("random_model").ensure_random_model(shape))
+    llama_cpp = None
+    if llama_bench is not None:
+        llama_cpp = _module("peers").LlamaCpp(llama_bench.resolve(), llama_models or (Path(file),))
+    _report(benchmark.run(file, quantisation, threads, llama_cpp, rounds), as_json)
+
+
+@bench.command(epilog="Example: mec bench quality --quantisation int8 --tokens 512 --json")
+@model_option
+@click.option(
+    "--quantisation",
+    "quantisations",
+    multiple=True,
+    type=click.Choice(["int4", "int8", "f16", "bf16", "f32"]),
+    default=["int8", "int4"],
+    show_default=True,
+    help="How weights are stored; repeatable.",
+)
+@threads_option
+@click.option("--tokens", default=1500, show_default=True, type=click.IntRange(128), help="At most, of the text.")
+@json_option
+def quality(model: str, quantisations: tuple[str, ...], threads: int | None, tokens: int, as_json: bool) -> None:
+    """What quantisation and kernels change in a model's predictions, against the whole model in float32."""
+    _report(_module("quality").run(model, quantisations, threads, tokens), as_json)
 
 
 @bench.command(epilog="Example: mec bench split --stages 1,2,3 --json")
@@ -72,7 +126,7 @@ def _report(result: Mapping[str, Any], as_json: bool) -> None:
         print_json(result)
         return
     for name, value in result["metrics"].items():
-        click.echo(f"{name:40} {value:.6g}")
+        click.echo(f"{name:48} {value:.6g}")
     for criterion in result["criteria"]:
         verdict = "ok" if criterion["ok"] else "MISSED"
-        click.echo(f"{criterion['name']:40} {criterion['value']:.6g}  (bound {criterion['bound']:g})  {verdict}")
+        click.echo(f"{criterion['name']:48} {criterion['value']:.6g}  (bound {criterion['bound']:g})  {verdict}")
