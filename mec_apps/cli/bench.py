@@ -45,7 +45,7 @@ def bench() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A model file for it, one of them of four bits; repeatable (with --shape: not needed).",
 )
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 100))
 @json_option
 def decode(
     model: str,

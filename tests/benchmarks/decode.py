@@ -12,28 +12,28 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from compiler.build import CompiledModel as CompiledDirs
 from compiler.build import compile_model
 from compiler.limits import LimitKernels, Limits
 from mec_apps.cli.profile.work import Work, block_work, head_work
 from mec_apps.split_inference.frames import MAX_ROWS
 from mec_apps.split_inference.model_package import ModelPackage
-from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.sampling import sample_token
 from tests.benchmarks.costs import measure_costs
 from tests.benchmarks.machine import at_least, at_most, has_amx, machine
 from tests.benchmarks.peers import LINEAR_ROWS, LlamaCpp, fastest_llama_cpp, measure_torch
 from tests.benchmarks.rates import Rates
+from tests.compiler.running import open_model
 
 CONTEXTS = (16, 256, 1000, 2000)
 PROMPTS = (128, 512, 2000)
 OFFSET = 1000
 BATCHES = (2, 4, 8, 16)
-ROUNDS = 3
+ROUNDS, TORCH_ROUNDS = 5, 2
 DECODE_CALLS, BATCH_CALLS = 24, 8
 
 DECODE_OVER_LLAMA_CPP = 3.0
@@ -64,24 +64,13 @@ class Case:
 class Ours:
     """The compiled model with sessions whose KV pages have been written: unwritten ones would all be one cached page."""
 
-    def __init__(self, package: ModelPackage, artefact_dir: Path, threads: int) -> None:
+    def __init__(self, package: ModelPackage, dirs: CompiledDirs, threads: int) -> None:
         self.package = package
         self._context = min(2048, package.spec.context)
-        sessions = max(BATCHES)
-        self._runtime = CompiledModel(
-            package,
-            artefact_dir,
-            threads=threads,
-            kv_pages=sessions * -(-self._context // 16),
-            max_sessions=sessions,
-            max_rows=MAX_ROWS,
-            context=self._context,
-        )
-        table = self._runtime.page_table
-        table[:] = np.arange(table.size).reshape(table.shape)
+        self._runtime = open_model(dirs, threads=threads, sessions=max(BATCHES), context=self._context)
         self._tokens = np.random.default_rng(0).integers(0, package.spec.vocab, self._context)
         self._prefill(0, self._context)
-        for slot in range(1, sessions):
+        for slot in range(1, max(BATCHES)):
             self._blocks(np.arange(CONTEXTS[0] + 1), np.full(CONTEXTS[0] + 1, slot))
 
     def cases(self) -> Iterator[Case]:
@@ -137,16 +126,18 @@ def run(
     dirs = compile_model(model, quantisation)
     package = ModelPackage.open(dirs.package_dir)
     costs = measure_costs(model, quantisation, count)
-    ours = Ours(package, dirs.artefact_dir, count)
+    ours = Ours(package, dirs, count)
     step_bytes = package.shape.block_bytes * package.spec.blocks + package.shape.head_bytes
     kernels = LimitKernels(count, step_bytes)
     limits, rates = kernels.measure(), Rates()
-    for _ in range(rounds):
-        for measure_peer in _peers(rates, package, count, llama_cpp):
-            for case in ours.cases():
-                rates.time(case.name, case.tokens, case.calls, case.step)
-            limits = limits.best(kernels.measure())
-            measure_peer()
+    for turn in range(rounds):
+        for case in ours.cases():
+            rates.time(case.name, case.tokens, case.calls, case.step)
+        limits = limits.best(kernels.measure())
+        if turn < TORCH_ROUNDS:
+            measure_torch(rates, package, count)
+        if llama_cpp is not None:
+            llama_cpp.measure(rates, count)
     metrics = {
         **rates.metrics(),
         "decode_tokens_per_s": rates.metrics()[f"decode_context_{CONTEXTS[0]}_tokens_per_s"],
@@ -159,14 +150,6 @@ def run(
     }
     metrics = {name: round(value, 3) for name, value in metrics.items()}
     return {"bench": "decode", "machine": machine(), "metrics": metrics, "criteria": _criteria(metrics, step_bytes)}
-
-
-def _peers(rates: Rates, package: ModelPackage, threads: int, llama_cpp: LlamaCpp | None) -> list[Callable[[], None]]:
-    """Measurements that take turns with ours."""
-    turns = [partial(measure_torch, rates, package, threads)]
-    if llama_cpp is not None:
-        turns += [partial(llama_cpp.measure, rates, threads, model) for model in llama_cpp.models]
-    return turns
 
 
 def _ratios(rates: Rates) -> dict[str, float]:

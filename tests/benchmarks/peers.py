@@ -18,7 +18,6 @@ from tests.benchmarks.rates import Rates
 PROMPTS = (128, 512)
 GENERATED = 64
 LINEAR_ROWS = (1, 8, 128)
-_LINEAR_SECONDS = 0.3
 _KIND = re.compile(r"\b(I?Q\d\w*|B?F\d+)\b")
 """In what llama-bench calls a model: "llama 1B (guessed) Q4_0", "qwen2 1B Q4_K - Medium"."""
 
@@ -30,16 +29,17 @@ class LlamaCpp:
     program: Path
     models: tuple[Path, ...]
 
-    def measure(self, rates: Rates, threads: int, model: Path) -> None:
-        """Adds a round of one file to `rates`, as `llama_cpp_<kind of weights>_<case>`.
+    def measure(self, rates: Rates, threads: int) -> None:
+        """Adds a round of every file to `rates`, as `llama_cpp_<kind of weights>_<case>`.
 
         Raises:
             BenchmarkError: llama-bench failed, or printed something else.
         """
         shape = ["-p", ",".join(map(str, PROMPTS)), "-n", str(GENERATED), "-t", str(threads)]
-        printed = run_tool([str(self.program), "-m", str(model), *shape, "-r", "2", "-o", "json"])
-        for case, samples in parse_llama_bench(printed).items():
-            rates.add(f"llama_cpp_{case}", samples)
+        for model in self.models:
+            printed = run_tool([str(self.program), "-m", str(model.resolve()), *shape, "-r", "2", "-o", "json"])
+            for case, samples in parse_llama_bench(printed).items():
+                rates.add(f"llama_cpp_{case}", samples)
 
 
 def parse_llama_bench(printed: str) -> dict[str, list[float]]:
@@ -83,7 +83,9 @@ def measure_torch(rates: Rates, package: ModelPackage, threads: int) -> None:
         rates.add(f"torch_{case}", samples)
 
 
-def torch_linears(threads: int, blocks: int, shapes: Sequence[tuple[int, int]]) -> dict[str, list[float]]:
+def torch_linears(
+    threads: int, blocks: int, shapes: Sequence[tuple[int, int]], seconds: float = 0.3
+) -> dict[str, list[float]]:
     """Tokens per second through matrices of `shapes` (rows, columns), each in `blocks` copies, so that caches see them all."""
     import torch
 
@@ -94,7 +96,7 @@ def torch_linears(threads: int, blocks: int, shapes: Sequence[tuple[int, int]]) 
         for rows in LINEAR_ROWS:
             inputs = [torch.full((rows, columns), 0.5, dtype=dtype) for _, columns in shapes]
             samples: list[float] = []
-            end = time.perf_counter() + _LINEAR_SECONDS
+            end = time.perf_counter() + seconds
             with torch.no_grad():
                 while not samples or time.perf_counter() < end:
                     start = time.perf_counter()

@@ -20,6 +20,22 @@ def bench(*arguments: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--llama-bench", "/nowhere/llama-bench"], "does not exist"),
+        (["--llama-bench", sys.executable], "needs --llama-model"),
+        (["--llama-model", __file__], "needs --llama-bench"),
+    ],
+)
+def test_decode_says_what_of_llama_cpp_is_missing(arguments: list[str], reason: str) -> None:
+    command = [sys.executable, "-m", "mec_apps.cli", "bench", "decode", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def check_shape(result: dict[str, Any], name: str) -> None:
     assert result.keys() == {"bench", "machine", "metrics", "criteria"}
     assert result["bench"] == name
