@@ -71,6 +71,7 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
             "cpu_flags": sorted(target.cpu_flags),
             "page_tokens": PAGE_TOKENS,
             "tvm": tvm.__version__,
+            "regions": list(blocks.REGIONS),
             "functions": functions,
         },
     )

@@ -17,8 +17,22 @@ from tvm.script import tirx as T
 from compiler.kernels.activations import ActivationFormat
 from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, shares_of
 from compiler.kernels.linear import TILE_ROWS, WeightFormat, multiplier
-from compiler.kernels.vector import f32, lanes, splat, store_exp
+from compiler.kernels.vector import f32, lanes, splat, start_clock, stop_clock, store_exp
 from compiler.models.spec import ArchitectureDims
+
+
+# What the regions do, in order. Each adds the clock ticks of thread 0 to its own entry of `clock`.
+REGIONS = (
+    "attention_norm",
+    "qkv",
+    "rope_append",
+    "attention",
+    "merge",
+    "output",
+    "ffn_norm",
+    "gate_up",
+    "down",
+)
 
 
 def block_weights(dims: ArchitectureDims) -> list[str]:
@@ -50,6 +64,7 @@ def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]
         *activations(dims.attention),
         ("float32", ["threads", "rows", 32]),
         *activations(dims.ffn),
+        ("int64", [len(REGIONS)]),
     ]
     return [{"dtype": dtype, "shape": shape} for dtype, shape in entries]
 
@@ -109,6 +124,7 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
         gate: T.Buffer((NT, M, 32), "float32"),
         fv: T.Buffer((M, GF * VG), VT),
         fs: T.Buffer((M, GF * 2), "float32"),
+        clock: T.Buffer((len(REGIONS),), "int64"),
     ):
         T.func_attr({"global_symbol": "blocks", "tirx.noalias": True})
 
@@ -141,16 +157,21 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
             for l in T.serial(L):
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
+                        start_clock(clock, 0, th)
                         for r in T.serial((M - th + nt - 1) // nt):
                             normalise(h, r * nt + th, n1, l, xv, xs)
+                        stop_clock(clock, 0, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
+                        start_clock(clock, 1, th)
                         u2 = T.alloc_buffer(qkv_w.unpacked_shape(D), "uint32", scope="global")
                         y2 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (NQ // 32) // nt, (th + 1) * (NQ // 32) // nt):
                             multiplier(qkv_w, put_qkv)(M, y2, wqkv, sqkv, u2, l, b, GD, xv, xs, th)
+                        stop_clock(clock, 1, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
+                        start_clock(clock, 2, th)
                         for i in T.serial((M * KVH - th + nt - 1) // nt):
                             rotate_and_append(
                                 qkv,
@@ -167,8 +188,10 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
                                 query_norm,
                                 key_norm,
                             )
+                        stop_clock(clock, 2, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
+                        start_clock(clock, 3, th)
                         for i in T.serial((M * SHARES * KVH - th + nt - 1) // nt):
                             if (i * nt + th) // KVH % SHARES < shares_of(pos[(i * nt + th) // (SHARES * KVH)]):
                                 attend(
@@ -186,32 +209,43 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
                                     th,
                                     part,
                                 )
+                        stop_clock(clock, 3, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
+                        start_clock(clock, 4, th)
                         for i in T.serial((M * H - th + nt - 1) // nt):
                             merge(part, (i * nt + th) // H, pos[(i * nt + th) // H], (i * nt + th) % H, av, as_)
+                        stop_clock(clock, 4, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
+                        start_clock(clock, 5, th)
                         u6 = T.alloc_buffer(out_w.unpacked_shape(dims.attention), "uint32", scope="global")
                         y6 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
                             multiplier(out_w, add_residual)(M, y6, wo, so, u6, l, b, GA, av, as_, th)
+                        stop_clock(clock, 5, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
+                        start_clock(clock, 6, th)
                         for r in T.serial((M - th + nt - 1) // nt):
                             normalise(h, r * nt + th, n2, l, xv, xs)
+                        stop_clock(clock, 6, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
+                        start_clock(clock, 7, th)
                         u8 = T.alloc_buffer(gate_up_w.unpacked_shape(D), "uint32", scope="global")
                         y8 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (FF // 32) // nt, (th + 1) * (FF // 32) // nt):
                             multiplier(gate_up_w, put_gate)(M, y8, wg, sg, u8, l, b, GD, xv, xs, th)
                             multiplier(gate_up_w, put_up)(M, y8, wu, su, u8, l, b, GD, xv, xs, th)
+                        stop_clock(clock, 7, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
+                        start_clock(clock, 8, th)
                         u9 = T.alloc_buffer(down_w.unpacked_shape(FF), "uint32", scope="global")
                         y9 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
                             multiplier(down_w, add_residual)(M, y9, wd, sd, u9, l, b, GF, fv, fs, th)
+                        stop_clock(clock, 8, th)
 
     return blocks

@@ -133,6 +133,20 @@ def dot_portable(acc, words, x4):
 DOTS = {"vpdpbusd": dot_vpdpbusd, "portable": dot_portable}
 
 
+@T.inline
+def start_clock(clock, region, thread):
+    """Thread 0 takes the clock's ticks from a region's entry; `stop_clock` adds them back, later."""
+    if thread == 0:
+        clock[region] = clock[region] - T.call_llvm_intrin("int64", "llvm.readcyclecounter")
+
+
+@T.inline
+def stop_clock(clock, region, thread):
+    """Counterpart of `start_clock`."""
+    if thread == 0:
+        clock[region] = clock[region] + T.call_llvm_intrin("int64", "llvm.readcyclecounter")
+
+
 def inverse_root(squares, width, eps):
     """1 / sqrt(squares / width + eps), scalar: what an RMS norm multiplies with."""
     return f32(1) / T.sqrt(T.call_llvm_pure_intrin("float32", "llvm.fma", squares, f32(1.0 / width), f32(eps)))

@@ -133,6 +133,8 @@ class CompiledModel:
             name: [_scratch_array(entry, limits) for entry in function["scratch"]]
             for name, function in manifest["functions"].items()
         }
+        self._regions: list[str] = manifest["regions"]
+        self._clock = self._scratch["blocks"][-1]
         self._scratch_rows = {
             name: [entry["shape"].index("rows") if "rows" in entry["shape"] else None for entry in function["scratch"]]
             for name, function in manifest["functions"].items()
@@ -192,6 +194,10 @@ class CompiledModel:
         views = self._views(rows)
         self._functions["head"](*views["head"], *self._text_weights["head"], *views["head.scratch"])
         return self._logits[:rows, : self._package.spec.vocab]
+
+    def region_ticks(self) -> dict[str, int]:
+        """Clock ticks that thread 0 has spent in each region of `blocks` since this model was made."""
+        return dict(zip(self._regions, self._clock.tolist(), strict=True))
 
     def release_layers(self, layers: LayerRange) -> None:
         """Gives the KV memory of `layers` back to the system; whole memory pages of it read as zeros afterwards."""
