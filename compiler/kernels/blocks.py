@@ -16,7 +16,7 @@ from tvm.script import tirx as T
 
 from compiler.kernels.activations import ActivationFormat
 from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, shares_of
-from compiler.kernels.linear import TILE_ROWS, WeightFormat, multiplier
+from compiler.kernels.linear import WeightFormat, multiplier
 from compiler.kernels.vector import f32, lanes, splat, start_clock, stop_clock, store_exp
 from compiler.models.spec import ArchitectureDims
 
@@ -74,13 +74,13 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
     D, NQ, FF, HD, H, KVH = dims.hidden, dims.qkv, dims.ffn, dims.head_dim, dims.heads, dims.kv_heads
     GD, GA, GF = D // 32, dims.attention // 32, FF // 32
     VT, VG = acts.values_dtype, acts.values_per_group
-    TILE = TILE_ROWS[0]
     qkv_w, out_w, gate_up_w, down_w = (matrices[name] for name in ("qkv", "output", "gate_up", "down"))
     attention = attention_kernels(dims, acts.store)
     rotate_and_append, attend, merge = attention.rotate_and_append, attention.attend, attention.merge
     normalise, store = acts.normalise, acts.store
     L, M, NT = tirx.Var("L", "int32"), tirx.Var("M", "int32"), tirx.Var("NT", "int32")
     P, S, PMAX, CTX = (tirx.Var(name, "int32") for name in ("P", "S", "PMAX", "CTX"))
+    R = len(REGIONS)
     barrier = "pragma_parallel_barrier_when_finish"
 
     def q_of(weights, n, k):
@@ -124,33 +124,32 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
         gate: T.Buffer((NT, M, 32), "float32"),
         fv: T.Buffer((M, GF * VG), VT),
         fs: T.Buffer((M, GF * 2), "float32"),
-        clock: T.Buffer((len(REGIONS),), "int64"),
+        clock: T.Buffer((R,), "int64"),
     ):
         T.func_attr({"global_symbol": "blocks", "tirx.noalias": True})
 
         @T.inline
-        def put_qkv(y, offset, row, block, thread):
-            for t in T.unroll(2):
-                qkv[row, lanes(block * 32 + t * 16)] = y[lanes(offset + t * 16)]
+        def put_qkv(left, right, offset, row, block, thread):
+            qkv[row, lanes(block * 32)] = left[lanes(offset)]
+            qkv[row, lanes(block * 32 + 16)] = right[lanes(offset)]
 
         @T.inline
-        def add_residual(y, offset, row, block, thread):
-            for t in T.unroll(2):
-                h[row, lanes(block * 32 + t * 16)] = h[row, lanes(block * 32 + t * 16)] + y[lanes(offset + t * 16)]
+        def add_residual(left, right, offset, row, block, thread):
+            h[row, lanes(block * 32)] = h[row, lanes(block * 32)] + left[lanes(offset)]
+            h[row, lanes(block * 32 + 16)] = h[row, lanes(block * 32 + 16)] + right[lanes(offset)]
 
         @T.inline
-        def put_gate(y, offset, row, block, thread):
-            for t in T.unroll(2):
-                gate[thread, row, lanes(t * 16)] = y[lanes(offset + t * 16)]
+        def put_gate(left, right, offset, row, block, thread):
+            gate[thread, row, lanes(0)] = left[lanes(offset)]
+            gate[thread, row, lanes(16)] = right[lanes(offset)]
 
         @T.inline
-        def put_up(y, offset, row, block, thread):
+        def put_up(left, right, offset, row, block, thread):
             e = T.alloc_buffer((32,), "float32", scope="local")
             for t in T.unroll(2):
                 store_exp(e, t * 16, splat(f32(0)) - gate[thread, row, lanes(t * 16)])
-                e[lanes(t * 16)] = (y[lanes(offset + t * 16)] * gate[thread, row, lanes(t * 16)]) / (
-                    splat(f32(1)) + e[lanes(t * 16)]
-                )
+            e[lanes(0)] = (left[lanes(offset)] * gate[thread, row, lanes(0)]) / (splat(f32(1)) + e[lanes(0)])
+            e[lanes(16)] = (right[lanes(offset)] * gate[thread, row, lanes(16)]) / (splat(f32(1)) + e[lanes(16)])
             store(e, 0, fv, fs, row, block)
 
         with T.attr(T.int32(0), "pragma_parallel_launch_point", T.int32(1)):
@@ -165,9 +164,8 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
                     for th in T.parallel(nt):
                         start_clock(clock, 1, th)
                         u2 = T.alloc_buffer(qkv_w.unpacked_shape(D), "uint32", scope="global")
-                        y2 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (NQ // 32) // nt, (th + 1) * (NQ // 32) // nt):
-                            multiplier(qkv_w, put_qkv)(M, y2, wqkv, sqkv, u2, l, b, GD, xv, xs, th)
+                            multiplier(qkv_w, put_qkv)(M, wqkv, sqkv, u2, l, b, GD, xv, xs, th)
                         stop_clock(clock, 1, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
@@ -220,9 +218,8 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
                     for th in T.parallel(nt):
                         start_clock(clock, 5, th)
                         u6 = T.alloc_buffer(out_w.unpacked_shape(dims.attention), "uint32", scope="global")
-                        y6 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
-                            multiplier(out_w, add_residual)(M, y6, wo, so, u6, l, b, GA, av, as_, th)
+                            multiplier(out_w, add_residual)(M, wo, so, u6, l, b, GA, av, as_, th)
                         stop_clock(clock, 5, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
@@ -234,18 +231,16 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
                     for th in T.parallel(nt):
                         start_clock(clock, 7, th)
                         u8 = T.alloc_buffer(gate_up_w.unpacked_shape(D), "uint32", scope="global")
-                        y8 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (FF // 32) // nt, (th + 1) * (FF // 32) // nt):
-                            multiplier(gate_up_w, put_gate)(M, y8, wg, sg, u8, l, b, GD, xv, xs, th)
-                            multiplier(gate_up_w, put_up)(M, y8, wu, su, u8, l, b, GD, xv, xs, th)
+                            multiplier(gate_up_w, put_gate)(M, wg, sg, u8, l, b, GD, xv, xs, th)
+                            multiplier(gate_up_w, put_up)(M, wu, su, u8, l, b, GD, xv, xs, th)
                         stop_clock(clock, 7, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 8, th)
                         u9 = T.alloc_buffer(down_w.unpacked_shape(FF), "uint32", scope="global")
-                        y9 = T.alloc_buffer((TILE * 32,), "float32", scope="local")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
-                            multiplier(down_w, add_residual)(M, y9, wd, sd, u9, l, b, GF, fv, fs, th)
+                            multiplier(down_w, add_residual)(M, wd, sd, u9, l, b, GF, fv, fs, th)
                         stop_clock(clock, 8, th)
 
     return blocks

@@ -32,9 +32,9 @@ from compiler.kernels.vector import (
 )
 from compiler.quantisation import INTEGER_BITS
 
-# Rows of a tile, largest first; the last is one, so that every count of rows can be made up. Six rows and 32 columns
+# Rows of a tile, largest first; the last is one, so that every count of rows can be made up. Eight rows and 32 columns
 # leave enough of the 32 vector registers for the weights.
-TILE_ROWS = (6, 2, 1)
+TILE_ROWS = (8, 4, 2, 1)
 PREFETCH_GROUPS = 8
 
 
@@ -68,56 +68,70 @@ def _byte_tile(rows: int, words: int, dot, unpacked: bool):
     """`rows` x 32 outputs; weights are bytes of w, nibbles of w (words = 4), or already unpacked in u."""
 
     @T.inline
-    def tile(y, w, s, u, layer, block, groups, values, scales, row):
-        whole = T.alloc_buffer((rows * 32,), "int32", scope="local")
-        for i in T.unroll(rows * 2):
-            y[lanes(i * 16)] = splat(f32(0))
+    def add_products(left, right, first, second, values, row, column):
+        """Four columns of every row times both tiles of the strip, whose bytes `first` and `second` are."""
+        for r in T.unroll(rows):
+            left[lanes(r * 16)] = dot(left[lanes(r * 16)], first, values[row + r, lanes(column, 4)])
+            right[lanes(r * 16)] = dot(right[lanes(r * 16)], second, values[row + r, lanes(column, 4)])
+
+    @T.inline
+    def add_packed(left, right, first, second, values, row, column):
+        """The same for words as they are packed."""
+        if words == 8:
+            add_products(left, right, first, second, values, row, column)
+        else:
+            add_products(left, right, low_nibbles(first), low_nibbles(second), values, row, column)
+            add_products(left, right, high_nibbles(first), high_nibbles(second), values, row, column + 16)
+
+    @T.inline
+    def add_scaled(y, whole, t, s, layer, block, g, scales, row):
+        for r in T.unroll(rows):
+            y[lanes(r * 16)] = fma(
+                T.cast(whole[lanes(r * 16)], "float32x16"),
+                widen(s[layer, block, g, t, lanes(0)]) * splat(scales[row + r, g * 2]),
+                fma(widen(s[layer, block, g, 2 + t, lanes(0)]), splat(scales[row + r, g * 2 + 1]), y[lanes(r * 16)]),
+            )
+
+    @T.inline
+    def tile(left_y, right_y, w, s, u, layer, block, groups, values, scales, row):
+        left = T.alloc_buffer((rows * 16,), "int32", scope="local")
+        right = T.alloc_buffer((rows * 16,), "int32", scope="local")
         for g in T.serial(groups):
-            for i in T.unroll(rows * 2):
-                whole[lanes(i * 16)] = splat(T.int32(0))
-            for term in T.unroll(2):
-                for j in T.unroll(8 if unpacked else words):
-                    for t in T.unroll(2):
-                        if not unpacked and term == 0:
-                            T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
-                        for r in T.unroll(rows):
-                            if unpacked:
-                                whole[lanes((r * 2 + t) * 16)] = dot(
-                                    whole[lanes((r * 2 + t) * 16)],
-                                    u[g, j, t, lanes(0)],
-                                    values[row + r, lanes(g * 64 + term * 32 + j * 4, 4)],
-                                )
-                            elif words == 8:
-                                whole[lanes((r * 2 + t) * 16)] = dot(
-                                    whole[lanes((r * 2 + t) * 16)],
-                                    w[layer, block, g, j, t, lanes(0)],
-                                    values[row + r, lanes(g * 64 + term * 32 + j * 4, 4)],
-                                )
-                            else:
-                                whole[lanes((r * 2 + t) * 16)] = dot(
-                                    whole[lanes((r * 2 + t) * 16)],
-                                    low_nibbles(w[layer, block, g, j, t, lanes(0)]),
-                                    values[row + r, lanes(g * 64 + term * 32 + j * 4, 4)],
-                                )
-                                whole[lanes((r * 2 + t) * 16)] = dot(
-                                    whole[lanes((r * 2 + t) * 16)],
-                                    high_nibbles(w[layer, block, g, j, t, lanes(0)]),
-                                    values[row + r, lanes(g * 64 + term * 32 + 16 + j * 4, 4)],
-                                )
-                if term == 0:
-                    for i in T.unroll(rows * 2):
-                        whole[lanes(i * 16)] = T.shift_left(whole[lanes(i * 16)], splat(T.int32(8)))
             for r in T.unroll(rows):
-                for t in T.unroll(2):
-                    y[lanes((r * 2 + t) * 16)] = fma(
-                        T.cast(whole[lanes((r * 2 + t) * 16)], "float32x16"),
-                        widen(s[layer, block, g, t, lanes(0)]) * splat(scales[row + r, g * 2]),
-                        fma(
-                            widen(s[layer, block, g, 2 + t, lanes(0)]),
-                            splat(scales[row + r, g * 2 + 1]),
-                            y[lanes((r * 2 + t) * 16)],
-                        ),
-                    )
+                left[lanes(r * 16)] = splat(T.int32(0))
+                right[lanes(r * 16)] = splat(T.int32(0))
+            for term in T.unroll(2):
+                if unpacked:
+                    for j in T.unroll(8):
+                        add_products(
+                            left,
+                            right,
+                            u[g, j, 0, lanes(0)],
+                            u[g, j, 1, lanes(0)],
+                            values,
+                            row,
+                            g * 64 + term * 32 + j * 4,
+                        )
+                else:
+                    for j in T.unroll(words):
+                        if term == 0:
+                            for t in T.unroll(2):
+                                T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
+                        add_packed(
+                            left,
+                            right,
+                            w[layer, block, g, j, 0, lanes(0)],
+                            w[layer, block, g, j, 1, lanes(0)],
+                            values,
+                            row,
+                            g * 64 + term * 32 + j * 4,
+                        )
+                if term == 0:
+                    for r in T.unroll(rows):
+                        left[lanes(r * 16)] = T.shift_left(left[lanes(r * 16)], splat(T.int32(8)))
+                        right[lanes(r * 16)] = T.shift_left(right[lanes(r * 16)], splat(T.int32(8)))
+            add_scaled(left_y, left, 0, s, layer, block, g, scales, row)
+            add_scaled(right_y, right, 1, s, layer, block, g, scales, row)
 
     return tile
 
@@ -139,17 +153,15 @@ def _unpack_nothing(w, u, layer, block, groups):
 
 def _float_tile(rows: int, to_float):
     @T.inline
-    def tile(y, w, s, u, layer, block, groups, values, scales, row):
-        for i in T.unroll(rows * 2):
-            y[lanes(i * 16)] = splat(f32(0))
+    def tile(left_y, right_y, w, s, u, layer, block, groups, values, scales, row):
         for k in T.serial(groups * 32):
-            for t in T.unroll(2):
-                for r in T.unroll(rows):
-                    y[lanes((r * 2 + t) * 16)] = fma(
-                        to_float(w[layer, block, k, lanes(t * 16)], LANES),
-                        splat(values[row + r, k]),
-                        y[lanes((r * 2 + t) * 16)],
-                    )
+            for r in T.unroll(rows):
+                left_y[lanes(r * 16)] = fma(
+                    to_float(w[layer, block, k, lanes(0)], LANES), splat(values[row + r, k]), left_y[lanes(r * 16)]
+                )
+                right_y[lanes(r * 16)] = fma(
+                    to_float(w[layer, block, k, lanes(16)], LANES), splat(values[row + r, k]), right_y[lanes(r * 16)]
+                )
 
     return tile
 
@@ -170,39 +182,39 @@ def weight_format(stored: str, dot: str) -> WeightFormat:
 
 
 def multiplier(weights: WeightFormat, sink):
-    """Multiplies all rows with one block of 32 outputs; calls `sink(y, offset, row, block, thread)` for each row."""
-    first, second, third = (weights.tiles[r] for r in TILE_ROWS)
-    large, small, _ = TILE_ROWS
+    """Multiplies all rows with one block of 32 outputs.
 
-    def rest(rows):
-        """First row that fills no tile."""
-        return rows // large * large + rows % large // small * small
+    Calls `sink(left, right, offset, row, block, thread)` for each row: its outputs are left and right[offset : offset+16].
+    """
+
+    def tile_of(rows: int):
+        @T.inline
+        def run_tile(w, s, u, layer, block, groups, values, scales, row, thread):
+            # Two buffers, and none that outlives the tile: so that they are registers.
+            left = T.alloc_buffer((rows * 16,), "float32", scope="local")
+            right = T.alloc_buffer((rows * 16,), "float32", scope="local")
+            for r in T.unroll(rows):
+                left[lanes(r * 16)] = splat(f32(0))
+                right[lanes(r * 16)] = splat(f32(0))
+            weights.tiles[rows](left, right, w, s, u, layer, block, groups, values, scales, row)
+            for r in T.unroll(rows):
+                sink(left, right, r * 16, row + r, block, thread)
+
+        return run_tile
+
+    first, second, third, fourth = (tile_of(rows) for rows in TILE_ROWS)
 
     @T.inline
-    def multiply(rows, y, w, s, u, layer, block, groups, values, scales, thread):
-        if rows >= large:
+    def multiply(rows, w, s, u, layer, block, groups, values, scales, thread):
+        if rows >= 8:
             weights.unpack(w, u, layer, block, groups)
-        for i in T.serial(rows // large):
-            first(y, w, s, u, layer, block, groups, values, scales, i * large)
-            for r in T.unroll(large):
-                sink(y, r * 32, i * large + r, block, thread)
-        for i in T.serial(rows % large // small):
-            second(y, w, s, u, layer, block, groups, values, scales, rows // large * large + i * small)
-            for r in T.unroll(small):
-                sink(y, r * 32, rows // large * large + i * small + r, block, thread)
-        for i in T.serial(rows % large % small):
-            third(
-                y,
-                w,
-                s,
-                u,
-                layer,
-                block,
-                groups,
-                values,
-                scales,
-                rest(rows) + i,
-            )
-            sink(y, 0, rest(rows) + i, block, thread)
+        for i in T.serial(rows // 8):
+            first(w, s, u, layer, block, groups, values, scales, i * 8, thread)
+        if rows % 8 >= 4:
+            second(w, s, u, layer, block, groups, values, scales, rows // 8 * 8, thread)
+        if rows % 4 >= 2:
+            third(w, s, u, layer, block, groups, values, scales, rows // 4 * 4, thread)
+        if rows % 2 == 1:
+            fourth(w, s, u, layer, block, groups, values, scales, rows - 1, thread)
 
     return multiply

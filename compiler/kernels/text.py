@@ -6,7 +6,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from compiler.kernels.activations import ActivationFormat
-from compiler.kernels.linear import TILE_ROWS, WeightFormat, multiplier
+from compiler.kernels.linear import WeightFormat, multiplier
 from compiler.kernels.vector import lanes
 from compiler.models.spec import ArchitectureDims
 
@@ -86,9 +86,9 @@ def head_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activatio
         T.func_attr({"global_symbol": "head", "tirx.noalias": True})
 
         @T.inline
-        def put(y, offset, row, block, thread):
-            for t in T.unroll(2):
-                logits[row, lanes(block * 32 + t * 16)] = y[lanes(offset + t * 16)]
+        def put(left, right, offset, row, block, thread):
+            logits[row, lanes(block * 32)] = left[lanes(offset)]
+            logits[row, lanes(block * 32 + 16)] = right[lanes(offset)]
 
         with T.attr(T.int32(0), "pragma_parallel_launch_point", T.int32(1)):
             with T.attr(T.int32(0), "pragma_parallel_barrier_when_finish", T.int32(1)):
@@ -98,8 +98,7 @@ def head_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activatio
             with T.attr(T.int32(0), "pragma_parallel_barrier_when_finish", T.int32(1)):
                 for th in T.parallel(nt):
                     u = T.alloc_buffer(unpacked, "uint32", scope="global")
-                    y = T.alloc_buffer((TILE_ROWS[0] * 32,), "float32", scope="local")
                     for b in T.serial(th * (V // 32) // nt, (th + 1) * (V // 32) // nt):
-                        multiplier(weights, put)(M, y, w, s, u, 0, b, G, xv, xs, th)
+                        multiplier(weights, put)(M, w, s, u, 0, b, G, xv, xs, th)
 
     return head
