@@ -28,7 +28,7 @@ LIBRARY = "lib.so"
 def lower(
     dims: ArchitectureDims, quantisation: Quantisation, target: CompileTarget
 ) -> tuple[tvm.IRModule, dict[str, Any]]:
-    """The three functions as TIR, and what the manifest says of their arguments."""
+    """The functions as TIR, and what the manifest says of their arguments."""
     matrices = {
         name: linear.weight_format(getattr(quantisation, name), target.dot)
         for name in ("qkv", "output", "gate_up", "down", "text")
@@ -40,12 +40,14 @@ def lower(
             "embed": text.embed_function(dims, matrices["text"]),
             "blocks": blocks.blocks_function(dims, matrices, acts),
             "head": text.head_function(dims, matrices["text"], acts),
+            "clock": blocks.clock_function(),
         }
     )
     functions = {
         "embed": {"weights": list(text.EMBED_WEIGHTS), "scratch": []},
         "blocks": {"weights": blocks.block_weights(dims), "scratch": blocks.blocks_scratch(dims, acts)},
         "head": {"weights": list(text.HEAD_WEIGHTS), "scratch": text.head_scratch(dims, acts)},
+        "clock": {"weights": [], "scratch": []},
     }
     return module, functions
 

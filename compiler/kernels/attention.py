@@ -1,4 +1,4 @@
-"""Rotary embedding, KV append, and attention of one row over its session's pages.
+"""Rotary embedding, KV append, and attention of a row, or of a tile of rows, over their session's pages.
 
 A page holds 16 tokens of one KV head: keys [head_dim, 16] (a column per token), values [16, head_dim]. A row's context
 is cut into shares of whole pages by its position alone, so that threads can work on one row without changing its sums.
@@ -22,8 +22,9 @@ EMPTY = -1e30
 
 @dataclass(frozen=True)
 class AttentionKernels:
-    """The three steps of attention; `part_columns` is the width of what a share leaves for `merge`."""
+    """The three steps of attention. `attend` takes `tile_rows` rows; a share leaves `part_columns` for `merge`."""
 
+    tile_rows: int
     part_columns: int
     rotate_and_append: Any
     attend: Any
@@ -35,12 +36,23 @@ def shares_of(position):
     return T.min(SHARES, (position // PAGE_TOKENS + SHARE_PAGES) // SHARE_PAGES)
 
 
+def first_page(position, share):
+    """The page with which a share of the context of a row at `position` begins."""
+    return (position // PAGE_TOKENS + 1) * share // shares_of(position)
+
+
+def tile_rows_of(dims: ArchitectureDims) -> int:
+    """Rows whose queries are multiplied with a page at once: as many as registers allow, a power of two."""
+    return max(rows for rows in (1, 2, 4, 8) if rows == 1 or rows * dims.heads // dims.kv_heads <= 12)
+
+
 def attention_kernels(dims: ArchitectureDims, store) -> AttentionKernels:
     """Kernels for these dimensions; `store` puts 32 merged columns into an activation format."""
     hd, heads, kv_heads = dims.head_dim, dims.heads, dims.kv_heads
     half = hd // 2
     repeat = heads // kv_heads
     scale = 1.0 / dims.score_width**0.5
+    tile_rows = tile_rows_of(dims)
     stride = hd + 16  # per query head: largest score, sum of weights, padding to a vector; then hd weighted values
 
     @T.inline
@@ -109,65 +121,168 @@ def attention_kernels(dims: ArchitectureDims, store) -> AttentionKernels:
                 qkv[row, lanes((heads + kv_heads + k) * hd + i * 16)], "float16x16"
             )
 
+    def stands_in_one_page(rows, tile, position, slots):
+        """Whether all rows of a tile exist, and ask for the same pages."""
+        first = tile * tile_rows
+        same = first + tile_rows <= rows
+        for row in (T.min(rows - 1, first + r) for r in range(1, tile_rows)):
+            same = T.And(same, slots[first] == slots[row])
+            same = T.And(same, position[first] // PAGE_TOKENS == position[row] // PAGE_TOKENS)
+        return same
+
     @T.inline
-    def attend(qkv, row, position, slot, page_table, keys, values, layer, k, share, score, thread, part):
-        """The query heads of KV head k over one share of the context; two passes, the scores in between in `score`."""
-        acc = T.alloc_buffer((repeat * hd,), "float32", scope="local")
-        sums = T.alloc_buffer((repeat * 64,), "float32", scope="local")
-        weight = T.alloc_buffer((repeat * 16,), "float32", scope="local")
-        top = T.alloc_buffer((repeat * 16,), "float32", scope="local")
-        mass = T.alloc_buffer((repeat * 16,), "float32", scope="local")
-        best = T.alloc_buffer((repeat,), "float32", scope="local")
-        for r in T.unroll(repeat):
-            top[lanes(r * 16)] = splat(f32(EMPTY))
-            mass[lanes(r * 16)] = splat(f32(0))
-            for c in T.unroll(hd // 16):
-                acc[lanes(r * hd + c * 16)] = splat(f32(0))
-        for page in T.serial(
-            (position // PAGE_TOKENS + 1) * share // shares_of(position),
-            (position // PAGE_TOKENS + 1) * (share + 1) // shares_of(position),
-        ):
-            for i in T.unroll(repeat * 4):
-                sums[lanes(i * 16)] = splat(f32(0))
-            for d in T.serial(hd // 4):
-                for u in T.unroll(4):
-                    for r in T.unroll(repeat):
-                        sums[lanes((r * 4 + u) * 16)] = fma(
-                            widen(keys[layer, page_table[slot, page], k, d * 4 + u, lanes(0)]),
-                            splat(qkv[row, (k * repeat + r) * hd + d * 4 + u]),
-                            sums[lanes((r * 4 + u) * 16)],
+    def put_part(part, row, column, query, dimension, acc, i):
+        part[row, column, lanes(query * stride + 16 + dimension)] = acc[lanes(i * 16)]
+
+    def attender(rows: int):
+        """`attend` for consecutive rows of a batch that stand in one page of one session (or for one row).
+
+        Every row's sums run in the same order whatever `rows` is: scores over even and odd dimensions, then their sum;
+        values over tokens.
+        """
+        queries = (
+            rows * repeat
+        )  # accumulators are one buffer per kind, so that each fits the stack and becomes registers
+        wide = hd % 64 == 0 and queries * 4 <= 24
+        chunk = 64 if wide else 32  # dimensions of values that are summed at a time
+
+        @T.inline
+        def attend(qkv, row, position, slot, page_table, keys, values, layer, k, share, score, thread, part):
+            even = T.alloc_buffer((queries * 16,), "float32", scope="local")
+            odd = T.alloc_buffer((queries * 16,), "float32", scope="local")
+            top = T.alloc_buffer((queries * 16,), "float32", scope="local")
+            mass = T.alloc_buffer((queries * 16,), "float32", scope="local")
+            best = T.alloc_buffer((queries,), "float32", scope="local")
+            acc0 = T.alloc_buffer((queries * 16,), "float32", scope="local")
+            acc1 = T.alloc_buffer((queries * 16,), "float32", scope="local")
+            acc2 = T.alloc_buffer((queries * 16,), "float32", scope="local")
+            acc3 = T.alloc_buffer((queries * 16,), "float32", scope="local")
+            for i in T.unroll(queries):
+                top[lanes(i * 16)] = splat(f32(EMPTY))
+                mass[lanes(i * 16)] = splat(f32(0))
+            for page in T.serial(first_page(position[row], share), first_page(position[row], share + 1)):
+                for i in T.unroll(queries):
+                    even[lanes(i * 16)] = splat(f32(0))
+                    odd[lanes(i * 16)] = splat(f32(0))
+                for d in T.serial(half):
+                    for i in T.unroll(queries):
+                        even[lanes(i * 16)] = fma(
+                            widen(keys[layer, page_table[slot, page], k, d * 2, lanes(0)]),
+                            splat(qkv[row + i // repeat, (k * repeat + i % repeat) * hd + d * 2]),
+                            even[lanes(i * 16)],
                         )
-            for r in T.unroll(repeat):
-                sums[lanes(r * 64)] = T.Select(
-                    T.ramp(page * PAGE_TOKENS, 1, 16) <= splat(position),
-                    (sums[lanes(r * 64)] + sums[lanes(r * 64 + 16)])
-                    + (sums[lanes(r * 64 + 32)] + sums[lanes(r * 64 + 48)]),
-                    splat(f32(EMPTY)),
+                    for i in T.unroll(queries):
+                        odd[lanes(i * 16)] = fma(
+                            widen(keys[layer, page_table[slot, page], k, d * 2 + 1, lanes(0)]),
+                            splat(qkv[row + i // repeat, (k * repeat + i % repeat) * hd + d * 2 + 1]),
+                            odd[lanes(i * 16)],
+                        )
+                for i in T.unroll(queries):
+                    score[thread, page, lanes(i * 16)] = even[lanes(i * 16)] + odd[lanes(i * 16)]
+            if share + 1 == shares_of(position[row]):
+                for i in T.unroll(queries):
+                    score[thread, position[row] // PAGE_TOKENS, lanes(i * 16)] = T.Select(
+                        T.ramp(0, 1, 16) <= splat(position[row + i // repeat] % PAGE_TOKENS),
+                        score[thread, position[row] // PAGE_TOKENS, lanes(i * 16)],
+                        splat(f32(EMPTY)),
+                    )
+            for page in T.serial(first_page(position[row], share), first_page(position[row], share + 1)):
+                for i in T.unroll(queries):
+                    top[lanes(i * 16)] = maximum(top[lanes(i * 16)], score[thread, page, lanes(i * 16)])
+            for i in T.unroll(queries):
+                best[i] = largest(top[lanes(i * 16)])
+            for page in T.serial(first_page(position[row], share), first_page(position[row], share + 1)):
+                for i in T.unroll(queries):
+                    store_exp(even, i * 16, score[thread, page, lanes(i * 16)] - splat(best[i]))
+                    score[thread, page, lanes(i * 16)] = even[lanes(i * 16)]
+                    mass[lanes(i * 16)] = mass[lanes(i * 16)] + even[lanes(i * 16)]
+            for i in T.unroll(queries):
+                part[row + i // repeat, share * kv_heads + k, i % repeat * stride] = best[i]
+                part[row + i // repeat, share * kv_heads + k, i % repeat * stride + 1] = total(mass[lanes(i * 16)])
+            for c in T.serial(hd // chunk):
+                for i in T.unroll(queries):
+                    acc0[lanes(i * 16)] = splat(f32(0))
+                    acc1[lanes(i * 16)] = splat(f32(0))
+                    if wide:
+                        acc2[lanes(i * 16)] = splat(f32(0))
+                        acc3[lanes(i * 16)] = splat(f32(0))
+                for page in T.serial(first_page(position[row], share), first_page(position[row], share + 1)):
+                    for t in T.serial(PAGE_TOKENS):
+                        for i in T.unroll(queries):
+                            acc0[lanes(i * 16)] = fma(
+                                widen(values[layer, page_table[slot, page], k, t, lanes(c * chunk)]),
+                                splat(score[thread, page, i * 16 + t]),
+                                acc0[lanes(i * 16)],
+                            )
+                            acc1[lanes(i * 16)] = fma(
+                                widen(values[layer, page_table[slot, page], k, t, lanes(c * chunk + 16)]),
+                                splat(score[thread, page, i * 16 + t]),
+                                acc1[lanes(i * 16)],
+                            )
+                            if wide:
+                                acc2[lanes(i * 16)] = fma(
+                                    widen(values[layer, page_table[slot, page], k, t, lanes(c * chunk + 32)]),
+                                    splat(score[thread, page, i * 16 + t]),
+                                    acc2[lanes(i * 16)],
+                                )
+                                acc3[lanes(i * 16)] = fma(
+                                    widen(values[layer, page_table[slot, page], k, t, lanes(c * chunk + 48)]),
+                                    splat(score[thread, page, i * 16 + t]),
+                                    acc3[lanes(i * 16)],
+                                )
+                for i in T.unroll(queries):
+                    put_part(part, row + i // repeat, share * kv_heads + k, i % repeat, c * chunk, acc0, i)
+                    put_part(part, row + i // repeat, share * kv_heads + k, i % repeat, c * chunk + 16, acc1, i)
+                    if wide:
+                        put_part(part, row + i // repeat, share * kv_heads + k, i % repeat, c * chunk + 32, acc2, i)
+                        put_part(part, row + i // repeat, share * kv_heads + k, i % repeat, c * chunk + 48, acc3, i)
+
+        return attend
+
+    attend_tile, attend_row = attender(tile_rows), attender(1)
+
+    @T.inline
+    def attend(rows, tile, qkv, position, slots, page_table, keys, values, layer, k, share, score, thread, part):
+        """The query heads of KV head k over one share of the context, for the rows of a tile: at once where they can be.
+
+        Two passes over the scores, which lie in `score` in between.
+        """
+        if stands_in_one_page(rows, tile, position, slots):
+            if share < shares_of(position[tile * tile_rows]):
+                attend_tile(
+                    qkv,
+                    tile * tile_rows,
+                    position,
+                    slots[tile * tile_rows],
+                    page_table,
+                    keys,
+                    values,
+                    layer,
+                    k,
+                    share,
+                    score,
+                    thread,
+                    part,
                 )
-                score[thread, r, lanes(page * PAGE_TOKENS)] = sums[lanes(r * 64)]
-                top[lanes(r * 16)] = maximum(top[lanes(r * 16)], sums[lanes(r * 64)])
-        for r in T.unroll(repeat):
-            best[r] = largest(top[lanes(r * 16)])
-        for page in T.serial(
-            (position // PAGE_TOKENS + 1) * share // shares_of(position),
-            (position // PAGE_TOKENS + 1) * (share + 1) // shares_of(position),
-        ):
-            for r in T.unroll(repeat):
-                store_exp(weight, r * 16, score[thread, r, lanes(page * PAGE_TOKENS)] - splat(best[r]))
-                mass[lanes(r * 16)] = mass[lanes(r * 16)] + weight[lanes(r * 16)]
-            for t in T.serial(PAGE_TOKENS):
-                for c in T.unroll(hd // 16):
-                    for r in T.unroll(repeat):
-                        acc[lanes(r * hd + c * 16)] = fma(
-                            widen(values[layer, page_table[slot, page], k, t, lanes(c * 16)]),
-                            splat(weight[r * 16 + t]),
-                            acc[lanes(r * hd + c * 16)],
-                        )
-        for r in T.unroll(repeat):
-            part[row, share * kv_heads + k, r * stride] = best[r]
-            part[row, share * kv_heads + k, r * stride + 1] = total(mass[lanes(r * 16)])
-            for c in T.unroll(hd // 16):
-                part[row, share * kv_heads + k, lanes(r * stride + 16 + c * 16)] = acc[lanes(r * hd + c * 16)]
+        else:
+            # Counted from zero: TVM shifts a loop that begins elsewhere, but not the bounds of the loops in it.
+            for r in T.serial(T.min(rows - tile * tile_rows, tile_rows)):
+                if share < shares_of(position[tile * tile_rows + r]):
+                    attend_row(
+                        qkv,
+                        tile * tile_rows + r,
+                        position,
+                        slots[tile * tile_rows + r],
+                        page_table,
+                        keys,
+                        values,
+                        layer,
+                        k,
+                        share,
+                        score,
+                        thread,
+                        part,
+                    )
 
     @T.inline
     def merge(part, row, position, head, out, scales):
@@ -200,4 +315,4 @@ def attention_kernels(dims: ArchitectureDims, store) -> AttentionKernels:
         for c in T.unroll(hd // 32):
             store(joined, c * 32, out, scales, row, head * (hd // 32) + c)
 
-    return AttentionKernels(repeat * stride, rotate_and_append, attend, merge)
+    return AttentionKernels(tile_rows, repeat * stride, rotate_and_append, attend, merge)

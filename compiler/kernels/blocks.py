@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from compiler.kernels.activations import ActivationFormat
-from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, shares_of
+from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, tile_rows_of
 from compiler.kernels.linear import WeightFormat, multiplier
 from compiler.kernels.vector import f32, lanes, splat, start_clock, stop_clock, store_exp
 from compiler.models.spec import ArchitectureDims
@@ -35,6 +35,17 @@ REGIONS = (
 )
 
 
+def clock_function():
+    """clock(out): the ticks that regions are timed in, now."""
+
+    @T.prim_func
+    def clock(out: T.Buffer((1,), "int64")):
+        T.func_attr({"global_symbol": "clock", "tirx.noalias": True})
+        out[0] = T.call_llvm_intrin("int64", "llvm.readcyclecounter")
+
+    return clock
+
+
 def block_weights(dims: ArchitectureDims) -> list[str]:
     """The packed tensors that `blocks` takes, in order. A tensor that the model lacks is never read: any stands in."""
     norms = ["blocks.attention_norm", "blocks.ffn_norm"]
@@ -45,7 +56,7 @@ def block_weights(dims: ArchitectureDims) -> list[str]:
 
 
 def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]:
-    """Type and shape of every scratch argument; "rows", "threads" and "context" stand for the caller's limits."""
+    """Type and shape of every scratch argument; "rows", "threads" and "pages" (of a context) stand for the caller's limits."""
 
     def activations(columns: int) -> list[tuple[str, list]]:
         groups = columns // 32
@@ -59,7 +70,7 @@ def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]
     entries = [
         *activations(dims.hidden),
         ("float32", ["rows", dims.qkv]),
-        ("float32", ["threads", repeat, "context"]),
+        ("float32", ["threads", "pages", tile_rows_of(dims) * repeat * PAGE_TOKENS]),
         ("float32", ["rows", SHARES * dims.kv_heads, parts]),
         *activations(dims.attention),
         ("float32", ["threads", "rows", 32]),
@@ -80,7 +91,7 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
     normalise, store = acts.normalise, acts.store
     L, M, NT = tirx.Var("L", "int32"), tirx.Var("M", "int32"), tirx.Var("NT", "int32")
     P, S, PMAX, CTX = (tirx.Var(name, "int32") for name in ("P", "S", "PMAX", "CTX"))
-    R = len(REGIONS)
+    R, TR = len(REGIONS), attention.tile_rows
     barrier = "pragma_parallel_barrier_when_finish"
 
     def q_of(weights, n, k):
@@ -117,7 +128,7 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
         xv: T.Buffer((M, GD * VG), VT),
         xs: T.Buffer((M, GD * 2), "float32"),
         qkv: T.Buffer((M, NQ), "float32"),
-        score: T.Buffer((NT, H // KVH, CTX), "float32"),
+        score: T.Buffer((NT, PMAX, TR * (H // KVH) * PAGE_TOKENS), "float32"),
         part: T.Buffer((M, SHARES * KVH, attention.part_columns), "float32"),
         av: T.Buffer((M, GA * VG), VT),
         as_: T.Buffer((M, GA * 2), "float32"),
@@ -190,23 +201,23 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 3, th)
-                        for i in T.serial((M * SHARES * KVH - th + nt - 1) // nt):
-                            if (i * nt + th) // KVH % SHARES < shares_of(pos[(i * nt + th) // (SHARES * KVH)]):
-                                attend(
-                                    qkv,
-                                    (i * nt + th) // (SHARES * KVH),
-                                    pos[(i * nt + th) // (SHARES * KVH)],
-                                    slot[(i * nt + th) // (SHARES * KVH)],
-                                    pages,
-                                    keys,
-                                    values,
-                                    l,
-                                    (i * nt + th) % KVH,
-                                    (i * nt + th) // KVH % SHARES,
-                                    score,
-                                    th,
-                                    part,
-                                )
+                        for i in T.serial(((M + TR - 1) // TR * SHARES * KVH - th + nt - 1) // nt):
+                            attend(
+                                M,
+                                (i * nt + th) // (SHARES * KVH),
+                                qkv,
+                                pos,
+                                slot,
+                                pages,
+                                keys,
+                                values,
+                                l,
+                                (i * nt + th) % KVH,
+                                (i * nt + th) // KVH % SHARES,
+                                score,
+                                th,
+                                part,
+                            )
                         stop_clock(clock, 3, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):

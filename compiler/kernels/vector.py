@@ -87,7 +87,9 @@ def largest(a):
 
 
 def total(a):
-    """Sum of the lanes, first to last."""
+    """Sum of the lanes: halves are added to each other until two lanes are left, then these."""
+    for count in (8, 4, 2):
+        a = T.vectorlow(floats(count), a) + T.vectorhigh(floats(count), a)
     return T.call_llvm_pure_intrin("float32", "llvm.vector.reduce.fadd", f32(0), a)
 
 

@@ -18,6 +18,7 @@ import mmap
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -128,13 +129,16 @@ class CompiledModel:
         self._slots = _aligned_zeros((max_rows,), np.int32)
         self._hidden = _aligned_zeros((max_rows, dims.hidden), np.float32)
         self._logits = _aligned_zeros((max_rows, dims.vocab), np.float32)
-        limits = {"rows": max_rows, "threads": threads, "context": pages_per_session * self.page_tokens}
+        limits = {"rows": max_rows, "threads": threads, "pages": pages_per_session}
         self._scratch = {
             name: [_scratch_array(entry, limits) for entry in function["scratch"]]
             for name, function in manifest["functions"].items()
         }
         self._regions: list[str] = manifest["regions"]
-        self._clock = self._scratch["blocks"][-1]
+        self._region_ticks = self._scratch["blocks"][-1]
+        self._now = _aligned_zeros((1,), np.int64)
+        self._now_view = self._ffi.from_dlpack(self._now)
+        self._started = self._read_clock()
         self._scratch_rows = {
             name: [entry["shape"].index("rows") if "rows" in entry["shape"] else None for entry in function["scratch"]]
             for name, function in manifest["functions"].items()
@@ -142,7 +146,7 @@ class CompiledModel:
         self._weight_names = {name: function["weights"] for name, function in manifest["functions"].items()}
         # Views handed to the kernels, made once per layer range and per count of rows.
         view = self._ffi.from_dlpack
-        self._shared = [view(self.page_table), view(package.tensor("rope")[: limits["context"]])]
+        self._shared = [view(self.page_table), view(package.tensor("rope")[: pages_per_session * self.page_tokens])]
         self._text_weights = {
             name: [view(package.tensor(tensor)) for tensor in self._weight_names[name]] for name in ("embed", "head")
         }
@@ -195,9 +199,22 @@ class CompiledModel:
         self._functions["head"](*views["head"], *self._text_weights["head"], *views["head.scratch"])
         return self._logits[:rows, : self._package.spec.vocab]
 
-    def region_ticks(self) -> dict[str, int]:
-        """Clock ticks that thread 0 has spent in each region of `blocks` since this model was made."""
-        return dict(zip(self._regions, self._clock.tolist(), strict=True))
+    def region_seconds(self) -> dict[str, float]:
+        """Seconds that thread 0 has worked in each region of `blocks` since `reset_regions`, by the kernels' own clock."""
+        seconds, ticks = (now - then for now, then in zip(self._read_clock(), self._started, strict=True))
+        return {
+            name: spent * seconds / ticks
+            for name, spent in zip(self._regions, self._region_ticks.tolist(), strict=True)
+        }
+
+    def reset_regions(self) -> None:
+        """Counts the seconds of every region from zero."""
+        self._region_ticks[:] = 0
+
+    def _read_clock(self) -> tuple[float, int]:
+        """Seconds and ticks at one moment."""
+        self._functions["clock"](self._now_view)
+        return time.perf_counter(), int(self._now[0])
 
     def release_layers(self, layers: LayerRange) -> None:
         """Gives the KV memory of `layers` back to the system; whole memory pages of it read as zeros afterwards."""
