@@ -20,7 +20,6 @@ from compiler.kernels.linear import WeightFormat, multiplier
 from compiler.kernels.vector import f32, lanes, splat, start_clock, stop_clock, store_exp
 from compiler.models.spec import ArchitectureDims
 
-
 # What the regions do, in order. Each adds the clock ticks of thread 0 to its own entry of `clock`.
 REGIONS = (
     "attention_norm",
