@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,8 @@ def run(
 ) -> dict[str, Any]:
     """Metrics are medians over rounds, `_best_` ones the best sample, from which ratios and shares are made.
 
-    `decode` is one session at a context of 16 tokens; batches are sessions there.
+    `decode` is one session at a context of 16 tokens; batches are sessions there. `limit_steadiness` is the slowest over
+    the fastest moment of the machine: where it is far below 1, others used it, and more rounds are needed.
     """
     count = threads or os.cpu_count() or 1
     dirs = compile_model(model, quantisation)
@@ -129,21 +130,23 @@ def run(
     ours = Ours(package, dirs, count)
     step_bytes = package.shape.block_bytes * package.spec.blocks + package.shape.head_bytes
     kernels = LimitKernels(count, step_bytes)
-    limits, rates = kernels.measure(), Rates()
+    measured, rates = [kernels.measure()], Rates()
     for turn in range(rounds):
         for case in ours.cases():
             rates.time(case.name, case.tokens, case.calls, case.step)
-        limits = limits.best(kernels.measure())
+        measured.append(kernels.measure())
         if turn < TORCH_ROUNDS:
             measure_torch(rates, package, count)
         if llama_cpp is not None:
             llama_cpp.measure(rates, count)
+    limits = reduce(Limits.best, measured)
     metrics = {
         **rates.metrics(),
         "decode_tokens_per_s": rates.metrics()[f"decode_context_{CONTEXTS[0]}_tokens_per_s"],
         "limit_read_gb_per_s": limits.read_bytes_per_s / 1e9,
         "limit_float32_gflop_per_s": limits.float_ops_per_s / 1e9,
         "limit_int8_gop_per_s": limits.byte_ops_per_s / 1e9,
+        "limit_steadiness": min(each.byte_ops_per_s for each in measured) / limits.byte_ops_per_s,
         **_ratios(rates),
         **_limit_shares(rates, package, limits),
         **costs,

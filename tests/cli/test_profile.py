@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from compiler.build import CompiledModel as CompiledDirs
 from compiler.limits import LimitKernels, Limits
-from mec_apps.cli.profile.timing import measure_step
+from mec_apps.cli.profile.timing import _time_blocks, measure_step
 from mec_apps.cli.profile.work import Work, block_work, head_work
 from mec_apps.cli.requests import CliError
 from mec_apps.split_inference.model_package import ModelPackage
@@ -63,3 +65,28 @@ def test_a_step_is_timed_part_by_part(compiled_model_dirs: CompiledDirs) -> None
 def test_more_tokens_than_the_model_takes_are_refused(compiled_model_dirs: CompiledDirs) -> None:
     with pytest.raises(CliError, match="8192"):
         measure_step(compiled_model_dirs.package_dir, compiled_model_dirs.artefact_dir, 1, rows=8, context=8190)
+
+
+class ClockedRuntime:
+    """Two regions that take three quarters of every call."""
+
+    def __init__(self) -> None:
+        self.region_seconds: dict[str, float] = {}
+
+    def reset_regions(self) -> None:
+        self.region_seconds = {"qkv": 0.0, "attention": 0.0}
+
+    def call(self) -> None:
+        start = time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < 2e-4:
+            pass
+        for region, share in (("qkv", 0.5), ("attention", 0.25)):
+            self.region_seconds[region] = self.region_seconds.get(region, 0.0) + share * elapsed
+
+
+def test_what_regions_leave_of_a_call_is_its_overhead() -> None:
+    runtime = ClockedRuntime()
+    times = _time_blocks(runtime, runtime.call)
+    assert times.keys() == {"qkv", "attention", "call"}
+    assert times["qkv"] == pytest.approx(2 * times["attention"])
+    assert times["call"] > 0

@@ -42,6 +42,7 @@ def profile(model: str, quantisation: str, threads: int | None, rows: int, conte
         f"{found.model} {found.quantisation} on {found.target}, {found.threads} threads: "
         f"{rows} rows after {context} tokens take {found.total_us / 1e3:.3f} ms",
         markup=False,
+        soft_wrap=True,
     )
     console.print(
         f"limits: {found.limits.read_bytes_per_s / 1e9:.1f} GB/s, "
@@ -56,5 +57,5 @@ def _table(found: StepProfile) -> Table:
     for part in found.parts:
         share = "" if part.limit_share is None else f"{part.limit_share * 100:.0f}"
         percent = f"{part.us / found.total_us * 100:.1f}"
-        table.add_row(part.operation, f"{part.us:.1f}", percent, share, part.bound_by or "")
+        table.add_row(part.operation.replace("_", " "), f"{part.us:.1f}", percent, share, part.bound_by or "")
     return table

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 ACTIVATION_TERMS = 2
 """A quantised activation is two int8 terms: every product of a quantised matrix is two byte products."""
 
-# Operation of a block: the packed matrices that it multiplies with.
-_MATRICES = {"qkv": ("qkv",), "output": ("output",), "gate and up": ("gate", "up"), "down": ("down",)}
+# Operation of a block, by the name of its region in the kernels: the packed matrices that it multiplies with.
+_MATRICES = {"qkv": ("qkv",), "output": ("output",), "gate_up": ("gate", "up"), "down": ("down",)}
 
 
 @dataclass(frozen=True, slots=True)
