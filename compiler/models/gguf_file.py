@@ -87,7 +87,7 @@ class GgufModel(ModelFile):
         architecture = ARCHITECTURES.get(facts.architecture)
         if architecture is None:
             raise ModelFileError(
-                f"'{path}' has the architecture '{facts.architecture}'; supported are {', '.join(ARCHITECTURES)}"
+                f"'{path}' has the architecture {facts.architecture!r}; supported are {', '.join(ARCHITECTURES)}"
             )
         super().__init__(path, _read_spec(facts, name, architecture, container.tensors), container.tensors, _NAMING)
         if architecture.interleaved:
@@ -179,7 +179,7 @@ def _read_rotary(facts: _Facts, head_dim: int, context: int, factors: StoredTens
     factor = facts.number(".rope.scaling.factor", facts.number(".rope.scale_linear", 1.0)) or 1.0
     kind = facts.text(".rope.scaling.type", "linear")
     if kind not in ("none", "linear", "yarn"):
-        raise facts.refuse(f"scales its rotary embedding by '{kind}'")
+        raise facts.refuse(f"scales its rotary embedding by {kind!r}")
     original = facts.whole(".rope.scaling.original_context_length", context)
     if kind == "yarn":
         if facts.number(".rope.scaling.yarn_log_multiplier", 0.0) or factors is not None:

@@ -79,7 +79,7 @@ class HuggingFaceModel(ModelFile):
         architecture = ARCHITECTURES.get(config.architecture)
         if architecture is None:
             raise ModelFileError(
-                f"'{path}' has the architecture '{config.architecture}'; supported are {', '.join(ARCHITECTURES)}"
+                f"'{path}' has the architecture {config.architecture!r}; supported are {', '.join(ARCHITECTURES)}"
             )
         stored = read_safetensors(path)
         bias = architecture.qkv_bias or any(name.endswith(_NAMING.parts["query_bias"]) for name in stored)
@@ -135,7 +135,7 @@ def _read_spec(config: _Config, name: str, architecture: Architecture, qkv_bias:
         raise config.refuse("is quantised already; only GGUF files may be")
     activation = config.get("hidden_act", str, "silu")
     if activation != "silu":
-        raise config.refuse(f"uses the activation '{activation}'")
+        raise config.refuse(f"uses the activation {activation!r}")
     hidden, heads = config.whole("hidden_size"), config.whole("num_attention_heads")
     head_dim = head_width(config.path, hidden, heads, config.whole("head_dim", architecture.head_dim or 0))
     try:
@@ -177,7 +177,7 @@ def _read_rotary(config: _Config, head_dim: int) -> tuple[Rotary, int]:
     base = stated.number("rope_theta", config.number("rope_theta", 10000.0))
     kind = stated.get("rope_type", str, stated.get("type", str, "default"))
     if kind not in ("default", "linear", "llama3", "yarn"):
-        raise config.refuse(f"scales its rotary embedding by '{kind}'")
+        raise config.refuse(f"scales its rotary embedding by {kind!r}")
     for place in (config, stated):
         if place.number("partial_rotary_factor", 1.0) != 1:
             raise config.refuse("rotates a part of each head only")

@@ -160,4 +160,4 @@ def _refuse_unknown(path: Path, names: Collection[str], ignored: tuple[str, ...]
     unknown = sorted(name for name in names if not name.endswith(ignored))
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise ModelFileError(f"'{path}' has the tensor {unknown[0]}{more}, which is not supported; use another model")
+        raise ModelFileError(f"'{path}' has the tensor {unknown[0]!r}{more}, which is not supported; use another model")

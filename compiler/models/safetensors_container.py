@@ -34,7 +34,7 @@ def read_safetensors(folder: Path) -> dict[str, StoredTensor]:
             ) from error
         twice = sorted(found.keys() & tensors.keys())
         if twice:
-            raise ModelFileError(f"'{path}' holds {twice[0]}, which another file holds too; download the model again")
+            raise ModelFileError(f"'{path}' holds {twice[0]!r}, which another file holds too; download the model again")
         tensors |= found
     return tensors
 

@@ -14,11 +14,19 @@ from compiler.build import CompiledModel, compile_model
 HIDDEN, HEADS, KV_HEADS, FFN, VOCAB, BLOCKS, CONTEXT = 96, 3, 1, 160, 288, 4, 512
 
 
-def write_tiny_model(path: Path, **changes: object) -> Path:
-    """`changes`: architecture=..., hidden=..., without=<tensor name>."""
-    hidden = int(str(changes.get("hidden", HIDDEN)))
+def write_tiny_model(
+    path: Path,
+    *,
+    architecture: str = "llama",
+    hidden: int = HIDDEN,
+    without: str | None = None,
+    facts: dict[str, object] | None = None,
+    kind: GGMLQuantizationType | None = None,
+    extra: dict[str, np.ndarray] | None = None,
+) -> Path:
+    """A tiny model, changed: `facts` and `extra` tensors are added, `kind` is what all matrices of the blocks are."""
     head_dim = hidden // HEADS
-    writer = GGUFWriter(path, str(changes.get("architecture", "llama")))
+    writer = GGUFWriter(path, architecture)
     writer.add_block_count(BLOCKS)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(hidden)
@@ -35,6 +43,10 @@ def write_tiny_model(path: Path, **changes: object) -> Path:
     writer.add_token_merges([f"{letters[0]} {letters[1]}"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
+
+    for key, fact in (facts or {}).items():
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(fact)]
+        add(key, fact)
 
     kinds = GGMLQuantizationType
     shapes = {
@@ -55,16 +67,18 @@ def write_tiny_model(path: Path, **changes: object) -> Path:
     for block in range(BLOCKS):
         for norm in ("attn_norm", "ffn_norm"):
             tensors[f"blk.{block}.{norm}.weight"] = (1 + 0.1 * random.normal(size=hidden), kinds.F32)
-        for name, (rows, columns, kind) in shapes.items():
+        for name, (rows, columns, own_kind) in shapes.items():
             weight = random.normal(size=(rows, columns)) / columns**0.5
-            tensors[f"blk.{block}.{name}.weight"] = (weight, kind)
-    for name, (value, kind) in tensors.items():
-        if name != changes.get("without"):
-            data = value.astype(np.float32)
-            if kind != kinds.F32 and hidden % 32 == 0:
-                writer.add_tensor(name, quants.quantize(data, kind), raw_dtype=kind)
-            else:
-                writer.add_tensor(name, data)
+            tensors[f"blk.{block}.{name}.weight"] = (weight, own_kind if kind is None else kind)
+    tensors |= {name: (value, kinds.F32) for name, value in (extra or {}).items()}
+    for name, (value, stored) in tensors.items():
+        if name == without:
+            continue
+        data = value.astype(np.float32)
+        if stored != kinds.F32 and hidden % 32 == 0:
+            writer.add_tensor(name, quants.quantize(data, stored), raw_dtype=stored)
+        else:
+            writer.add_tensor(name, data)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
