@@ -11,10 +11,11 @@ from compiler.quantisation import INTEGER_BITS, Quantisation, Storage, find_quan
 
 
 def choose_quantisation(model: ModelFile) -> Quantisation:
-    """int4 for matrices that 4 bits keep exactly in all blocks, else int8; files of plain floats are quantised to int4."""
-    if all(model.is_float(name) for parts in _fields(model).values() for name in parts):
+    """int4 for matrices that 4 bits keep exactly in all blocks, else int8; blocks of plain floats are quantised to int4."""
+    fields = _fields(model)
+    if all(model.is_float(name) for names in fields.values() for name in names):
         return find_quantisation("int4")
-    return mixed_quantisation(**{field: _storage(model, names) for field, names in _fields(model).items()})
+    return mixed_quantisation(**{field: _storage(model, names) for field, names in fields.items()})
 
 
 def _fields(model: ModelFile) -> dict[str, list[str]]:

@@ -19,19 +19,20 @@ def write_tiny_model(
     *,
     architecture: str = "llama",
     hidden: int = HIDDEN,
+    heads: int = HEADS,
     without: str | None = None,
     facts: dict[str, object] | None = None,
     kind: GGMLQuantizationType | None = None,
     extra: dict[str, np.ndarray] | None = None,
 ) -> Path:
     """A tiny model, changed: `facts` and `extra` tensors are added, `kind` is what all matrices of the blocks are."""
-    head_dim = hidden // HEADS
+    head_dim = hidden // heads
     writer = GGUFWriter(path, architecture)
     writer.add_block_count(BLOCKS)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(hidden)
     writer.add_feed_forward_length(FFN)
-    writer.add_head_count(HEADS)
+    writer.add_head_count(heads)
     writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
