@@ -24,8 +24,12 @@ def write_tiny_model(
     facts: dict[str, object] | None = None,
     kind: GGMLQuantizationType | None = None,
     extra: dict[str, np.ndarray] | None = None,
+    raw: dict[str, tuple[np.ndarray, GGMLQuantizationType]] | None = None,
 ) -> Path:
-    """A tiny model, changed: `facts` and `extra` tensors are added, `kind` is what all matrices of the blocks are."""
+    """A tiny model, changed: `kind` is what all matrices of the blocks are; `facts` and `extra` tensors are added.
+
+    `raw` replaces tensors by bytes of a kind that `gguf` cannot write, uint8 [rows, bytes of a row].
+    """
     head_dim = hidden // heads
     writer = GGUFWriter(path, architecture)
     writer.add_block_count(BLOCKS)
@@ -73,13 +77,15 @@ def write_tiny_model(
             tensors[f"blk.{block}.{name}.weight"] = (weight, own_kind if kind is None else kind)
     tensors |= {name: (value, kinds.F32) for name, value in (extra or {}).items()}
     for name, (value, stored) in tensors.items():
-        if name == without:
+        if name == without or name in (raw or {}):
             continue
         data = value.astype(np.float32)
         if stored != kinds.F32 and hidden % 32 == 0:
             writer.add_tensor(name, quants.quantize(data, stored), raw_dtype=stored)
         else:
             writer.add_tensor(name, data)
+    for name, (content, stored) in (raw or {}).items():
+        writer.add_tensor(name, content, raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -29,15 +29,19 @@ HALVES = {
 }
 
 
-def random_tensor(kind: str, seed: int = 5) -> StoredTensor:
-    """Valid blocks: any bits, and scales of ordinary size."""
+def random_blocks(kind: str, rows: int, columns: int, scale: float = 0.01, seed: int = 5) -> np.ndarray:
+    """Valid blocks, uint8 [rows, bytes of a row]: any bits, and scales of the size of `scale`."""
     random = np.random.default_rng(seed)
     per_block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-    blocks = random.integers(0, 256, (ROWS * COLUMNS // per_block, block_bytes), np.uint8)
+    blocks = random.integers(0, 256, (rows * columns // per_block, block_bytes), np.uint8)
     for offset in HALVES[kind]:
-        scales = (0.01 * random.normal(size=(len(blocks), 1))).astype(np.float16)
+        scales = (scale * random.normal(size=(len(blocks), 1))).astype(np.float16)
         blocks[:, offset : offset + 2] = scales.view(np.uint8)
-    return StoredTensor("t", kind, (ROWS, COLUMNS), blocks.reshape(-1))
+    return blocks.reshape(rows, -1)
+
+
+def random_tensor(kind: str) -> StoredTensor:
+    return StoredTensor("t", kind, (ROWS, COLUMNS), random_blocks(kind, ROWS, COLUMNS).reshape(-1))
 
 
 def reference(tensor: StoredTensor) -> np.ndarray:

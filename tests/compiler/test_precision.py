@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
 
-from compiler.build import ensure_model_package
+from compiler.build import compile_model, ensure_model_package
 from compiler.errors import QuantisationError
 from compiler.models.gguf_file import GgufModel
 from compiler.models.padding import padded_groups
@@ -17,6 +17,9 @@ from compiler.quantisation import QUANTISATIONS, find_quantisation, mixed_quanti
 from compiler.store import read_entry
 from mec_apps.split_inference.model_package import ModelPackage
 from tests.compiler.conftest import write_tiny_model
+from tests.compiler.running import open_model, run_tokens
+from tests.compiler.test_groups import random_blocks
+from tests.compiler.torch_reference import TorchReference
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,31 @@ def test_4_bits_that_padding_moves_to_other_groups_need_8(tmp_path: Path) -> Non
     expected = np.zeros_like(columns)
     expected[..., :6] = model.values("blocks.0.output").reshape(96, 8, 2, 6)
     assert (np.abs(columns - expected) <= half_step).all()
+
+
+def write_k_quants(path: Path) -> Path:
+    """Q4_K and Q5_K as published files mix them with Q6_K, where rows are long enough; Q4_1 elsewhere."""
+    raw = {}
+    shapes = {"attn_q": ("Q4_K", 256), "attn_k": ("Q4_K", 64), "attn_v": ("Q6_K", 64), "ffn_gate": ("Q4_K", 160)}
+    for block in range(4):
+        for seed, (name, (kind, rows)) in enumerate(shapes.items()):
+            stored = "Q5_K" if name == "attn_q" and block == 2 else kind
+            content = random_blocks(stored, rows, 256, 2e-4, seed=block * 8 + seed)
+            raw[f"blk.{block}.{name}.weight"] = (content, Kind[stored])
+    return write_tiny_model(path, hidden=256, heads=4, kind=Kind.Q4_1, raw=raw)
+
+
+@pytest.mark.slow
+def test_a_mixed_file_compiles_to_mixed_storages_and_keeps_its_numbers(tmp_path: Path) -> None:
+    path = write_k_quants(tmp_path / "k-quants.gguf")
+    dirs = compile_model(str(path))
+    model = open_model(dirs)
+    assert ModelPackage.open(dirs.package_dir).quantisation == "mixed-84448"
+    tokens = [int(token) for token in np.random.default_rng(2).integers(0, 288, 60)]
+    logits = model.head(run_tokens(model, tokens, blocks=4))
+    reference = TorchReference(GgufModel(path, "m")).logits(tokens)
+    # nearly all of it is what Q6_K of random bits loses in groups of 32
+    assert np.sqrt(((logits - reference) ** 2).mean()) / reference.std() < 0.015
 
 
 def test_every_name_is_found_again() -> None:
