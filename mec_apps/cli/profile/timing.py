@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mec_apps.cli.requests import CliError
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.sampling import sample_token
+from mec_platform.domain.layers import LayerRange
 
 _SECONDS = 0.4
 _MIN_CALLS = 5
@@ -103,33 +105,41 @@ def _time_parts(runtime: CompiledModel, package: ModelPackage, positions: np.nda
     logits = runtime.head(hidden[-1:])[0].copy()
     return {
         "embed": _median_us(lambda: runtime.embed(tokens)),
-        **_time_blocks(runtime, lambda: runtime.run_blocks(package.layers, hidden, positions, slots)),
+        **_time_blocks(runtime, package.layers, lambda layers: runtime.run_blocks(layers, hidden, positions, slots)),
         "head": _median_us(lambda: runtime.head(hidden[-1:])),
         "sample": _median_us(lambda: sample_token(logits, 0.0, 1.0, 0, 0)),
     }
 
 
-def _time_blocks(runtime: Any, call: Callable[[], Any]) -> dict[str, float]:
-    """Microseconds of a call by the regions of its kernels and, as `call`, outside them; in one where they keep no clock.
+def _time_blocks(runtime: CompiledModel, layers: LayerRange, run: Callable[[LayerRange], Any]) -> dict[str, float]:
+    """Microseconds of a call over `layers`, by the regions of its kernels, and outside them.
 
-    Region times are means over the calls; they are scaled to the median call.
+    `waiting` is what thread 0 spends at barriers, for the others and for the barriers themselves: it grows with every
+    block. `call` is what a call costs whatever its blocks.
     """
+    regions, rest = _time_regions(runtime, partial(run, layers))
+    _, rest_of_one = _time_regions(runtime, partial(run, LayerRange(layers.start, layers.start + 1)))
+    per_block = (rest - rest_of_one) / max(1, len(layers) - 1)
+    waiting = min(rest, max(0.0, per_block * len(layers)))
+    return {**regions, "waiting": round(waiting, 2), "call": round(rest - waiting, 2)}
+
+
+def _time_regions(runtime: CompiledModel, call: Callable[[], Any]) -> tuple[dict[str, float], float]:
+    """Microseconds of thread 0 in every region, and of the call outside them; means, scaled to the median call."""
     whole = _median_us(call)
-    if not hasattr(runtime, "region_seconds"):
-        return {"blocks": whole}
     runtime.reset_regions()
     start = time.perf_counter()
     for _ in range(max(_MIN_CALLS, int(_SECONDS * 1e6 / whole))):
         call()
     elapsed = time.perf_counter() - start
-    times = {name: seconds / elapsed * whole for name, seconds in runtime.region_seconds.items()}
-    return {**times, "call": whole - sum(times.values())}
+    times = {name: round(seconds / elapsed * whole, 2) for name, seconds in runtime.region_seconds().items()}
+    return times, max(0.0, whole - sum(times.values()))
 
 
 def _work(package: ModelPackage, rows: int, context: int) -> dict[str, Work]:
-    """Over all blocks, by operation and in all."""
+    """By operation, over all blocks."""
     blocks = {name: work.times(package.spec.blocks) for name, work in block_work(package, rows, context).items()}
-    return {**blocks, "blocks": sum(blocks.values(), Work()), "head": head_work(package, 1)}
+    return {**blocks, "head": head_work(package, 1)}
 
 
 def _against_limits(operation: str, us: float, work: Work | None, limits: Limits) -> Part:
