@@ -10,6 +10,7 @@ buffer is therefore allocated inside the loop over threads.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
@@ -34,7 +35,7 @@ REGIONS = (
 )
 
 
-def clock_function():
+def clock_function() -> Any:
     """clock(out): the ticks that regions are timed in, now."""
 
     @T.prim_func
