@@ -30,7 +30,7 @@ def lower(
 ) -> tuple[tvm.IRModule, dict[str, Any]]:
     """The functions as TIR, and what the manifest says of their arguments."""
     matrices = {
-        name: linear.weight_format(getattr(quantisation, name), target.dot)
+        name: linear.weight_format(getattr(quantisation, name), target)
         for name in ("qkv", "output", "gate_up", "down", "text")
     }
     form = activations.plain if quantisation.is_float else activations.quantised
@@ -38,14 +38,17 @@ def lower(
     module = tvm.IRModule(
         {
             "embed": text.embed_function(dims, matrices["text"]),
-            "blocks": blocks.blocks_function(dims, matrices, acts),
+            "blocks": blocks.blocks_function(dims, matrices, acts, target.tile_queries),
             "head": text.head_function(dims, matrices["text"], acts),
             "clock": blocks.clock_function(),
         }
     )
     functions = {
         "embed": {"weights": list(text.EMBED_WEIGHTS), "scratch": []},
-        "blocks": {"weights": blocks.block_weights(dims), "scratch": blocks.blocks_scratch(dims, acts)},
+        "blocks": {
+            "weights": blocks.block_weights(dims),
+            "scratch": blocks.blocks_scratch(dims, acts, target.tile_queries),
+        },
         "head": {"weights": list(text.HEAD_WEIGHTS), "scratch": text.head_scratch(dims, acts)},
         "clock": {"weights": [], "scratch": []},
     }

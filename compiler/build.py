@@ -119,7 +119,15 @@ def ensure_artefact(
     """Folder of the artefact, and whether it had to be built."""
     scheme, row = find_quantisation(quantisation), find_target(target)
     key = content_key(
-        dims.as_dict(), quantisation, row.name, row.llvm(), row.dot, LAYOUT_VERSION, source_hash("compiler.kernels")
+        dims.as_dict(),
+        quantisation,
+        row.name,
+        row.llvm(),
+        row.dot,
+        row.tile_rows,
+        row.tile_queries,
+        LAYOUT_VERSION,
+        source_hash("compiler.kernels"),
     )
     folder = cache / "artefacts" / key
 

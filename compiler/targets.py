@@ -16,13 +16,20 @@ from compiler.errors import TargetError
 
 @dataclass(frozen=True, slots=True)
 class CompileTarget:
-    """A row: LLVM's names for the CPU, and the /proc/cpuinfo flags that a machine needs to run the result."""
+    """A row: LLVM's names for the CPU, and the /proc/cpuinfo flags that a machine needs to run the result.
+
+    `tile_rows` are the rows that are multiplied at once with 32 columns of weights, largest first, each dividing the one
+    before it, down to 1; `tile_queries` is the most query heads at once with a page. Both are what the vector registers
+    hold; they change no bit.
+    """
 
     name: str
     arch: str
     mtriple: str
     mcpu: str
-    dot: Literal["vpdpbusd", "portable"]
+    dot: Literal["vpdpbusd", "pmaddubsw", "portable"]
+    tile_rows: tuple[int, ...]
+    tile_queries: int
     cpu_flags: frozenset[str]
 
     def llvm(self) -> dict[str, str]:
@@ -38,6 +45,8 @@ TARGETS = (
         "x86_64-linux-gnu",
         "cascadelake",
         "vpdpbusd",
+        (8, 4, 2, 1),
+        12,
         frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd", "avx512_vnni", "fma", "f16c"}),
     ),
     CompileTarget(
@@ -45,7 +54,9 @@ TARGETS = (
         "x86_64",
         "x86_64-linux-gnu",
         "haswell",
-        "portable",
+        "pmaddubsw",
+        (2, 1),
+        4,
         frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"}),
     ),
 )

@@ -2,9 +2,9 @@
 
 Quantised form, per row and group of 32 columns (scale s = largest magnitude / 32512):
   x ~ s * X, X = 256*hi + lo in [-32512, 32512], hi and lo int8
-  values int8  [M, G*64]   32 hi terms, then 32 lo terms
-  scales f32   [M, G*2]    s, and s * sum(X), which weights that have an offset need
-Plain form: values f32 [M, G*32]; scales are not used.
+  values int8  [M, G*64+64]  32 hi terms, then 32 lo terms
+  scales f32   [M, G*2]      s, and s * sum(X), which weights that have an offset need
+Plain form: values f32 [M, G*32+16]; scales are not used.
 """
 
 from __future__ import annotations
@@ -34,12 +34,21 @@ LARGEST = 127 * 256
 
 @dataclass(frozen=True)
 class ActivationFormat:
-    """Storage of one group (`store`), of a normalised row (`normalise`), and the buffer types."""
+    """Storage of one group (`store`), of a normalised row (`normalise`), and the buffer types.
+
+    Rows of values stand a cache line further apart than they are long: rows a multiple of 4096 bytes apart, as those of
+    many models are, would share the same few lines of the cache.
+    """
 
     values_dtype: str
     values_per_group: int
+    values_padding: int
     store: Any
     normalise: Any
+
+    def values_stride(self, columns: int) -> int:
+        """Elements from one row of values to the next."""
+        return columns // 32 * self.values_per_group + self.values_padding
 
 
 @T.inline
@@ -100,9 +109,9 @@ def _normaliser(dims: ArchitectureDims, store):
 
 def quantised(dims: ArchitectureDims) -> ActivationFormat:
     """Two int8 terms; `normalise` takes rows of the model's width."""
-    return ActivationFormat("int8", 64, _store_quantised, _normaliser(dims, _store_quantised))
+    return ActivationFormat("int8", 64, 64, _store_quantised, _normaliser(dims, _store_quantised))
 
 
 def plain(dims: ArchitectureDims) -> ActivationFormat:
     """float32."""
-    return ActivationFormat("float32", 32, _store_plain, _normaliser(dims, _store_plain))
+    return ActivationFormat("float32", 32, 16, _store_plain, _normaliser(dims, _store_plain))

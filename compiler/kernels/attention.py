@@ -41,18 +41,21 @@ def first_page(position, share):
     return (position // PAGE_TOKENS + 1) * share // shares_of(position)
 
 
-def tile_rows_of(dims: ArchitectureDims) -> int:
-    """Rows whose queries are multiplied with a page at once: as many as registers allow, a power of two."""
-    return max(rows for rows in (1, 2, 4, 8) if rows == 1 or rows * dims.heads // dims.kv_heads <= 12)
+def tile_rows_of(dims: ArchitectureDims, tile_queries: int) -> int:
+    """Rows whose queries are multiplied with a page at once: a power of two, so that tiles and pages fit together."""
+    return max(rows for rows in (1, 2, 4, 8) if rows == 1 or rows * dims.heads // dims.kv_heads <= tile_queries)
 
 
-def attention_kernels(dims: ArchitectureDims, store) -> AttentionKernels:
-    """Kernels for these dimensions; `store` puts 32 merged columns into an activation format."""
+def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> AttentionKernels:
+    """Kernels for these dimensions; `store` puts 32 merged columns into an activation format.
+
+    `tile_queries`: see `compiler.targets`.
+    """
     hd, heads, kv_heads = dims.head_dim, dims.heads, dims.kv_heads
     half = hd // 2
     repeat = heads // kv_heads
     scale = 1.0 / dims.score_width**0.5
-    tile_rows = tile_rows_of(dims)
+    tile_rows = tile_rows_of(dims, tile_queries)
     stride = hd + 16  # per query head: largest score, sum of weights, padding to a vector; then hd weighted values
 
     @T.inline
@@ -143,7 +146,7 @@ def attention_kernels(dims: ArchitectureDims, store) -> AttentionKernels:
         queries = (
             rows * repeat
         )  # accumulators are one buffer per kind, so that each fits the stack and becomes registers
-        wide = hd % 64 == 0 and queries * 4 <= 24
+        wide = hd % 64 == 0 and queries * 4 <= 2 * tile_queries
         chunk = 64 if wide else 32  # dimensions of values that are summed at a time
 
         @T.inline

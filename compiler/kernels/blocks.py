@@ -55,13 +55,13 @@ def block_weights(dims: ArchitectureDims) -> list[str]:
     return [*norms, bias, *heads, *(f"blocks.{name}.{part}" for name in matrices for part in ("q", "s"))]
 
 
-def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]:
+def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat, tile_queries: int) -> list[dict]:
     """Type and shape of every scratch argument; "rows", "threads" and "pages" (of a context) stand for the caller's limits."""
 
     def activations(columns: int) -> list[tuple[str, list]]:
         groups = columns // 32
         return [
-            (acts.values_dtype, ["rows", groups * acts.values_per_group]),
+            (acts.values_dtype, ["rows", acts.values_stride(columns)]),
             ("float32", ["rows", groups * 2]),
         ]
 
@@ -70,7 +70,7 @@ def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]
     entries = [
         *activations(dims.hidden),
         ("float32", ["rows", dims.qkv]),
-        ("float32", ["threads", "pages", tile_rows_of(dims) * repeat * PAGE_TOKENS]),
+        ("float32", ["threads", "pages", tile_rows_of(dims, tile_queries) * repeat * PAGE_TOKENS]),
         ("float32", ["rows", SHARES * dims.kv_heads, parts]),
         *activations(dims.attention),
         ("float32", ["threads", "rows", 32]),
@@ -80,13 +80,16 @@ def blocks_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]
     return [{"dtype": dtype, "shape": shape} for dtype, shape in entries]
 
 
-def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat], acts: ActivationFormat):
+def blocks_function(
+    dims: ArchitectureDims, matrices: Mapping[str, WeightFormat], acts: ActivationFormat, tile_queries: int
+):
     """The TIR function; after the KV cache its arguments are `block_weights`, then the scratch of `blocks_scratch`."""
     D, NQ, FF, HD, H, KVH = dims.hidden, dims.qkv, dims.ffn, dims.head_dim, dims.heads, dims.kv_heads
     GD, GA, GF = D // 32, dims.attention // 32, FF // 32
-    VT, VG = acts.values_dtype, acts.values_per_group
+    VT = acts.values_dtype
+    XS, AS, FS = (acts.values_stride(columns) for columns in (D, dims.attention, FF))
     qkv_w, out_w, gate_up_w, down_w = (matrices[name] for name in ("qkv", "output", "gate_up", "down"))
-    attention = attention_kernels(dims, acts.store)
+    attention = attention_kernels(dims, acts.store, tile_queries)
     rotate_and_append, attend, merge = attention.rotate_and_append, attention.attend, attention.merge
     normalise, store = acts.normalise, acts.store
     L, M, NT = tirx.Var("L", "int32"), tirx.Var("M", "int32"), tirx.Var("NT", "int32")
@@ -125,15 +128,15 @@ def blocks_function(dims: ArchitectureDims, matrices: Mapping[str, WeightFormat]
         su: s_of(gate_up_w, FF, D),
         wd: q_of(down_w, D, FF),
         sd: s_of(down_w, D, FF),
-        xv: T.Buffer((M, GD * VG), VT),
+        xv: T.Buffer((M, XS), VT),
         xs: T.Buffer((M, GD * 2), "float32"),
         qkv: T.Buffer((M, NQ), "float32"),
         score: T.Buffer((NT, PMAX, TR * (H // KVH) * PAGE_TOKENS), "float32"),
         part: T.Buffer((M, SHARES * KVH, attention.part_columns), "float32"),
-        av: T.Buffer((M, GA * VG), VT),
+        av: T.Buffer((M, AS), VT),
         as_: T.Buffer((M, GA * 2), "float32"),
         gate: T.Buffer((NT, M, 32), "float32"),
-        fv: T.Buffer((M, GF * VG), VT),
+        fv: T.Buffer((M, FS), VT),
         fs: T.Buffer((M, GF * 2), "float32"),
         clock: T.Buffer((R,), "int64"),
     ):

@@ -31,10 +31,8 @@ from compiler.kernels.vector import (
     widen_bf16,
 )
 from compiler.quantisation import INTEGER_BITS
+from compiler.targets import CompileTarget
 
-# Rows of a tile, largest first; the last is one, so that every count of rows can be made up. Eight rows and 32 columns
-# leave enough of the 32 vector registers for the weights.
-TILE_ROWS = (8, 4, 2, 1)
 PREFETCH_GROUPS = 8
 
 
@@ -170,14 +168,15 @@ def _float_tile(rows: int, to_float):
 _FLOATS = {"f32": ("float32", lambda a, _: a), "f16": ("float16", widen), "bf16": ("uint16", widen_bf16)}
 
 
-def weight_format(stored: str, dot: str) -> WeightFormat:
-    """The format of one `quantisation.Storage`; `dot` is a key of `vector.DOTS`."""
+def weight_format(stored: str, target: CompileTarget) -> WeightFormat:
+    """The format of one `quantisation.Storage`, with the tiles and the instructions of `target`."""
     if stored in _FLOATS:
         dtype, to_float = _FLOATS[stored]
-        tiles = {rows: _float_tile(rows, to_float) for rows in TILE_ROWS}
+        tiles = {rows: _float_tile(rows, to_float) for rows in target.tile_rows}
         return WeightFormat(0, dtype, False, tiles, _unpack_nothing, lambda a: to_float(a, 1))
     words = INTEGER_BITS[stored]
-    tiles = {r: _byte_tile(r, words, DOTS[dot], words == 4 and r == TILE_ROWS[0]) for r in TILE_ROWS}
+    dot = DOTS[target.dot][words]
+    tiles = {r: _byte_tile(r, words, dot, words == 4 and r == target.tile_rows[0]) for r in target.tile_rows}
     return WeightFormat(words, "uint32", True, tiles, _unpack_nibbles if words == 4 else _unpack_nothing)
 
 
@@ -186,6 +185,7 @@ def multiplier(weights: WeightFormat, sink):
 
     Calls `sink(left, right, offset, row, block, thread)` for each row: its outputs are left and right[offset : offset+16].
     """
+    sizes = tuple(weights.tiles)  # largest first; each divides the one before, the last is 1
 
     def tile_of(rows: int):
         @T.inline
@@ -202,19 +202,34 @@ def multiplier(weights: WeightFormat, sink):
 
         return run_tile
 
-    first, second, third, fourth = (tile_of(rows) for rows in TILE_ROWS)
+    def rest_of(smaller: tuple[int, ...], larger: int):
+        """What multiplies the rows that fill no tile of `larger` rows."""
+        if not smaller:
+            return _no_rows
+        size, after = smaller[0], rest_of(smaller[1:], smaller[0])
+        tile = tile_of(size)
+
+        @T.inline
+        def run_rest(rows, w, s, u, layer, block, groups, values, scales, thread):
+            if rows % larger >= size:
+                tile(w, s, u, layer, block, groups, values, scales, rows // larger * larger, thread)
+            after(rows, w, s, u, layer, block, groups, values, scales, thread)
+
+        return run_rest
+
+    first, rest = tile_of(sizes[0]), rest_of(sizes[1:], sizes[0])
 
     @T.inline
     def multiply(rows, w, s, u, layer, block, groups, values, scales, thread):
-        if rows >= 8:
+        if rows >= sizes[0]:
             weights.unpack(w, u, layer, block, groups)
-        for i in T.serial(rows // 8):
-            first(w, s, u, layer, block, groups, values, scales, i * 8, thread)
-        if rows % 8 >= 4:
-            second(w, s, u, layer, block, groups, values, scales, rows // 8 * 8, thread)
-        if rows % 4 >= 2:
-            third(w, s, u, layer, block, groups, values, scales, rows // 4 * 4, thread)
-        if rows % 2 == 1:
-            fourth(w, s, u, layer, block, groups, values, scales, rows - 1, thread)
+        for i in T.serial(rows // sizes[0]):
+            first(w, s, u, layer, block, groups, values, scales, i * sizes[0], thread)
+        rest(rows, w, s, u, layer, block, groups, values, scales, thread)
 
     return multiply
+
+
+@T.inline
+def _no_rows(rows, w, s, u, layer, block, groups, values, scales, thread):
+    pass

@@ -18,7 +18,7 @@ def head_scratch(dims: ArchitectureDims, acts: ActivationFormat) -> list[dict]:
     """Type and shape of the scratch arguments of `head`; "rows" stands for the caller's limit."""
     groups = dims.hidden // 32
     return [
-        {"dtype": acts.values_dtype, "shape": ["rows", groups * acts.values_per_group]},
+        {"dtype": acts.values_dtype, "shape": ["rows", acts.values_stride(dims.hidden)]},
         {"dtype": "float32", "shape": ["rows", groups * 2]},
     ]
 
@@ -79,7 +79,7 @@ def head_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activatio
         norm: T.Buffer((1, D), "float32"),
         w: T.Buffer(q_shape, weights.q_dtype),
         s: T.Buffer(s_shape, "float16"),
-        xv: T.Buffer((M, G * acts.values_per_group), acts.values_dtype),
+        xv: T.Buffer((M, acts.values_stride(D)), acts.values_dtype),
         xs: T.Buffer((M, G * 2), "float32"),
         logits: T.Buffer((M, V), "float32"),
     ):

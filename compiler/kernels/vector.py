@@ -132,7 +132,31 @@ def dot_portable(acc, words, x4):
     return acc
 
 
-DOTS = {"vpdpbusd": dot_vpdpbusd, "portable": dot_portable}
+def dot_nibbles_pmaddubsw(acc, words, x4):
+    """The integers of `dot_vpdpbusd` for bytes up to 15, with AVX2: sums of two products fit its 16 bits."""
+    x = T.reinterpret("int8x64", splat(T.reinterpret("int32", x4)))
+    w = T.reinterpret("uint8x64", words)
+    halves = []
+    for half in (T.vectorlow, T.vectorhigh):
+        pairs = T.call_llvm_pure_intrin(
+            "int16x16", "llvm.x86.avx2.pmadd.ub.sw", half("uint8x32", w), half("int8x32", x)
+        )
+        halves.append(T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", pairs, splat(T.int16(1))))
+    return acc + T.vectorcombine("int32x16", *halves)
+
+
+def dot_bytes_pmaddubsw(acc, words, x4):
+    """The same for any bytes: their nibbles one after the other."""
+    high = dot_nibbles_pmaddubsw(splat(T.int32(0)), high_nibbles(words), x4)
+    return dot_nibbles_pmaddubsw(acc, low_nibbles(words), x4) + T.shift_left(high, splat(T.int32(4)))
+
+
+# For weights of a nibble, and of a byte.
+DOTS = {
+    "vpdpbusd": {4: dot_vpdpbusd, 8: dot_vpdpbusd},
+    "pmaddubsw": {4: dot_nibbles_pmaddubsw, 8: dot_bytes_pmaddubsw},
+    "portable": {4: dot_portable, 8: dot_portable},
+}
 
 
 @T.inline
