@@ -151,7 +151,7 @@ def _tile_function(row: CompileTarget, is_bytes: bool) -> Any:
     x_shape, x_dtype = ((OPERANDS, TILE_ROWS * 4), "int8") if is_bytes else ((OPERANDS, TILE_ROWS), "float32")
     zero = T.int32(0) if is_bytes else f32(0)
     NT = tirx.Var("NT", "int32")
-    dot = DOTS[row.dot]
+    dot = DOTS[row.dot][4]
 
     @T.prim_func
     def tile(
