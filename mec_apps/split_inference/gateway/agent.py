@@ -80,7 +80,7 @@ class GatewayAgent:
         tokenizer = ChatTokenizer(
             package.tokenizer_path,
             package.chat_template,
-            {token for token in (spec.eos_id, spec.eot_id) if token is not None},
+            spec.stop_ids,
             bos_token="" if spec.bos_id is None else names.get(spec.bos_id, ""),
             eos_token="" if spec.eos_id is None else names.get(spec.eos_id, ""),
         )
