@@ -49,11 +49,17 @@ def stack_rows(parts: list[Groups]) -> Groups:
 def quantise_groups(weights: np.ndarray, bits: int) -> Groups:
     """Nearest values between each group's ends. float32 [rows, columns], columns a multiple of 32.
 
-    The ends are the least and the largest weight; with 4 bits, that and narrower ranges are refined by least squares
+    The ends are the least and the largest weight; with 4 bits, that and a narrower range are refined by least squares
     and each group takes the one of least squared error.
     """
     rows, columns = weights.shape
-    w = weights.astype(np.float32).reshape(rows, columns // GROUP, GROUP)
+    at_once = max(1, _CHUNK_WEIGHTS // columns)
+    chunks = [weights[start : start + at_once] for start in range(0, rows, at_once)]
+    return stack_rows([_quantise_rows(chunk.astype(np.float32, copy=False), bits) for chunk in chunks])
+
+
+def _quantise_rows(weights: np.ndarray, bits: int) -> Groups:
+    w = weights.reshape(len(weights), -1, GROUP)
     low, high = w.min(-1), w.max(-1)
     top = 2**bits - 1
     q, d, m = _round_between(w, (high - low) / top, low, top)
@@ -68,9 +74,10 @@ def quantise_groups(weights: np.ndarray, bits: int) -> Groups:
             least = np.where(better, error, least)
             q = np.where(better[..., None], candidate[0], q)
             d, m = np.where(better, candidate[1], d), np.where(better, candidate[2], m)
-    return Groups(q.reshape(rows, columns), d, m)
+    return Groups(q.reshape(weights.shape), d, m)
 
 
+_CHUNK_WEIGHTS = 1 << 17  # quantised at a time: what is computed in between stays in the processor's cache
 _RANGE_SHARES = (1.0, 0.93)  # of the distance between the ends
 
 
