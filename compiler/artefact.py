@@ -17,6 +17,7 @@ import tvm
 from compiler.errors import BuildError
 from compiler.kernels import activations, blocks, linear, text
 from compiler.kernels.attention import PAGE_TOKENS
+from compiler.kernels.expansion import quick_expansion
 from compiler.models.spec import ArchitectureDims
 from compiler.quantisation import Quantisation, interface_key
 from compiler.store import write_manifest
@@ -35,14 +36,15 @@ def lower(
     }
     form = activations.plain if quantisation.is_float else activations.quantised
     acts = form(dims)
-    module = tvm.IRModule(
-        {
-            "embed": text.embed_function(dims, matrices["text"]),
-            "blocks": blocks.blocks_function(dims, matrices, acts, target.tile_queries),
-            "head": text.head_function(dims, matrices["text"], acts),
-            "clock": blocks.clock_function(),
-        }
-    )
+    with quick_expansion():
+        module = tvm.IRModule(
+            {
+                "embed": text.embed_function(dims, matrices["text"]),
+                "blocks": blocks.blocks_function(dims, matrices, acts, target.tile_queries),
+                "head": text.head_function(dims, matrices["text"], acts),
+                "clock": blocks.clock_function(),
+            }
+        )
     functions = {
         "embed": {"weights": list(text.EMBED_WEIGHTS), "scratch": []},
         "blocks": {
