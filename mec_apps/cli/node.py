@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mec_apps.cli.process import (
 )
 from mec_apps.cli.requests import CliError, platform_grpc_option, platform_url_option
 from mec_apps.split_inference.link_shaper import EmulatedLink
+from mec_apps.split_inference.node.cores import available_cores
 
 
 @click.command(epilog="Example: mec node --name edge-1 --threads 1 --memory-mib 64")
@@ -29,7 +29,11 @@ from mec_apps.split_inference.link_shaper import EmulatedLink
 )
 @model_option
 @quantisation_option
-@click.option("--threads", type=click.IntRange(1, 256), help="Threads to compute with (default: all cores).")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="Threads to compute with (default: the cores that this process may use).",
+)
 @click.option(
     "--memory-mib", default=1024, show_default=True, type=click.IntRange(1), help="Memory offered to weights of stages."
 )
@@ -114,7 +118,7 @@ def node(
         host=host,
         port=port,
         metrics_port=metrics_port,
-        threads=threads or os.cpu_count() or 1,
+        threads=threads or available_cores(),
         memory_bytes=memory_mib << 20,
         kv_tokens=kv_tokens,
         context=context,
