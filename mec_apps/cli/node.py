@@ -32,7 +32,7 @@ from mec_apps.split_inference.node.cores import available_cores
 @click.option(
     "--threads",
     type=click.IntRange(1, 256),
-    help="Threads to compute with (default: the cores that this process may use).",
+    help="Threads to compute with (default: all cores the process may use).",
 )
 @click.option(
     "--memory-mib", default=1024, show_default=True, type=click.IntRange(1), help="Memory offered to weights of stages."
