@@ -59,7 +59,7 @@ def test_a_folder_is_read_as_transformers_means_it(folder_of: Callable[[str], tu
     assert relative_error(logits, reference_logits(model, TOKENS)) < 1e-5
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "mistral"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_gguf_file_of_the_same_weights_gives_the_same_model(
     folder_of: Callable[[str], tuple[Any, Path]], tmp_path: Path, family: str
 ) -> None:

@@ -38,6 +38,19 @@ def test_query_rows_come_in_half_split_order(tiny_model_file: Path) -> None:
     np.testing.assert_allclose(model.groups("blocks.0.query", 4).values(), model.values("blocks.0.query"), atol=1e-6)
 
 
+def test_biases_come_in_the_order_of_their_rows(tmp_path: Path) -> None:
+    extra = {
+        f"blk.{block}.attn_{part}.bias": np.arange(size)
+        for block in range(BLOCKS)
+        for part, size in (("q", HIDDEN), ("k", 32), ("v", 32))
+    }
+    model = GgufModel(write_tiny_model(tmp_path / "m.gguf", extra=extra), "m")
+    assert model.spec.qkv_bias
+    assert list(model.values("blocks.1.key_bias")) == [*range(0, 32, 2), *range(1, 32, 2)]
+    assert list(model.values("blocks.1.query_bias")[32:48]) == list(range(32, 64, 2))
+    assert list(model.values("blocks.1.value_bias")) == list(range(32))
+
+
 def test_a_window_bounds_the_context(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "m.gguf", facts={"llama.attention.sliding_window": 100})
     assert GgufModel(path, "m").spec.context == 100
