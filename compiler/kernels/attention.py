@@ -11,13 +11,14 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from compiler.kernels.vector import f32, fma, inverse_root, lanes, largest, maximum, splat, store_exp, total, widen
+from compiler.kernels.vector import f32, fma, inverse_root, lanes, largest, maximum, prefetch, splat, store_exp, total, widen
 from compiler.models.spec import ArchitectureDims
 
 PAGE_TOKENS = 16
 SHARES = 4  # most shares of one row's context
 SHARE_PAGES = 4  # pages that are worth a share of their own
 EMPTY = -1e30
+PREFETCH_PAGES = 1
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,10 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
     def put_part(part, row, column, query, dimension, acc, i):
         part[row, column, lanes(query * stride + 16 + dimension)] = acc[lanes(i * 16)]
 
+    def page_ahead(page_table, slot, page, position, share):
+        """The page that is read `PREFETCH_PAGES` later, or the last of the share."""
+        return page_table[slot, T.min(page + PREFETCH_PAGES, first_page(position, share + 1) - 1)]
+
     def attender(rows: int):
         """`attend` for consecutive rows of a batch that stand in one page of one session (or for one row).
 
@@ -168,6 +173,13 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
                     even[lanes(i * 16)] = splat(f32(0))
                     odd[lanes(i * 16)] = splat(f32(0))
                 for d in T.serial(half):
+                    T.evaluate(
+                        prefetch(
+                            T.address_of(
+                                keys[layer, page_ahead(page_table, slot, page, position[row], share), k, d * 2, 0]
+                            )
+                        )
+                    )
                     for i in T.unroll(queries):
                         even[lanes(i * 16)] = fma(
                             widen(keys[layer, page_table[slot, page], k, d * 2, lanes(0)]),
@@ -211,6 +223,20 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
                         acc3[lanes(i * 16)] = splat(f32(0))
                 for page in T.serial(first_page(position[row], share), first_page(position[row], share + 1)):
                     for t in T.serial(PAGE_TOKENS):
+                        for line in T.unroll(chunk // 32):
+                            T.evaluate(
+                                prefetch(
+                                    T.address_of(
+                                        values[
+                                            layer,
+                                            page_ahead(page_table, slot, page, position[row], share),
+                                            k,
+                                            t,
+                                            c * chunk + line * 32,
+                                        ]
+                                    )
+                                )
+                            )
                         for i in T.unroll(queries):
                             acc0[lanes(i * 16)] = fma(
                                 widen(values[layer, page_table[slot, page], k, t, lanes(c * chunk)]),

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from compiler.kernels.activations import ActivationFormat
-from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, tile_rows_of
+from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, shares_of, tile_rows_of
 from compiler.kernels.linear import WeightFormat, multiplier
 from compiler.kernels.vector import f32, lanes, splat, start_clock, stop_clock, store_exp
 from compiler.models.spec import ArchitectureDims
@@ -96,6 +96,10 @@ def blocks_function(
     P, S, PMAX, CTX = (tirx.Var(name, "int32") for name in ("P", "S", "PMAX", "CTX"))
     R, TR = len(REGIONS), attention.tile_rows
     barrier = "pragma_parallel_barrier_when_finish"
+
+    def owner_of(tile, share, k, pos):
+        """Which thread attends: heads of a share stay together, as they lie in memory, where there are several shares."""
+        return T.Select(shares_of(pos[tile * TR]) > 1, tile * SHARES + share, tile * KVH + k)
 
     def q_of(weights, n, k):
         return T.Buffer((L, *weights.q_shape(n, k)), weights.q_dtype)
@@ -204,23 +208,24 @@ def blocks_function(
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 3, th)
-                        for i in T.serial(((M + TR - 1) // TR * SHARES * KVH - th + nt - 1) // nt):
-                            attend(
-                                M,
-                                (i * nt + th) // (SHARES * KVH),
-                                qkv,
-                                pos,
-                                slot,
-                                pages,
-                                keys,
-                                values,
-                                l,
-                                (i * nt + th) % KVH,
-                                (i * nt + th) // KVH % SHARES,
-                                score,
-                                th,
-                                part,
-                            )
+                        for i in T.serial((M + TR - 1) // TR * SHARES * KVH):
+                            if owner_of(i // KVH // SHARES, i // KVH % SHARES, i % KVH, pos) % nt == th:
+                                attend(
+                                    M,
+                                    i // KVH // SHARES,
+                                    qkv,
+                                    pos,
+                                    slot,
+                                    pages,
+                                    keys,
+                                    values,
+                                    l,
+                                    i % KVH,
+                                    i // KVH % SHARES,
+                                    score,
+                                    th,
+                                    part,
+                                )
                         stop_clock(clock, 3, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
