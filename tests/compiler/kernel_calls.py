@@ -1,0 +1,81 @@
+"""Compiles single kernels for this machine, and calls them with arrays that lie as the kernels' callers lay theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm_ffi
+
+from compiler.kernels import activations
+from compiler.kernels.activations import ActivationFormat
+from compiler.models.spec import ArchitectureDims
+from compiler.targets import TARGETS, CompileTarget
+
+_FLAGS = {word for line in Path("/proc/cpuinfo").read_text().splitlines() for word in line.split()}
+RUNNABLE = [row for row in TARGETS if row.cpu_flags <= _FLAGS]
+# Every way to multiply bytes that this machine has, also the one that no row of the table needs.
+BYTE_TARGETS = [*RUNNABLE, replace(RUNNABLE[-1], name="portable", dot="portable")]
+
+
+def small_dims(**changes: Any) -> ArchitectureDims:
+    """The smallest dimensions that the kernels take, changed."""
+    smallest: dict[str, Any] = {
+        "hidden": 32,
+        "heads": 1,
+        "kv_heads": 1,
+        "head_dim": 32,
+        "ffn": 32,
+        "vocab": 32,
+        "rms_eps": 1e-5,
+    }
+    sizes = smallest | changes
+    return ArchitectureDims(**{"norm_width": sizes["hidden"], "score_width": sizes["head_dim"]} | sizes)
+
+
+def activation_format(dims: ArchitectureDims, quantised: bool) -> ActivationFormat:
+    """Rows as integers, or as floats."""
+    return (activations.quantised if quantised else activations.plain)(dims)
+
+
+def integers_of(values: np.ndarray, columns: int) -> np.ndarray:
+    """The integers of quantised rows, int64 [M, columns/32, 32], without padding."""
+    terms = values[:, : 2 * columns].reshape(len(values), -1, 2, 32).astype(np.int64)
+    return 256 * terms[:, :, 0] + terms[:, :, 1]
+
+
+def compile_function(function: Any, target: CompileTarget) -> Callable[..., None]:
+    """`function`, to be called with numbers and with arrays of `aligned_zeros` or `aligned`."""
+    name = str(function.attrs["global_symbol"])
+    compiled = tvm.compile(tvm.IRModule({name: function}), target=tvm.target.Target(target.llvm()))[name]
+
+    def call(*arguments: Any) -> None:
+        compiled(*(tvm_ffi.from_dlpack(value) if isinstance(value, np.ndarray) else value for value in arguments))
+
+    return call
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that start at a cache line."""
+    count, item = int(np.prod(shape)), np.dtype(dtype)
+    memory = np.zeros(count * item.itemsize + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + count * item.itemsize].view(item).reshape(shape)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that starts at a cache line."""
+    copy = aligned_zeros(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def scratch_arrays(entries: list[dict[str, Any]], **limits: int) -> list[np.ndarray]:
+    """The scratch arguments that a kernel asks for, with its names for sizes filled in."""
+    return [
+        aligned_zeros(tuple(limits.get(size, size) for size in entry["shape"]), entry["dtype"]) for entry in entries
+    ]
