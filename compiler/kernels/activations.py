@@ -54,8 +54,8 @@ class ActivationFormat:
 @T.inline
 def _store_quantised(source, offset, values, scales, row, group):
     """32 floats at source[offset] become group `group` of `row`."""
-    top = T.alloc_buffer((1,), "float32", scope="local")
-    whole = T.alloc_buffer((32,), "int32", scope="local")
+    top = T.alloc_buffer((1,), "float32")
+    whole = T.alloc_buffer((32,), "int32")
     top[0] = T.max(
         largest_magnitude(maximum(absolute(source[lanes(offset)]), absolute(source[lanes(offset + 16)]))), f32(1e-30)
     )
@@ -86,9 +86,9 @@ def _normaliser(dims: ArchitectureDims, store):
     @T.inline
     def normalise(source, row, gains, layer, values, scales):
         """RMS norm of source[row] times gains[layer], stored."""
-        squares = T.alloc_buffer((32,), "float32", scope="local")
-        factor = T.alloc_buffer((1,), "float32", scope="local")
-        scaled = T.alloc_buffer((32,), "float32", scope="local")
+        squares = T.alloc_buffer((32,), "float32")
+        factor = T.alloc_buffer((1,), "float32")
+        scaled = T.alloc_buffer((32,), "float32")
         for t in T.unroll(2):
             squares[lanes(t * 16)] = splat(f32(0))
         for g in T.serial(width // 32):

@@ -62,7 +62,7 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
     @T.inline
     def rotate(qkv, row, column, rope, position, factor):
         """Half-split rotation of one head of qkv[row], in place."""
-        turned = T.alloc_buffer((32,), "float32", scope="local")
+        turned = T.alloc_buffer((32,), "float32")
         for i in T.unroll(hd // 32):
             turned[lanes(0)] = fma(
                 qkv[row, lanes(column + i * 16)],
@@ -90,8 +90,8 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
     def norm_head(qkv, row, column, gains, layer):
         """RMS norm of one head of qkv[row], in place, where the model has one."""
         if dims.qk_norm:
-            squares = T.alloc_buffer((16,), "float32", scope="local")
-            factor = T.alloc_buffer((1,), "float32", scope="local")
+            squares = T.alloc_buffer((16,), "float32")
+            factor = T.alloc_buffer((1,), "float32")
             squares[lanes(0)] = splat(f32(0))
             for i in T.unroll(hd // 16):
                 squares[lanes(0)] = fma(
@@ -156,15 +156,15 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
 
         @T.inline
         def attend(qkv, row, position, slot, page_table, keys, values, layer, k, share, score, thread, part):
-            even = T.alloc_buffer((queries * 16,), "float32", scope="local")
-            odd = T.alloc_buffer((queries * 16,), "float32", scope="local")
-            top = T.alloc_buffer((queries * 16,), "float32", scope="local")
-            mass = T.alloc_buffer((queries * 16,), "float32", scope="local")
-            best = T.alloc_buffer((queries,), "float32", scope="local")
-            acc0 = T.alloc_buffer((queries * 16,), "float32", scope="local")
-            acc1 = T.alloc_buffer((queries * 16,), "float32", scope="local")
-            acc2 = T.alloc_buffer((queries * 16,), "float32", scope="local")
-            acc3 = T.alloc_buffer((queries * 16,), "float32", scope="local")
+            even = T.alloc_buffer((queries * 16,), "float32")
+            odd = T.alloc_buffer((queries * 16,), "float32")
+            top = T.alloc_buffer((queries * 16,), "float32")
+            mass = T.alloc_buffer((queries * 16,), "float32")
+            best = T.alloc_buffer((queries,), "float32")
+            acc0 = T.alloc_buffer((queries * 16,), "float32")
+            acc1 = T.alloc_buffer((queries * 16,), "float32")
+            acc2 = T.alloc_buffer((queries * 16,), "float32")
+            acc3 = T.alloc_buffer((queries * 16,), "float32")
             for i in T.unroll(queries):
                 top[lanes(i * 16)] = splat(f32(EMPTY))
                 mass[lanes(i * 16)] = splat(f32(0))
@@ -316,10 +316,10 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
     @T.inline
     def merge(part, row, position, head, out, scales):
         """Weighs the shares of one query head against each other and stores the head's columns."""
-        joined = T.alloc_buffer((hd,), "float32", scope="local")
-        best = T.alloc_buffer((1,), "float32", scope="local")
-        mass = T.alloc_buffer((16,), "float32", scope="local")
-        weight = T.alloc_buffer((16,), "float32", scope="local")
+        joined = T.alloc_buffer((hd,), "float32")
+        best = T.alloc_buffer((1,), "float32")
+        mass = T.alloc_buffer((16,), "float32")
+        weight = T.alloc_buffer((16,), "float32")
         best[0] = f32(EMPTY)
         mass[lanes(0)] = splat(f32(0))
         for c in T.unroll(hd // 16):

@@ -163,7 +163,7 @@ def blocks_function(
 
         @T.inline
         def put_up(left, right, offset, row, block, thread):
-            e = T.alloc_buffer((32,), "float32", scope="local")
+            e = T.alloc_buffer((32,), "float32")
             for t in T.unroll(2):
                 store_exp(e, t * 16, splat(f32(0)) - gate[thread, row, lanes(t * 16)])
             e[lanes(0)] = (left[lanes(offset)] * gate[thread, row, lanes(0)]) / (splat(f32(1)) + e[lanes(0)])
@@ -181,9 +181,8 @@ def blocks_function(
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 1, th)
-                        u2 = T.alloc_buffer(qkv_w.unpacked_shape(D), "uint32", scope="global")
                         for b in T.serial(th * (NQ // 32) // nt, (th + 1) * (NQ // 32) // nt):
-                            multiplier(qkv_w, put_qkv)(M, wqkv, sqkv, u2, l, b, GD, xv, xs, th)
+                            multiplier(qkv_w, put_qkv)(M, wqkv, sqkv, l, b, GD, xv, xs, th)
                         stop_clock(clock, 1, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
@@ -236,9 +235,8 @@ def blocks_function(
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 5, th)
-                        u6 = T.alloc_buffer(out_w.unpacked_shape(dims.attention), "uint32", scope="global")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
-                            multiplier(out_w, add_residual)(M, wo, so, u6, l, b, GA, av, as_, th)
+                            multiplier(out_w, add_residual)(M, wo, so, l, b, GA, av, as_, th)
                         stop_clock(clock, 5, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
@@ -249,17 +247,15 @@ def blocks_function(
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 7, th)
-                        u8 = T.alloc_buffer(gate_up_w.unpacked_shape(D), "uint32", scope="global")
                         for b in T.serial(th * (FF // 32) // nt, (th + 1) * (FF // 32) // nt):
-                            multiplier(gate_up_w, put_gate)(M, wg, sg, u8, l, b, GD, xv, xs, th)
-                            multiplier(gate_up_w, put_up)(M, wu, su, u8, l, b, GD, xv, xs, th)
+                            multiplier(gate_up_w, put_gate)(M, wg, sg, l, b, GD, xv, xs, th)
+                            multiplier(gate_up_w, put_up)(M, wu, su, l, b, GD, xv, xs, th)
                         stop_clock(clock, 7, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 8, th)
-                        u9 = T.alloc_buffer(down_w.unpacked_shape(FF), "uint32", scope="global")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
-                            multiplier(down_w, add_residual)(M, wd, sd, u9, l, b, GF, fv, fs, th)
+                            multiplier(down_w, add_residual)(M, wd, sd, l, b, GF, fv, fs, th)
                         stop_clock(clock, 8, th)
 
     return blocks

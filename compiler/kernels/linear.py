@@ -6,8 +6,8 @@ Packed weight of a layer with N rows and K columns, unsigned q and w = d*q + m p
   s  float16 [N/32, K/32, 4, 16]        d of tile 0, d of tile 1, m of tile 0, m of tile 1
 or, unquantised: float32 [N/32, K, 32].
 
-A `Linear` gives `multiply`, which sends each finished strip of 32 outputs of a row to a sink. Tiles of many rows reuse
-each weight that was loaded; rows that fill no tile go through smaller ones.
+`multiplier` sends each finished strip of 32 outputs of a row to a sink. Tiles of many rows reuse each weight that was
+loaded; rows that fill no tile go through smaller ones.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from compiler.quantisation import INTEGER_BITS
 from compiler.targets import CompileTarget
 
 PREFETCH_GROUPS = 8
+PREFETCH_ROWS = 4  # most rows that wait for their weights; more have enough to do with each
 
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """Shapes of a packed weight, and the code over it: `tiles[rows]`, `unpack`, and `read` for one unscaled weight."""
+    """Shapes of a packed weight, and the code over it: `tiles[rows]`, and `read` for one unscaled weight."""
 
     words: int
     q_dtype: str
     scaled: bool
     tiles: dict[int, Any]
-    unpack: Any
     read: Any = None
 
     def q_shape(self, rows: int, columns: int) -> tuple[int, ...]:
@@ -57,13 +57,9 @@ class WeightFormat:
         """Shape of s for one matrix; one unused element per matrix where weights are not scaled."""
         return (rows // 32, columns // 32, 4, 16) if self.scaled else (1,)
 
-    def unpacked_shape(self, columns: int) -> tuple[int, ...]:
-        """Shape of a thread's scratch for 32 unpacked rows; a single word where nothing is unpacked."""
-        return (columns // 32, 8, 2, 16) if self.words == 4 else (1, 1, 1, 16)
 
-
-def _byte_tile(rows: int, words: int, dot, unpacked: bool):
-    """`rows` x 32 outputs; weights are bytes of w, nibbles of w (words = 4), or already unpacked in u."""
+def _byte_tile(rows: int, words: int, dot):
+    """`rows` x 32 outputs; weights are the bytes of w, or its nibbles (words = 4)."""
 
     @T.inline
     def add_products(left, right, first, second, values, row, column):
@@ -91,39 +87,27 @@ def _byte_tile(rows: int, words: int, dot, unpacked: bool):
             )
 
     @T.inline
-    def tile(left_y, right_y, w, s, u, layer, block, groups, values, scales, row):
-        left = T.alloc_buffer((rows * 16,), "int32", scope="local")
-        right = T.alloc_buffer((rows * 16,), "int32", scope="local")
+    def tile(left_y, right_y, w, s, layer, block, groups, values, scales, row):
+        left = T.alloc_buffer((rows * 16,), "int32")
+        right = T.alloc_buffer((rows * 16,), "int32")
         for g in T.serial(groups):
             for r in T.unroll(rows):
                 left[lanes(r * 16)] = splat(T.int32(0))
                 right[lanes(r * 16)] = splat(T.int32(0))
             for term in T.unroll(2):
-                if unpacked:
-                    for j in T.unroll(8):
-                        add_products(
-                            left,
-                            right,
-                            u[g, j, 0, lanes(0)],
-                            u[g, j, 1, lanes(0)],
-                            values,
-                            row,
-                            g * 64 + term * 32 + j * 4,
-                        )
-                else:
-                    for j in T.unroll(words):
-                        if term == 0:
-                            for t in T.unroll(2):
-                                T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
-                        add_packed(
-                            left,
-                            right,
-                            w[layer, block, g, j, 0, lanes(0)],
-                            w[layer, block, g, j, 1, lanes(0)],
-                            values,
-                            row,
-                            g * 64 + term * 32 + j * 4,
-                        )
+                for j in T.unroll(words):
+                    if term == 0 and rows <= PREFETCH_ROWS:
+                        for t in T.unroll(2):
+                            T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
+                    add_packed(
+                        left,
+                        right,
+                        w[layer, block, g, j, 0, lanes(0)],
+                        w[layer, block, g, j, 1, lanes(0)],
+                        values,
+                        row,
+                        g * 64 + term * 32 + j * 4,
+                    )
                 if term == 0:
                     for r in T.unroll(rows):
                         left[lanes(r * 16)] = T.shift_left(left[lanes(r * 16)], splat(T.int32(8)))
@@ -134,24 +118,9 @@ def _byte_tile(rows: int, words: int, dot, unpacked: bool):
     return tile
 
 
-@T.inline
-def _unpack_nibbles(w, u, layer, block, groups):
-    for g in T.serial(groups):
-        for j in T.unroll(4):
-            for t in T.unroll(2):
-                T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
-                u[g, j, t, lanes(0)] = low_nibbles(w[layer, block, g, j, t, lanes(0)])
-                u[g, 4 + j, t, lanes(0)] = high_nibbles(w[layer, block, g, j, t, lanes(0)])
-
-
-@T.inline
-def _unpack_nothing(w, u, layer, block, groups):
-    pass
-
-
 def _float_tile(rows: int, to_float):
     @T.inline
-    def tile(left_y, right_y, w, s, u, layer, block, groups, values, scales, row):
+    def tile(left_y, right_y, w, s, layer, block, groups, values, scales, row):
         for k in T.serial(groups * 32):
             for r in T.unroll(rows):
                 left_y[lanes(r * 16)] = fma(
@@ -173,11 +142,10 @@ def weight_format(stored: str, target: CompileTarget) -> WeightFormat:
     if stored in _FLOATS:
         dtype, to_float = _FLOATS[stored]
         tiles = {rows: _float_tile(rows, to_float) for rows in target.tile_rows}
-        return WeightFormat(0, dtype, False, tiles, _unpack_nothing, lambda a: to_float(a, 1))
+        return WeightFormat(0, dtype, False, tiles, lambda a: to_float(a, 1))
     words = INTEGER_BITS[stored]
     dot = DOTS[target.dot][words]
-    tiles = {r: _byte_tile(r, words, dot, words == 4 and r == target.tile_rows[0]) for r in target.tile_rows}
-    return WeightFormat(words, "uint32", True, tiles, _unpack_nibbles if words == 4 else _unpack_nothing)
+    return WeightFormat(words, "uint32", True, {rows: _byte_tile(rows, words, dot) for rows in target.tile_rows})
 
 
 def multiplier(weights: WeightFormat, sink):
@@ -189,14 +157,14 @@ def multiplier(weights: WeightFormat, sink):
 
     def tile_of(rows: int):
         @T.inline
-        def run_tile(w, s, u, layer, block, groups, values, scales, row, thread):
-            # Two buffers, and none that outlives the tile: so that they are registers.
-            left = T.alloc_buffer((rows * 16,), "float32", scope="local")
-            right = T.alloc_buffer((rows * 16,), "float32", scope="local")
+        def run_tile(w, s, layer, block, groups, values, scales, row, thread):
+            # Buffers of at most 1 KiB, of TVM's default scope, that do not outlive the tile: so they become registers.
+            left = T.alloc_buffer((rows * 16,), "float32")
+            right = T.alloc_buffer((rows * 16,), "float32")
             for r in T.unroll(rows):
                 left[lanes(r * 16)] = splat(f32(0))
                 right[lanes(r * 16)] = splat(f32(0))
-            weights.tiles[rows](left, right, w, s, u, layer, block, groups, values, scales, row)
+            weights.tiles[rows](left, right, w, s, layer, block, groups, values, scales, row)
             for r in T.unroll(rows):
                 sink(left, right, r * 16, row + r, block, thread)
 
@@ -210,26 +178,24 @@ def multiplier(weights: WeightFormat, sink):
         tile = tile_of(size)
 
         @T.inline
-        def run_rest(rows, w, s, u, layer, block, groups, values, scales, thread):
-            if rows % larger >= size:
-                tile(w, s, u, layer, block, groups, values, scales, rows // larger * larger, thread)
-            after(rows, w, s, u, layer, block, groups, values, scales, thread)
+        def run_rest(rows, w, s, layer, block, groups, values, scales, thread):
+            for i in T.serial(rows % larger // size):
+                tile(w, s, layer, block, groups, values, scales, rows // larger * larger + i * size, thread)
+            after(rows, w, s, layer, block, groups, values, scales, thread)
 
         return run_rest
 
     first, rest = tile_of(sizes[0]), rest_of(sizes[1:], sizes[0])
 
     @T.inline
-    def multiply(rows, w, s, u, layer, block, groups, values, scales, thread):
-        if rows >= sizes[0]:
-            weights.unpack(w, u, layer, block, groups)
+    def multiply(rows, w, s, layer, block, groups, values, scales, thread):
         for i in T.serial(rows // sizes[0]):
-            first(w, s, u, layer, block, groups, values, scales, i * sizes[0], thread)
-        rest(rows, w, s, u, layer, block, groups, values, scales, thread)
+            first(w, s, layer, block, groups, values, scales, i * sizes[0], thread)
+        rest(rows, w, s, layer, block, groups, values, scales, thread)
 
     return multiply
 
 
 @T.inline
-def _no_rows(rows, w, s, u, layer, block, groups, values, scales, thread):
+def _no_rows(rows, w, s, layer, block, groups, values, scales, thread):
     pass

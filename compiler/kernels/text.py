@@ -69,7 +69,6 @@ def head_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activatio
     G = D // 32
     M = tirx.Var("M", "int32")
     q_shape, s_shape = (1, *weights.q_shape(V, D)), (1, *weights.s_shape(V, D))
-    unpacked = weights.unpacked_shape(D)
     normalise = acts.normalise
 
     @T.prim_func
@@ -97,8 +96,7 @@ def head_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activatio
                         normalise(h, r * nt + th, norm, 0, xv, xs)
             with T.attr(T.int32(0), "pragma_parallel_barrier_when_finish", T.int32(1)):
                 for th in T.parallel(nt):
-                    u = T.alloc_buffer(unpacked, "uint32", scope="global")
                     for b in T.serial(th * (V // 32) // nt, (th + 1) * (V // 32) // nt):
-                        multiplier(weights, put)(M, w, s, u, 0, b, G, xv, xs, th)
+                        multiplier(weights, put)(M, w, s, 0, b, G, xv, xs, th)
 
     return head

@@ -186,9 +186,9 @@ _EXP2 = (0.00015403530, 0.0013333558, 0.0096181291, 0.0555041087, 0.2402265070, 
 @T.inline
 def store_exp(dst, offset, x):
     """dst[offset : offset+16] = exp(x), x held to [-87, 88]."""
-    ex = T.alloc_buffer((16,), "float32", scope="local")
-    en = T.alloc_buffer((16,), "float32", scope="local")
-    ep = T.alloc_buffer((16,), "float32", scope="local")
+    ex = T.alloc_buffer((16,), "float32")
+    en = T.alloc_buffer((16,), "float32")
+    ep = T.alloc_buffer((16,), "float32")
     ex[lanes(0)] = minimum(maximum(x, splat(f32(-87.0))), splat(f32(88.0)))
     en[lanes(0)] = nearest(ex[lanes(0)] * splat(f32(_LOG2E)))
     ex[lanes(0)] = fma(ex[lanes(0)], splat(f32(_LOG2E)), splat(f32(0)) - en[lanes(0)])
