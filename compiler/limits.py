@@ -132,7 +132,7 @@ def _read_function() -> Any:
             T.attr(T.int32(0), "pragma_parallel_barrier_when_finish", T.int32(1)),
         ):
             for th in T.parallel(nt):
-                y = T.alloc_buffer((LINE_WORDS,), "int32", scope="local")
+                y = T.alloc_buffer((LINE_WORDS,), "int32")
                 for i in T.unroll(LINE_WORDS // LANES):
                     y[lanes(i * LANES)] = splat(T.int32(0))
                 for s in T.serial(th * (S // nt), (th + 1) * (S // nt)):
@@ -167,7 +167,7 @@ def _tile_function(row: CompileTarget, is_bytes: bool) -> Any:
             T.attr(T.int32(0), "pragma_parallel_barrier_when_finish", T.int32(1)),
         ):
             for th in T.parallel(nt):
-                y = T.alloc_buffer((TILE_ROWS * TILE_LANES * LANES,), dtype, scope="local")
+                y = T.alloc_buffer((TILE_ROWS * TILE_LANES * LANES,), dtype)
                 for i in T.unroll(TILE_ROWS * TILE_LANES):
                     y[lanes(i * LANES)] = splat(zero)
                 for s in T.serial(steps):

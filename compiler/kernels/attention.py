@@ -11,7 +11,19 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from compiler.kernels.vector import f32, fma, inverse_root, lanes, largest, maximum, prefetch, splat, store_exp, total, widen
+from compiler.kernels.vector import (
+    f32,
+    fma,
+    inverse_root,
+    lanes,
+    largest,
+    maximum,
+    prefetch,
+    splat,
+    store_exp,
+    total,
+    widen,
+)
 from compiler.models.spec import ArchitectureDims
 
 PAGE_TOKENS = 16

@@ -41,7 +41,7 @@ any_shape = given(seed=st.integers(0, 999), rows=st.integers(1, 40), strips=st.i
 
 @lru_cache
 def compile_multiply(stored: str, target: CompileTarget) -> Callable[..., None]:
-    """multiply(w, s, u, values, scales, out) of any width and any count of outputs and rows."""
+    """multiply(w, s, values, scales, out) of any width and any count of outputs and rows."""
     weights = weight_format(stored, target)
     dtype = activation_format(small_dims(), stored in INTEGER_BITS).values_dtype
     M, N, G, stride = (tirx.Var(name, "int32") for name in ("M", "N", "G", "stride"))
@@ -53,7 +53,6 @@ def compile_multiply(stored: str, target: CompileTarget) -> Callable[..., None]:
         def multiply(
             w: T.Buffer((1, N, *strip), weights.q_dtype),
             s: T.Buffer((1, N, G, 4, 16), "float16"),
-            u: T.Buffer((G, 8, 2, 16), "uint32"),
             values: T.Buffer((M, stride), dtype),
             scales: T.Buffer((M, G * 2), "float32"),
             out: T.Buffer((M, N * 32), "float32"),
@@ -66,7 +65,7 @@ def compile_multiply(stored: str, target: CompileTarget) -> Callable[..., None]:
                 out[row, lanes(block * 32 + 16)] = right[lanes(offset)]
 
             for b in T.serial(N):
-                multiplier(weights, put)(M, w, s, u, 0, b, G, values, scales, 0)
+                multiplier(weights, put)(M, w, s, 0, b, G, values, scales, 0)
 
     return compile_function(multiply, target)
 
@@ -97,8 +96,7 @@ def multiply(
     stored: str, target: CompileTarget, q: np.ndarray, s: np.ndarray, values: np.ndarray, scales: np.ndarray
 ) -> np.ndarray:
     out = aligned_zeros((len(values), 32 * len(q)), np.float32)
-    unpacked = aligned_zeros((s.shape[1], 8, 2, 16), np.uint32)
-    compile_multiply(stored, target)(aligned(q[None]), aligned(s[None]), unpacked, values, aligned(scales), out)
+    compile_multiply(stored, target)(aligned(q[None]), aligned(s[None]), values, aligned(scales), out)
     return out
 
 
