@@ -181,8 +181,9 @@ def blocks_function(
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 1, th)
+                        u_qkv = T.alloc_buffer(qkv_w.unpacked_shape(D), "uint32")
                         for b in T.serial(th * (NQ // 32) // nt, (th + 1) * (NQ // 32) // nt):
-                            multiplier(qkv_w, put_qkv)(M, wqkv, sqkv, l, b, GD, xv, xs, th)
+                            multiplier(qkv_w, put_qkv)(M, wqkv, sqkv, u_qkv, l, b, GD, xv, xs, th)
                         stop_clock(clock, 1, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
@@ -235,8 +236,9 @@ def blocks_function(
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 5, th)
+                        u_out = T.alloc_buffer(out_w.unpacked_shape(dims.attention), "uint32")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
-                            multiplier(out_w, add_residual)(M, wo, so, l, b, GA, av, as_, th)
+                            multiplier(out_w, add_residual)(M, wo, so, u_out, l, b, GA, av, as_, th)
                         stop_clock(clock, 5, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
@@ -247,15 +249,17 @@ def blocks_function(
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 7, th)
+                        u_ffn = T.alloc_buffer(gate_up_w.unpacked_shape(D), "uint32")
                         for b in T.serial(th * (FF // 32) // nt, (th + 1) * (FF // 32) // nt):
-                            multiplier(gate_up_w, put_gate)(M, wg, sg, l, b, GD, xv, xs, th)
-                            multiplier(gate_up_w, put_up)(M, wu, su, l, b, GD, xv, xs, th)
+                            multiplier(gate_up_w, put_gate)(M, wg, sg, u_ffn, l, b, GD, xv, xs, th)
+                            multiplier(gate_up_w, put_up)(M, wu, su, u_ffn, l, b, GD, xv, xs, th)
                         stop_clock(clock, 7, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 8, th)
+                        u_down = T.alloc_buffer(down_w.unpacked_shape(FF), "uint32")
                         for b in T.serial(th * (D // 32) // nt, (th + 1) * (D // 32) // nt):
-                            multiplier(down_w, add_residual)(M, wd, sd, l, b, GF, fv, fs, th)
+                            multiplier(down_w, add_residual)(M, wd, sd, u_down, l, b, GF, fv, fs, th)
                         stop_clock(clock, 8, th)
 
     return blocks

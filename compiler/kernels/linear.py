@@ -39,12 +39,17 @@ PREFETCH_ROWS = 4  # most rows that wait for their weights; more have enough to 
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """Shapes of a packed weight, and the code over it: `tiles[rows]`, and `read` for one unscaled weight."""
+    """Shapes of a packed weight, and the code over it.
+
+    `tiles[rows]` multiply that many rows, largest first. `unpack`, where there is one, makes bytes of a strip's nibbles,
+    which the largest tile takes; it pays for two such tiles. `read` gives one unscaled weight as a float.
+    """
 
     words: int
     q_dtype: str
     scaled: bool
     tiles: dict[int, Any]
+    unpack: Any = None
     read: Any = None
 
     def q_shape(self, rows: int, columns: int) -> tuple[int, ...]:
@@ -56,6 +61,10 @@ class WeightFormat:
     def s_shape(self, rows: int, columns: int) -> tuple[int, ...]:
         """Shape of s for one matrix; one unused element per matrix where weights are not scaled."""
         return (rows // 32, columns // 32, 4, 16) if self.scaled else (1,)
+
+    def unpacked_shape(self, columns: int) -> tuple[int, ...]:
+        """Shape of a thread's scratch for an unpacked strip, as q of one layer and strip; one word where unused."""
+        return (1, 1, columns // 32 if self.unpack else 1, 8, 2, 16)
 
 
 def _byte_tile(rows: int, words: int, dot):
@@ -87,7 +96,7 @@ def _byte_tile(rows: int, words: int, dot):
             )
 
     @T.inline
-    def tile(left_y, right_y, w, s, layer, block, groups, values, scales, row):
+    def tile(left_y, right_y, w, w_layer, w_block, s, layer, block, groups, values, scales, row):
         left = T.alloc_buffer((rows * 16,), "int32")
         right = T.alloc_buffer((rows * 16,), "int32")
         for g in T.serial(groups):
@@ -98,12 +107,12 @@ def _byte_tile(rows: int, words: int, dot):
                 for j in T.unroll(words):
                     if term == 0 and rows <= PREFETCH_ROWS:
                         for t in T.unroll(2):
-                            T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
+                            T.evaluate(prefetch(T.address_of(w[w_layer, w_block, g + PREFETCH_GROUPS, j, t, 0])))
                     add_packed(
                         left,
                         right,
-                        w[layer, block, g, j, 0, lanes(0)],
-                        w[layer, block, g, j, 1, lanes(0)],
+                        w[w_layer, w_block, g, j, 0, lanes(0)],
+                        w[w_layer, w_block, g, j, 1, lanes(0)],
                         values,
                         row,
                         g * 64 + term * 32 + j * 4,
@@ -118,16 +127,28 @@ def _byte_tile(rows: int, words: int, dot):
     return tile
 
 
+@T.inline
+def _unpack_nibbles(w, u, layer, block, groups):
+    for g in T.serial(groups):
+        for j in T.unroll(4):
+            for t in T.unroll(2):
+                T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
+                u[0, 0, g, j, t, lanes(0)] = low_nibbles(w[layer, block, g, j, t, lanes(0)])
+                u[0, 0, g, 4 + j, t, lanes(0)] = high_nibbles(w[layer, block, g, j, t, lanes(0)])
+
+
 def _float_tile(rows: int, to_float):
     @T.inline
-    def tile(left_y, right_y, w, s, layer, block, groups, values, scales, row):
+    def tile(left_y, right_y, w, w_layer, w_block, s, layer, block, groups, values, scales, row):
         for k in T.serial(groups * 32):
             for r in T.unroll(rows):
                 left_y[lanes(r * 16)] = fma(
-                    to_float(w[layer, block, k, lanes(0)], LANES), splat(values[row + r, k]), left_y[lanes(r * 16)]
+                    to_float(w[w_layer, w_block, k, lanes(0)], LANES), splat(values[row + r, k]), left_y[lanes(r * 16)]
                 )
                 right_y[lanes(r * 16)] = fma(
-                    to_float(w[layer, block, k, lanes(16)], LANES), splat(values[row + r, k]), right_y[lanes(r * 16)]
+                    to_float(w[w_layer, w_block, k, lanes(16)], LANES),
+                    splat(values[row + r, k]),
+                    right_y[lanes(r * 16)],
                 )
 
     return tile
@@ -142,10 +163,13 @@ def weight_format(stored: str, target: CompileTarget) -> WeightFormat:
     if stored in _FLOATS:
         dtype, to_float = _FLOATS[stored]
         tiles = {rows: _float_tile(rows, to_float) for rows in target.tile_rows}
-        return WeightFormat(0, dtype, False, tiles, lambda a: to_float(a, 1))
-    words = INTEGER_BITS[stored]
-    dot = DOTS[target.dot][words]
-    return WeightFormat(words, "uint32", True, {rows: _byte_tile(rows, words, dot) for rows in target.tile_rows})
+        return WeightFormat(0, dtype, False, tiles, read=lambda a: to_float(a, 1))
+    words, largest = INTEGER_BITS[stored], target.tile_rows[0]
+    dot = DOTS[target.dot]
+    tiles = {rows: _byte_tile(rows, words, dot[words]) for rows in target.tile_rows}
+    if words == 8:
+        return WeightFormat(words, "uint32", True, tiles)
+    return WeightFormat(words, "uint32", True, tiles | {largest: _byte_tile(largest, 8, dot[4])}, _unpack_nibbles)
 
 
 def multiplier(weights: WeightFormat, sink):
@@ -153,49 +177,67 @@ def multiplier(weights: WeightFormat, sink):
 
     Calls `sink(left, right, offset, row, block, thread)` for each row: its outputs are left and right[offset : offset+16].
     """
-    sizes = tuple(weights.tiles)  # largest first; each divides the one before, the last is 1
+    largest, *smaller = weights.tiles  # each divides the one before; the last is 1
+    enough = 2 * largest if weights.unpack else largest  # rows for which the largest tile is used
 
     def tile_of(rows: int):
         @T.inline
-        def run_tile(w, s, layer, block, groups, values, scales, row, thread):
+        def run_tile(w, w_layer, w_block, s, layer, block, groups, values, scales, row, thread):
             # Buffers of at most 1 KiB, of TVM's default scope, that do not outlive the tile: so they become registers.
             left = T.alloc_buffer((rows * 16,), "float32")
             right = T.alloc_buffer((rows * 16,), "float32")
             for r in T.unroll(rows):
                 left[lanes(r * 16)] = splat(f32(0))
                 right[lanes(r * 16)] = splat(f32(0))
-            weights.tiles[rows](left, right, w, s, layer, block, groups, values, scales, row)
+            weights.tiles[rows](left, right, w, w_layer, w_block, s, layer, block, groups, values, scales, row)
             for r in T.unroll(rows):
                 sink(left, right, r * 16, row + r, block, thread)
 
         return run_tile
 
-    def rest_of(smaller: tuple[int, ...], larger: int):
-        """What multiplies the rows that fill no tile of `larger` rows."""
-        if not smaller:
+    def rest_of(sizes: list[int]):
+        """What multiplies the rows from `start` on, in tiles of these sizes."""
+        if not sizes:
             return _no_rows
-        size, after = smaller[0], rest_of(smaller[1:], smaller[0])
+        size, after = sizes[0], rest_of(sizes[1:])
         tile = tile_of(size)
 
         @T.inline
-        def run_rest(rows, w, s, layer, block, groups, values, scales, thread):
-            for i in T.serial(rows % larger // size):
-                tile(w, s, layer, block, groups, values, scales, rows // larger * larger + i * size, thread)
-            after(rows, w, s, layer, block, groups, values, scales, thread)
+        def run_rest(start, rows, w, s, layer, block, groups, values, scales, thread):
+            for i in T.serial((rows - start) // size):
+                tile(w, layer, block, s, layer, block, groups, values, scales, start + i * size, thread)
+            after(rows // size * size, rows, w, s, layer, block, groups, values, scales, thread)
 
         return run_rest
 
-    first, rest = tile_of(sizes[0]), rest_of(sizes[1:], sizes[0])
+    first, rest = tile_of(largest), rest_of(smaller)
 
     @T.inline
-    def multiply(rows, w, s, layer, block, groups, values, scales, thread):
-        for i in T.serial(rows // sizes[0]):
-            first(w, s, layer, block, groups, values, scales, i * sizes[0], thread)
-        rest(rows, w, s, layer, block, groups, values, scales, thread)
+    def multiply(rows, w, s, u, layer, block, groups, values, scales, thread):
+        if rows >= enough:
+            if weights.unpack is not None:
+                weights.unpack(w, u, layer, block, groups)
+            for i in T.serial(rows // largest):
+                if weights.unpack is not None:
+                    first(u, 0, 0, s, layer, block, groups, values, scales, i * largest, thread)
+                else:
+                    first(w, layer, block, s, layer, block, groups, values, scales, i * largest, thread)
+        rest(
+            T.Select(rows >= enough, rows // largest * largest, 0),
+            rows,
+            w,
+            s,
+            layer,
+            block,
+            groups,
+            values,
+            scales,
+            thread,
+        )
 
     return multiply
 
 
 @T.inline
-def _no_rows(rows, w, s, layer, block, groups, values, scales, thread):
+def _no_rows(start, rows, w, s, layer, block, groups, values, scales, thread):
     pass

@@ -96,7 +96,8 @@ def head_function(dims: ArchitectureDims, weights: WeightFormat, acts: Activatio
                         normalise(h, r * nt + th, norm, 0, xv, xs)
             with T.attr(T.int32(0), "pragma_parallel_barrier_when_finish", T.int32(1)):
                 for th in T.parallel(nt):
+                    u = T.alloc_buffer(weights.unpacked_shape(D), "uint32")
                     for b in T.serial(th * (V // 32) // nt, (th + 1) * (V // 32) // nt):
-                        multiplier(weights, put)(M, w, s, 0, b, G, xv, xs, th)
+                        multiplier(weights, put)(M, w, s, u, 0, b, G, xv, xs, th)
 
     return head

@@ -64,8 +64,9 @@ def compile_multiply(stored: str, target: CompileTarget) -> Callable[..., None]:
                 out[row, lanes(block * 32)] = left[lanes(offset)]
                 out[row, lanes(block * 32 + 16)] = right[lanes(offset)]
 
+            u = T.alloc_buffer((1, 1, 7, 8, 2, 16), "uint32")
             for b in T.serial(N):
-                multiplier(weights, put)(M, w, s, 0, b, G, values, scales, 0)
+                multiplier(weights, put)(M, w, s, u, 0, b, G, values, scales, 0)
 
     return compile_function(multiply, target)
 
