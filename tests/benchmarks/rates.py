@@ -19,7 +19,8 @@ class Rates:
         self._samples: dict[str, list[float]] = defaultdict(list)
 
     def time(self, name: str, tokens: int, calls: int, step: Callable[[], object]) -> None:
-        """One sample: `calls` calls of `step` that compute `tokens` tokens each."""
+        """One sample: `calls` calls of `step` that compute `tokens` tokens each, after one that warms up."""
+        step()
         start = time.perf_counter()
         for _ in range(calls):
             step()
