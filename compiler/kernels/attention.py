@@ -35,11 +35,14 @@ PREFETCH_PAGES = 1
 
 @dataclass(frozen=True)
 class AttentionKernels:
-    """The three steps of attention. `attend` takes `tile_rows` rows; a share leaves `part_columns` for `merge`."""
+    """The three steps of attention: what one thread of several does of each, over all rows of a batch.
 
-    tile_rows: int
+    `score` of `attend` is [threads, pages of a context, `score_columns`], `part` is [rows, SHARES * KV heads, `part_columns`].
+    """
+
+    score_columns: int
     part_columns: int
-    rotate_and_append: Any
+    append: Any
     attend: Any
     merge: Any
 
@@ -283,7 +286,7 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
     attend_tile, attend_row = attender(tile_rows), attender(1)
 
     @T.inline
-    def attend(rows, tile, qkv, position, slots, page_table, keys, values, layer, k, share, score, thread, part):
+    def attend_share(rows, tile, qkv, position, slots, page_table, keys, values, layer, k, share, score, thread, part):
         """The query heads of KV head k over one share of the context, for the rows of a tile: at once where they can be.
 
         Two passes over the scores, which lie in `score` in between.
@@ -326,7 +329,7 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
                     )
 
     @T.inline
-    def merge(part, row, position, head, out, scales):
+    def merge_head(part, row, position, head, out, scales):
         """Weighs the shares of one query head against each other and stores the head's columns."""
         joined = T.alloc_buffer((hd,), "float32")
         best = T.alloc_buffer((1,), "float32")
@@ -356,4 +359,79 @@ def attention_kernels(dims: ArchitectureDims, store, tile_queries: int) -> Atten
         for c in T.unroll(hd // 32):
             store(joined, c * 32, out, scales, row, head * (hd // 32) + c)
 
-    return AttentionKernels(tile_rows, repeat * stride, rotate_and_append, attend, merge)
+    @T.inline
+    def append(
+        thread,
+        threads,
+        rows,
+        qkv,
+        positions,
+        slots,
+        page_table,
+        rope,
+        keys,
+        values,
+        layer,
+        bias,
+        query_gains,
+        key_gains,
+    ):
+        """Bias, norm and rotation of all heads; new keys and values go to their pages."""
+        for i in T.serial((rows * kv_heads - thread + threads - 1) // threads):
+            rotate_and_append(
+                qkv,
+                (i * threads + thread) // kv_heads,
+                positions[(i * threads + thread) // kv_heads],
+                slots[(i * threads + thread) // kv_heads],
+                page_table,
+                rope,
+                keys,
+                values,
+                layer,
+                (i * threads + thread) % kv_heads,
+                bias,
+                query_gains,
+                key_gains,
+            )
+
+    def owner_of(tile, share, k, positions):
+        """Who attends: heads of a share stay together, as they lie in memory, where there are several shares."""
+        several = shares_of(positions[tile * tile_rows]) > 1
+        return T.Select(several, tile * SHARES + share, tile * kv_heads + k)
+
+    @T.inline
+    def attend(thread, threads, rows, qkv, positions, slots, page_table, keys, values, layer, score, part):
+        """Every query head over every share of its row's context."""
+        for i in T.serial((rows + tile_rows - 1) // tile_rows * SHARES * kv_heads):
+            if owner_of(i // kv_heads // SHARES, i // kv_heads % SHARES, i % kv_heads, positions) % threads == thread:
+                attend_share(
+                    rows,
+                    i // kv_heads // SHARES,
+                    qkv,
+                    positions,
+                    slots,
+                    page_table,
+                    keys,
+                    values,
+                    layer,
+                    i % kv_heads,
+                    i // kv_heads % SHARES,
+                    score,
+                    thread,
+                    part,
+                )
+
+    @T.inline
+    def merge(thread, threads, rows, part, positions, out, scales):
+        """Shares of every query head become its columns of the row."""
+        for i in T.serial((rows * heads - thread + threads - 1) // threads):
+            merge_head(
+                part,
+                (i * threads + thread) // heads,
+                positions[(i * threads + thread) // heads],
+                (i * threads + thread) % heads,
+                out,
+                scales,
+            )
+
+    return AttentionKernels(tile_rows * repeat * PAGE_TOKENS, repeat * stride, append, attend, merge)

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from compiler.kernels.activations import ActivationFormat
-from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, shares_of, tile_rows_of
+from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, tile_rows_of
 from compiler.kernels.linear import WeightFormat, multiplier
 from compiler.kernels.vector import f32, lanes, splat, start_clock, stop_clock, store_exp
 from compiler.models.spec import ArchitectureDims
@@ -90,16 +90,11 @@ def blocks_function(
     XS, AS, FS = (acts.values_stride(columns) for columns in (D, dims.attention, FF))
     qkv_w, out_w, gate_up_w, down_w = (matrices[name] for name in ("qkv", "output", "gate_up", "down"))
     attention = attention_kernels(dims, acts.store, tile_queries)
-    rotate_and_append, attend, merge = attention.rotate_and_append, attention.attend, attention.merge
     normalise, store = acts.normalise, acts.store
     L, M, NT = tirx.Var("L", "int32"), tirx.Var("M", "int32"), tirx.Var("NT", "int32")
     P, S, PMAX, CTX = (tirx.Var(name, "int32") for name in ("P", "S", "PMAX", "CTX"))
-    R, TR = len(REGIONS), attention.tile_rows
+    R = len(REGIONS)
     barrier = "pragma_parallel_barrier_when_finish"
-
-    def owner_of(tile, share, k, pos):
-        """Which thread attends: heads of a share stay together, as they lie in memory, where there are several shares."""
-        return T.Select(shares_of(pos[tile * TR]) > 1, tile * SHARES + share, tile * KVH + k)
 
     def q_of(weights, n, k):
         return T.Buffer((L, *weights.q_shape(n, k)), weights.q_dtype)
@@ -135,7 +130,7 @@ def blocks_function(
         xv: T.Buffer((M, XS), VT),
         xs: T.Buffer((M, GD * 2), "float32"),
         qkv: T.Buffer((M, NQ), "float32"),
-        score: T.Buffer((NT, PMAX, TR * (H // KVH) * PAGE_TOKENS), "float32"),
+        score: T.Buffer((NT, PMAX, attention.score_columns), "float32"),
         part: T.Buffer((M, SHARES * KVH, attention.part_columns), "float32"),
         av: T.Buffer((M, AS), VT),
         as_: T.Buffer((M, GA * 2), "float32"),
@@ -188,50 +183,19 @@ def blocks_function(
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 2, th)
-                        for i in T.serial((M * KVH - th + nt - 1) // nt):
-                            rotate_and_append(
-                                qkv,
-                                (i * nt + th) // KVH,
-                                pos[(i * nt + th) // KVH],
-                                slot[(i * nt + th) // KVH],
-                                pages,
-                                rope,
-                                keys,
-                                values,
-                                l,
-                                (i * nt + th) % KVH,
-                                qkv_bias,
-                                query_norm,
-                                key_norm,
-                            )
+                        attention.append(
+                            th, nt, M, qkv, pos, slot, pages, rope, keys, values, l, qkv_bias, query_norm, key_norm
+                        )
                         stop_clock(clock, 2, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 3, th)
-                        for i in T.serial((M + TR - 1) // TR * SHARES * KVH):
-                            if owner_of(i // KVH // SHARES, i // KVH % SHARES, i % KVH, pos) % nt == th:
-                                attend(
-                                    M,
-                                    i // KVH // SHARES,
-                                    qkv,
-                                    pos,
-                                    slot,
-                                    pages,
-                                    keys,
-                                    values,
-                                    l,
-                                    i % KVH,
-                                    i // KVH % SHARES,
-                                    score,
-                                    th,
-                                    part,
-                                )
+                        attention.attend(th, nt, M, qkv, pos, slot, pages, keys, values, l, score, part)
                         stop_clock(clock, 3, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):
                         start_clock(clock, 4, th)
-                        for i in T.serial((M * H - th + nt - 1) // nt):
-                            merge(part, (i * nt + th) // H, pos[(i * nt + th) // H], (i * nt + th) % H, av, as_)
+                        attention.merge(th, nt, M, part, pos, av, as_)
                         stop_clock(clock, 4, th)
                 with T.attr(T.int32(0), barrier, T.int32(1)):
                     for th in T.parallel(nt):

@@ -29,10 +29,8 @@ def attention_function(dims: ArchitectureDims, acts: ActivationFormat, tile_quer
     """attention(nt, pos, slot, pages, rope, keys, values, bias, query_norm, key_norm, qkv, score, part, av, scales)."""
     NQ, HD, H, KVH = dims.qkv, dims.head_dim, dims.heads, dims.kv_heads
     kernels = attention_kernels(dims, acts.store, tile_queries)
-    rotate_and_append, attend, merge = kernels.rotate_and_append, kernels.attend, kernels.merge
     M, NT = tirx.Var("M", "int32"), tirx.Var("NT", "int32")
     P, S, PMAX, CTX = (tirx.Var(name, "int32") for name in ("P", "S", "PMAX", "CTX"))
-    TR = kernels.tile_rows
     barrier = "pragma_parallel_barrier_when_finish"
 
     @T.prim_func
@@ -48,7 +46,7 @@ def attention_function(dims: ArchitectureDims, acts: ActivationFormat, tile_quer
         query_norm: T.Buffer((1, HD), "float32"),
         key_norm: T.Buffer((1, HD), "float32"),
         qkv: T.Buffer((M, NQ), "float32"),
-        score: T.Buffer((NT, PMAX, TR * (H // KVH) * PAGE_TOKENS), "float32"),
+        score: T.Buffer((NT, PMAX, kernels.score_columns), "float32"),
         part: T.Buffer((M, SHARES * KVH, kernels.part_columns), "float32"),
         out: T.Buffer((M, acts.values_stride(H * HD)), acts.values_dtype),
         scales: T.Buffer((M, H * HD // 32 * 2), "float32"),
@@ -57,45 +55,13 @@ def attention_function(dims: ArchitectureDims, acts: ActivationFormat, tile_quer
         with T.attr(T.int32(0), "pragma_parallel_launch_point", T.int32(1)):
             with T.attr(T.int32(0), barrier, T.int32(1)):
                 for th in T.parallel(nt):
-                    for i in T.serial((M * KVH - th + nt - 1) // nt):
-                        rotate_and_append(
-                            qkv,
-                            (i * nt + th) // KVH,
-                            pos[(i * nt + th) // KVH],
-                            slot[(i * nt + th) // KVH],
-                            pages,
-                            rope,
-                            keys,
-                            values,
-                            0,
-                            (i * nt + th) % KVH,
-                            bias,
-                            query_norm,
-                            key_norm,
-                        )
+                    kernels.append(th, nt, M, qkv, pos, slot, pages, rope, keys, values, 0, bias, query_norm, key_norm)
             with T.attr(T.int32(0), barrier, T.int32(1)):
                 for th in T.parallel(nt):
-                    for i in T.serial(((M + TR - 1) // TR * SHARES * KVH - th + nt - 1) // nt):
-                        attend(
-                            M,
-                            (i * nt + th) // (SHARES * KVH),
-                            qkv,
-                            pos,
-                            slot,
-                            pages,
-                            keys,
-                            values,
-                            0,
-                            (i * nt + th) % KVH,
-                            (i * nt + th) // KVH % SHARES,
-                            score,
-                            th,
-                            part,
-                        )
+                    kernels.attend(th, nt, M, qkv, pos, slot, pages, keys, values, 0, score, part)
             with T.attr(T.int32(0), barrier, T.int32(1)):
                 for th in T.parallel(nt):
-                    for i in T.serial((M * H - th + nt - 1) // nt):
-                        merge(part, (i * nt + th) // H, pos[(i * nt + th) // H], (i * nt + th) % H, out, scales)
+                    kernels.merge(th, nt, M, part, pos, out, scales)
 
     return attention
 
