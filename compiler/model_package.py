@@ -7,6 +7,7 @@ is a slice of each; then the embedding, the head, and the rotary table. Offsets 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -95,14 +96,22 @@ class _Table:
         self._end = 0
 
     def add(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-        """Room for one tensor, mapped for writing."""
+        """Room for one tensor, mapped for writing. Raises OSError where the disk has none."""
         size = int(np.prod(shape)) * dtype.itemsize
         entry = {"name": name, "dtype": dtype.name, "shape": list(shape), "offset": self._end, "bytes": size}
         self.entries.append(entry)
+        stop = -(-(self._end + size) // ALIGNMENT) * ALIGNMENT
         with self._path.open("ab") as file:
-            file.truncate(-(-(self._end + size) // ALIGNMENT) * ALIGNMENT)
+            # Room on the disk, not only in the file: writing to a map that the disk has no room for kills the process.
+            try:
+                os.posix_fallocate(file.fileno(), self._end, stop - self._end)
+            except OSError as error:
+                advice = "free some space, or set MEC_CACHE to a folder on another disk"
+                raise OSError(
+                    error.errno, f"no room for {size / 1e6:.1f} MB of weights ({error.strerror}); {advice}"
+                ) from error
         mapped = np.memmap(self._path, dtype, "r+", self._end, shape)
-        self._end = -(-(self._end + size) // ALIGNMENT) * ALIGNMENT
+        self._end = stop
         return mapped
 
     def bytes_of(self, prefix: str) -> int:
@@ -119,7 +128,7 @@ def write_model_package(folder: Path, model: ModelFile, quantisation: Quantisati
     spec = model.spec
     progress("building the tokenizer", 0, 1)
     text = _read_tokenizer(model)
-    text.tokenizer.save(str(folder / TOKENIZER))
+    (folder / TOKENIZER).write_text(text.tokenizer.to_str(pretty=True), encoding="utf-8")
     (folder / CHAT_TEMPLATE).write_text(text.chat_template, encoding="utf-8")
     progress("building the tokenizer", 1, 1)
     table = _Table(folder / WEIGHTS)

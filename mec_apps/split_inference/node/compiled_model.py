@@ -293,7 +293,7 @@ def _read_manifest(artefact_dir: Path, package: ModelPackage) -> dict[str, Any]:
         size = (artefact_dir / "lib.so").stat().st_size
         if manifest["kind"] != "artefact" or size != manifest["files"]["lib.so"]["bytes"]:
             raise ArtefactError(f"the artefact in {artefact_dir} is damaged; delete the folder and run: mec compile")
-        interface, flags = manifest["interface"], set(manifest["cpu_flags"])
+        interface, flags, _ = manifest["interface"], set(manifest["cpu_flags"]), manifest["regions"]
     except FileNotFoundError as error:
         raise ArtefactError(f"no artefact in {artefact_dir}: {error.filename} is missing; run: mec compile") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
