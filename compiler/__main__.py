@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from compiler.build import CompiledModel, compile_model
 from compiler.errors import CompilerError
 from compiler.quantisation import AUTO, QUANTISATIONS
-from compiler.targets import TARGETS
+from compiler.targets.cpu import TARGETS
 
 
 def _parser() -> argparse.ArgumentParser:

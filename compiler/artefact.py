@@ -20,8 +20,8 @@ from compiler.kernels.attention import PAGE_TOKENS
 from compiler.kernels.expansion import quick_expansion
 from compiler.models.spec import ArchitectureDims
 from compiler.quantisation import Quantisation, interface_key
-from compiler.store import write_manifest
-from compiler.targets import CompileTarget
+from compiler.targets.row import CompileTarget
+from mec_platform.content_store.entries import write_manifest
 
 LIBRARY = "lib.so"
 

@@ -18,8 +18,8 @@ from compiler.models.locate import find_model_file, hash_model
 from compiler.models.spec import ArchitectureDims
 from compiler.packing import LAYOUT_VERSION
 from compiler.quantisation import AUTO, find_quantisation
-from compiler.store import content_key, default_cache, ensure_entry, read_entry, write_manifest
-from compiler.targets import detect_local_target, find_target
+from compiler.targets.choice import detect_local_target, find_target
+from mec_platform.content_store.entries import content_key, default_cache, ensure_entry, read_entry, write_manifest
 
 if TYPE_CHECKING:
     from compiler.models.model_file import ModelFile

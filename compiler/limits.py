@@ -23,7 +23,8 @@ from tvm.script import tirx as T
 
 from compiler.artefact import link_shared
 from compiler.kernels.vector import DOTS, LANES, f32, fma, lanes, prefetch, splat
-from compiler.targets import CompileTarget, detect_local_target, find_target
+from compiler.targets.choice import detect_local_target, find_target
+from compiler.targets.row import CompileTarget
 
 TILE_ROWS, TILE_LANES = 6, 2  # the register tile of the kernels: rows x vectors of 16
 OPERANDS = 64  # distinct operands that a tile walks over: 12 KiB, in the first cache

@@ -25,7 +25,7 @@ from compiler.models.tensors import PACKED_MATRICES, in_block
 from compiler.models.tokenizer import ModelTokenizer
 from compiler.packing import LAYOUT_VERSION, pack_floats, pack_groups
 from compiler.quantisation import INTEGER_BITS, Quantisation, Storage, interface_key
-from compiler.store import write_manifest
+from mec_platform.content_store.entries import write_manifest
 from mec_platform.domain.model_shape import ModelShape
 
 ALIGNMENT = 4096

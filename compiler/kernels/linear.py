@@ -31,7 +31,7 @@ from compiler.kernels.vector import (
     widen_bf16,
 )
 from compiler.quantisation import INTEGER_BITS
-from compiler.targets import CompileTarget
+from compiler.targets.row import CompileTarget
 
 PREFETCH_GROUPS = 8
 PREFETCH_ROWS = 4  # most rows that wait for their weights; more have enough to do with each

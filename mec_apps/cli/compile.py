@@ -73,7 +73,7 @@ def compile_command(model: str, quantisation: str, target: str | None, as_json: 
 @json_option
 def models(as_json: bool) -> None:
     """List the compiled model packages in the cache."""
-    from compiler.store import default_cache
+    from mec_platform.content_store.entries import default_cache
 
     rows = []
     for manifest in sorted((default_cache() / "models").glob("*/manifest.json")):

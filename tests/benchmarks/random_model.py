@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 
-from compiler.store import content_key, default_cache, ensure_entry, write_manifest
+from mec_platform.content_store.entries import content_key, default_cache, ensure_entry, write_manifest
 
 _GROUP = 32
 _BYTES = {GGMLQuantizationType.Q4_0: 18, GGMLQuantizationType.Q8_0: 34}  # of a group: a float16 scale, then integers

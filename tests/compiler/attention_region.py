@@ -18,7 +18,7 @@ from compiler.kernels.activations import ActivationFormat
 from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, tile_rows_of
 from compiler.kernels.expansion import quick_expansion
 from compiler.models.spec import ArchitectureDims
-from compiler.targets import CompileTarget
+from compiler.targets.row import CompileTarget
 from tests.compiler.kernel_calls import activation_format, aligned, aligned_zeros, compile_function
 
 PAGES = 20  # of each session: enough for the most shares of a context

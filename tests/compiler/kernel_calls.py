@@ -14,7 +14,8 @@ import tvm_ffi
 from compiler.kernels import activations
 from compiler.kernels.activations import ActivationFormat
 from compiler.models.spec import ArchitectureDims
-from compiler.targets import TARGETS, CompileTarget
+from compiler.targets.cpu import TARGETS
+from compiler.targets.row import CompileTarget
 
 _FLAGS = {word for line in Path("/proc/cpuinfo").read_text().splitlines() for word in line.split()}
 RUNNABLE = [row for row in TARGETS if row.cpu_flags <= _FLAGS]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compiler.kernels.attention import PAGE_TOKENS
 from compiler.models.spec import ArchitectureDims
-from compiler.targets import CompileTarget
+from compiler.targets.row import CompileTarget
 from tests.compiler.attention_region import SESSIONS, Batch, random_batch, run, run_stored
 from tests.compiler.kernel_calls import RUNNABLE, integers_of, small_dims
 

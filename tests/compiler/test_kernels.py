@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from compiler.build import CompiledModel as CompiledDirs
 from compiler.models.gguf_file import GgufModel
-from compiler.targets import TARGETS
+from compiler.targets.cpu import TARGETS
 from mec_apps.split_inference.node.compiled_model import CompiledModel
 from tests.compiler.running import open_model, run_rows, run_tokens
 from tests.compiler.torch_reference import TorchReference

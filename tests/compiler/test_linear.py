@@ -20,7 +20,7 @@ from compiler.kernels.vector import lanes
 from compiler.models.groups import Groups
 from compiler.packing import pack_floats, pack_groups
 from compiler.quantisation import INTEGER_BITS
-from compiler.targets import CompileTarget
+from compiler.targets.row import CompileTarget
 from tests.compiler.kernel_calls import (
     BYTE_TARGETS,
     RUNNABLE,

@@ -14,8 +14,8 @@ from compiler.models.gguf_file import GgufModel
 from compiler.models.padding import padded_groups
 from compiler.models.precision import choose_quantisation
 from compiler.quantisation import QUANTISATIONS, find_quantisation, mixed_quantisation
-from compiler.store import read_entry
 from mec_apps.split_inference.model_package import ModelPackage
+from mec_platform.content_store.entries import read_entry
 from tests.compiler.conftest import write_tiny_model
 from tests.compiler.running import open_model, run_tokens
 from tests.compiler.test_groups import random_blocks

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import TargetError
-from compiler.targets import TARGETS, detect_local_target, find_target
+from compiler.targets.choice import detect_local_target, find_target
+from compiler.targets.cpu import TARGETS
 
 
 def cpuinfo(folder: Path, flags: set[str]) -> Path:

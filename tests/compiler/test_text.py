@@ -10,7 +10,7 @@ from compiler.kernels.expansion import quick_expansion
 from compiler.kernels.linear import weight_format
 from compiler.models.groups import Groups
 from compiler.packing import pack_floats, pack_groups
-from compiler.targets import CompileTarget
+from compiler.targets.row import CompileTarget
 from tests.compiler.kernel_calls import (
     BYTE_TARGETS,
     RUNNABLE,

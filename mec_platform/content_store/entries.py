@@ -1,4 +1,4 @@
-"""The content-addressed cache of artefacts and model packages. Never imports TVM: finding something must stay cheap.
+"""The content-addressed store on disk. Standard library only: finding something must stay cheap.
 
 An entry is a folder `<kind>/<key>` with a manifest.json that lists its other files with sizes and SHA-256. It is built
 in a folder beside it and renamed, under a lock per entry, so that readers see whole entries only and two processes that

@@ -1,0 +1,46 @@
+"""Which row a name stands for, and which one a machine gets."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from compiler.errors import TargetError
+from compiler.targets.cpu import TARGETS
+from compiler.targets.row import CompileTarget
+
+
+def find_target(name: str) -> CompileTarget:
+    """The row called `name`.
+
+    Raises:
+        TargetError: no such row.
+    """
+    for row in TARGETS:
+        if row.name == name:
+            return row
+    known = ", ".join(row.name for row in TARGETS)
+    raise TargetError(f"unknown target '{name}'; known targets: {known}")
+
+
+def detect_local_target(cpuinfo: Path = Path("/proc/cpuinfo"), arch: str | None = None) -> str:
+    """Name of the best row for this machine, from the kernel's list of CPU flags.
+
+    Raises:
+        TargetError: no row fits this machine.
+    """
+    machine = arch or platform.machine()
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        text = ""
+    flags: set[str] = set()
+    for line in text.splitlines():
+        if line.startswith(("flags", "Features")):
+            flags = set(line.partition(":")[2].split())
+            break
+    for row in TARGETS:
+        if row.arch == machine and row.cpu_flags <= flags:
+            return row.name
+    known = ", ".join(row.name for row in TARGETS)
+    raise TargetError(f"no target fits this {machine} machine; name one to compile for another: {known}")
