@@ -14,14 +14,15 @@ from typing import Any
 
 import tvm
 
+from compiler.contract import OUTPUTS, describe_arguments
 from compiler.errors import BuildError
 from compiler.kernels import activations, blocks, linear, text
-from compiler.kernels.attention import PAGE_TOKENS
 from compiler.kernels.expansion import quick_expansion
 from compiler.models.spec import ArchitectureDims
 from compiler.quantisation import Quantisation, interface_key
 from compiler.targets.row import CompileTarget
 from mec_platform.content_store.entries import write_manifest
+from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
 
 LIBRARY = "lib.so"
 
@@ -45,7 +46,7 @@ def lower(
                 "clock": blocks.clock_function(),
             }
         )
-    functions = {
+    functions: dict[str, dict[str, Any]] = {
         "embed": {"weights": list(text.EMBED_WEIGHTS), "scratch": []},
         "blocks": {
             "weights": blocks.block_weights(dims),
@@ -54,6 +55,8 @@ def lower(
         "head": {"weights": list(text.HEAD_WEIGHTS), "scratch": text.head_scratch(dims, acts)},
         "clock": {"weights": [], "scratch": []},
     }
+    for name, facts in functions.items():
+        facts |= {"arguments": describe_arguments(module[name]), "outputs": list(OUTPUTS[name])}
     return module, functions
 
 
@@ -75,7 +78,9 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
             "quantisation": quantisation.name,
             "target": target.name,
             "arch": target.arch,
-            "cpu_flags": sorted(target.cpu_flags),
+            "system": target.mtriple.partition("-")[2],
+            "features": sorted(target.cpu_flags),
+            "kernel_version": KERNEL_VERSION,
             "page_tokens": PAGE_TOKENS,
             "tvm": tvm.__version__,
             "regions": list(blocks.REGIONS),

@@ -20,6 +20,7 @@ from compiler.packing import LAYOUT_VERSION
 from compiler.quantisation import AUTO, find_quantisation
 from compiler.targets.choice import detect_local_target, find_target
 from mec_platform.content_store.entries import content_key, default_cache, ensure_entry, read_entry, write_manifest
+from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
 
 if TYPE_CHECKING:
     from compiler.models.model_file import ModelFile
@@ -127,6 +128,7 @@ def ensure_artefact(
         row.tile_rows,
         row.tile_queries,
         LAYOUT_VERSION,
+        [KERNEL_VERSION, PAGE_TOKENS],
         source_hash("compiler.kernels"),
     )
     folder = cache / "artefacts" / key

@@ -25,8 +25,8 @@ from compiler.kernels.vector import (
     widen,
 )
 from compiler.models.spec import ArchitectureDims
+from mec_platform.domain.kernel_contract import PAGE_TOKENS
 
-PAGE_TOKENS = 16
 SHARES = 4  # most shares of one row's context
 SHARE_PAGES = 4  # pages that are worth a share of their own
 EMPTY = -1e30

@@ -16,10 +16,11 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from compiler.kernels.activations import ActivationFormat
-from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, tile_rows_of
+from compiler.kernels.attention import SHARES, attention_kernels, tile_rows_of
 from compiler.kernels.linear import WeightFormat, multiplier
 from compiler.kernels.vector import f32, lanes, splat, start_clock, stop_clock, store_exp
 from compiler.models.spec import ArchitectureDims
+from mec_platform.domain.kernel_contract import PAGE_TOKENS
 
 # What the regions do, in order. Each adds the clock ticks of thread 0 to its own entry of `clock`.
 REGIONS = (

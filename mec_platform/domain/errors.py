@@ -3,7 +3,7 @@
 MendableError
 +-- rpc.endpoints.AddressError, registry.errors.LogUnavailable
 +-- sdk.errors.MecError
-+-- split_inference: JoinError, PackageError, ArtefactError, ChatTemplateError
++-- split_inference: JoinError, PackageError, ArtefactError (node.artefact_check), ChatTemplateError
 +-- cli.requests.CliError
 """
 

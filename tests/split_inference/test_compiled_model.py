@@ -15,7 +15,8 @@ import pytest
 from compiler.build import CompiledModel as CompiledDirs
 from compiler.build import compile_model
 from mec_apps.split_inference.model_package import ModelPackage, PackageError
-from mec_apps.split_inference.node.compiled_model import ArtefactError, CompiledModel
+from mec_apps.split_inference.node.artefact_check import ArtefactError
+from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_platform.domain.layers import LayerRange
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def test_missing_and_damaged_artefacts_are_refused(compiled_model_dirs: Compiled
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "lib.so").unlink()
     (folder / "lib.so").write_bytes(bytes(manifest["files"]["lib.so"]["bytes"]))
-    with pytest.raises(ArtefactError, match="cannot load"):
+    with pytest.raises(ArtefactError, match="its library is no ELF library for 64 bits"):
         load(compiled_model_dirs, folder)
     (folder / "lib.so").write_bytes(b"")
     with pytest.raises(ArtefactError, match="damaged"):
@@ -94,8 +95,25 @@ def test_an_artefact_of_another_quantisation_or_cpu_is_refused(
         load(compiled_model_dirs, compile_model("smollm2", "int8").artefact_dir)
     folder = copied(compiled_model_dirs.artefact_dir, tmp_path / "artefact")
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"cpu_flags": ["quantum"]}))
-    with pytest.raises(ArtefactError, match="this CPU lacks quantum"):
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"features": ["quantum"]}))
+    with pytest.raises(ArtefactError, match="and lacks quantum"):
+        load(compiled_model_dirs, folder)
+
+
+def test_a_library_is_checked_before_it_is_loaded(compiled_model_dirs: CompiledDirs, tmp_path: Path) -> None:
+    """The library of another architecture is this one's with another number in its header: enough for the refusal."""
+    folder = copied(compiled_model_dirs.artefact_dir, tmp_path / "artefact")
+    whole = (folder / "lib.so").read_bytes()
+    (folder / "lib.so").unlink()
+    (folder / "lib.so").write_bytes(whole[:-1] + b"!")
+    with pytest.raises(ArtefactError, match=r"its library has the hash [0-9a-f]{16}, its manifest says [0-9a-f]{16}"):
+        load(compiled_model_dirs, folder)
+    (folder / "lib.so").write_bytes(whole[:18] + (183).to_bytes(2, "little") + whole[20:])
+    with pytest.raises(ArtefactError, match="says it was compiled for x86_64, but its library is aarch64"):
+        load(compiled_model_dirs, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"arch": "aarch64"}))
+    with pytest.raises(ArtefactError, match=r"\(aarch64\); .* \(x86_64\); run on it: mec compile"):
         load(compiled_model_dirs, folder)
 
 

@@ -18,6 +18,7 @@ from mec_apps.cli.requests import CliError
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.sampling import sample_token
+from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.domain.layers import LayerRange
 
 _SECONDS = 0.4
@@ -68,7 +69,7 @@ def measure_step(package_dir: Path, artefact_dir: Path, threads: int, rows: int,
         package,
         artefact_dir,
         threads=threads,
-        kv_pages=-(-tokens // 16),
+        kv_pages=-(-tokens // PAGE_TOKENS),
         max_sessions=1,
         max_rows=max(rows, _CHUNK),
         context=tokens,

@@ -17,12 +17,10 @@ import grpc.aio
 
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
 from mec_apps.split_inference.gateway.sessions import Session, Sessions, end_session
+from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.domain.split_plan import KvMove, kv_moves
 from mec_platform.rpc.convert import layers_to_message
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
-
-PAGE_TOKENS = 16
-"""Positions in a KV page; copies start at a page's first position so that a page that has filled up is sent again."""
 
 CLOSE_ENOUGH_POSITIONS = 2 * PAGE_TOKENS
 """Pre-copy rounds end when no more than this is left for the pause."""

@@ -19,13 +19,16 @@ from mec_apps.split_inference.frames import gateway_of
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.model_package import ModelPackage
-from mec_apps.split_inference.node.compiled_model import ArtefactError, CompiledModel
+from mec_apps.split_inference.node.artefact_check import ArtefactError
+from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.compute import MAX_BATCH_ROWS, ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
+from mec_apps.split_inference.node.machine import read_machine
 from mec_apps.split_inference.node.service import EdgeNodeService
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE
 from mec_platform.domain.hardware import HardwareTarget
+from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.rpc.convert import hardware_to_message, shape_to_message
 from mec_platform.rpc.endpoints import AddressError, Channels, make_server, require_loopback, start_server
 from mec_platform.rpc.v1 import control_plane_pb2, edge_node_pb2_grpc
@@ -68,10 +71,11 @@ class NodeAgent:
                 package,
                 settings.artefact_dir,
                 threads=settings.threads,
-                kv_pages=settings.kv_tokens // 16,
+                kv_pages=settings.kv_tokens // PAGE_TOKENS,
                 max_sessions=settings.max_sessions + 1,
                 max_rows=MAX_BATCH_ROWS,
                 context=context,
+                machine=read_machine(settings.name),
             ),
             blocks=package.shape.blocks,
             context=context,

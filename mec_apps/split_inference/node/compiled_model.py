@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import json
 import math
 import mmap
 import os
@@ -26,15 +25,13 @@ from typing import Any
 import numpy as np
 
 from mec_apps.split_inference.model_package import ModelPackage
-from mec_platform.domain.errors import MendableError
+from mec_apps.split_inference.node.artefact import LIBRARY, open_artefact
+from mec_apps.split_inference.node.artefact_check import ArtefactError, MachineFacts
+from mec_apps.split_inference.node.machine import read_machine
 from mec_platform.domain.layers import LayerRange
 
 _MAX_THREADS = 256
 _MAX_INDEX = 2**31 - 1  # kernels index with 32 bits
-
-
-class ArtefactError(MendableError):
-    """The artefact cannot be loaded or does not fit; the message says what to do."""
 
 
 def _load_runtime() -> ModuleType:
@@ -95,13 +92,14 @@ class CompiledModel:
         max_sessions: int,
         max_rows: int,
         context: int,
+        machine: MachineFacts | None = None,
     ) -> None:
         spec, dims = package.spec, package.dims
         if not 1 <= threads <= _MAX_THREADS:
             raise ValueError(f"threads must be between 1 and {_MAX_THREADS}, not {threads}")
         if not 1 <= context <= spec.context:
             raise ValueError(f"context must be between 1 and the model's {spec.context} tokens, not {context}")
-        manifest = _read_manifest(artefact_dir, package)
+        manifest = open_artefact(artefact_dir, package, machine or read_machine())
         self._ffi = _load_runtime()
         self._module = _load_library(self._ffi, artefact_dir)
         self._functions = {name: self._module[name] for name in manifest["functions"]}
@@ -287,44 +285,12 @@ def _check_range(what: str, numbers: np.ndarray, stop: int) -> None:
         raise ValueError(f"{what} must be in [0, {stop}), not {numbers.min()} to {numbers.max()}")
 
 
-def _read_manifest(artefact_dir: Path, package: ModelPackage) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads((artefact_dir / "manifest.json").read_text())
-        size = (artefact_dir / "lib.so").stat().st_size
-        if manifest["kind"] != "artefact" or size != manifest["files"]["lib.so"]["bytes"]:
-            raise ArtefactError(f"the artefact in {artefact_dir} is damaged; delete the folder and run: mec compile")
-        interface, flags, _ = manifest["interface"], set(manifest["cpu_flags"]), manifest["regions"]
-    except FileNotFoundError as error:
-        raise ArtefactError(f"no artefact in {artefact_dir}: {error.filename} is missing; run: mec compile") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtefactError(f"the artefact in {artefact_dir} is damaged ({error}); run: mec compile") from error
-    if interface != package.interface:
-        raise ArtefactError(
-            f"the artefact in {artefact_dir} is for another model or quantisation than {package.folder}; "
-            "run: mec compile"
-        )
-    missing = flags - _cpu_flags()
-    if missing:
-        raise ArtefactError(
-            f"the artefact was built for {manifest['target']}, but this CPU lacks {', '.join(sorted(missing))}; "
-            "compile for this machine's own target"
-        )
-    return manifest
-
-
-def _cpu_flags() -> set[str]:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith(("flags", "Features")):
-            return set(line.partition(":")[2].split())
-    return set()
-
-
 def _load_library(ffi: ModuleType, artefact_dir: Path) -> Any:
     try:
-        return ffi.load_module(str((artefact_dir / "lib.so").resolve()))
+        return ffi.load_module(str((artefact_dir / LIBRARY).resolve()))
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ArtefactError(f"cannot load {artefact_dir / 'lib.so'} ({reason}); run: mec compile") from error
+        raise ArtefactError(f"cannot load {artefact_dir / LIBRARY} ({reason}); run: mec compile") from error
 
 
 def _lazy_array(shape: tuple[int, ...]) -> tuple[mmap.mmap, np.ndarray]:
