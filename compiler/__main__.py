@@ -14,6 +14,7 @@ from compiler.build import CompiledModel, compile_model
 from compiler.errors import CompilerError
 from compiler.quantisation import AUTO, QUANTISATIONS
 from compiler.targets.cpu import TARGETS
+from mec_platform.domain.errors import MendableError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,7 +49,7 @@ def main() -> int:
     args = _parser().parse_args()
     try:
         compiled = _compile_with_progress(args)
-    except (CompilerError, OSError) as error:
+    except (CompilerError, MendableError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     folders = {"package": str(compiled.package_dir), "artefact": str(compiled.artefact_dir)}

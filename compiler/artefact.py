@@ -6,9 +6,11 @@ The only module outside `kernels` that imports TVM, and therefore imported only 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from mec_platform.content_store.entries import write_manifest
 from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
 
 LIBRARY = "lib.so"
+_ROOM_BYTES = 16 << 20  # object files and library of the largest target take a few megabytes
 
 
 def lower(
@@ -66,9 +69,12 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
     Raises:
         BuildError: no linker, or it fails.
     """
+    _require_room(folder / "room")
     module, functions = lower(dims, quantisation, target)
     compiled = tvm.compile(module, target=tvm.target.Target(target.llvm()))
-    compiled.export_library(str(folder / LIBRARY), fcompile=link_shared)
+    # Beside the folder that becomes the entry, under a name by which the store knows whose leftovers these are.
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as workspace:
+        compiled.export_library(str(folder / LIBRARY), fcompile=link_shared, workspace_dir=workspace)
     write_manifest(
         folder,
         {
@@ -87,6 +93,13 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
             "functions": functions,
         },
     )
+
+
+def _require_room(path: Path) -> None:
+    """LLVM ends the process where it cannot write, so the room is tried for first. Raises OSError where there is none."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
+    path.unlink()
 
 
 def link_shared(output: str, objects: list[str], options: list[str] | None = None, **_: object) -> None:

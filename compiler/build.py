@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.models.locate import find_model_file, hash_model
 from compiler.models.spec import ArchitectureDims
-from compiler.packing import LAYOUT_VERSION
+from compiler.packing import LAYOUT_VERSION, PACKAGE_VERSION
 from compiler.quantisation import AUTO, find_quantisation
 from compiler.targets.choice import detect_local_target, find_target
-from mec_platform.content_store.entries import content_key, default_cache, ensure_entry, read_entry, write_manifest
+from mec_platform.content_store.entries import ARTEFACTS, MODELS, content_key, read_entry, write_manifest
+from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
 
 if TYPE_CHECKING:
@@ -51,26 +52,27 @@ def compile_model(
     Raises:
         ModelFileError, QuantisationError, TargetError, BuildError: with a message of one line that says what to do.
     """
-    root = cache or default_cache()
+    store = ContentStore(cache)
     row = target or detect_local_target()
     find_target(row)
     progress = on_progress or _silent
-    package_dir, package_built = ensure_model_package(model, quantisation, root, progress)
-    manifest = read_entry(package_dir)
-    if manifest is None:
-        raise OSError(f"{package_dir} was damaged while it was used; run the command again")
-    dims = ArchitectureDims(**manifest["dims"])
-    artefact_dir, artefact_built = ensure_artefact(dims, manifest["quantisation"], row, root, progress)
+    package_dir, package_built = ensure_model_package(model, quantisation, store, progress)
+    with store.hold_folder(package_dir):
+        manifest = read_entry(package_dir)
+        if manifest is None:
+            raise OSError(f"{package_dir} was damaged while it was used; run the command again")
+        dims = ArchitectureDims(**manifest["dims"])
+        artefact_dir, artefact_built = ensure_artefact(dims, manifest["quantisation"], row, store, progress)
     return CompiledModel(package_dir, artefact_dir, package_built or artefact_built)
 
 
-def ensure_model_package(model: str, quantisation: str, cache: Path, progress: Progress) -> tuple[Path, bool]:
+def ensure_model_package(model: str, quantisation: str, store: ContentStore, progress: Progress) -> tuple[Path, bool]:
     """Folder of the model's package, and whether it had to be built."""
     if quantisation != AUTO:
         find_quantisation(quantisation)
     path = find_model_file(model)
     name = model if path.name != Path(model).name else (path.resolve().name if path.is_dir() else path.stem)
-    source = [hash_model(path, cache), source_hash("compiler.models")]
+    source = [hash_model(path, store.root), source_hash("compiler.models")]
 
     @functools.cache
     def open_once() -> ModelFile:
@@ -79,20 +81,21 @@ def ensure_model_package(model: str, quantisation: str, cache: Path, progress: P
         progress("reading the model file", 1, 1)
         return opened
 
-    chosen = _resolve_auto(source, open_once, cache) if quantisation == AUTO else quantisation
-    folder = cache / "models" / content_key(source, name, chosen, LAYOUT_VERSION)
+    chosen = _resolve_auto(source, open_once, store) if quantisation == AUTO else quantisation
+    key = content_key(source, name, chosen, LAYOUT_VERSION, PACKAGE_VERSION)
 
     def build(fresh: Path) -> None:
         from compiler.model_package import write_model_package
 
         write_model_package(fresh, open_once(), find_quantisation(chosen), progress)
 
-    return folder, ensure_entry(folder, build)
+    built = store.ensure(MODELS, key, build)
+    return store.folder(MODELS, key), built
 
 
-def _resolve_auto(source: list[Any], open_once: Callable[[], ModelFile], cache: Path) -> str:
+def _resolve_auto(source: list[Any], open_once: Callable[[], ModelFile], store: ContentStore) -> str:
     """Name of the quantisation that "auto" stands for; kept, so that later starts need not open the model."""
-    folder = cache / "quantisations" / content_key(source)
+    kind, key = "quantisations", content_key(source)
 
     def build(fresh: Path) -> None:
         from compiler.models.precision import choose_quantisation
@@ -100,8 +103,8 @@ def _resolve_auto(source: list[Any], open_once: Callable[[], ModelFile], cache: 
         chosen = choose_quantisation(open_once()).name
         write_manifest(fresh, {"kind": "quantisation", "quantisation": chosen})
 
-    ensure_entry(folder, build)
-    return str((read_entry(folder) or {})["quantisation"])
+    store.ensure(kind, key, build)
+    return str((store.find(kind, key) or {})["quantisation"])
 
 
 def _open_model(path: Path, name: str) -> ModelFile:
@@ -115,7 +118,7 @@ def _open_model(path: Path, name: str) -> ModelFile:
 
 
 def ensure_artefact(
-    dims: ArchitectureDims, quantisation: str, target: str, cache: Path, progress: Progress
+    dims: ArchitectureDims, quantisation: str, target: str, store: ContentStore, progress: Progress
 ) -> tuple[Path, bool]:
     """Folder of the artefact, and whether it had to be built."""
     scheme, row = find_quantisation(quantisation), find_target(target)
@@ -131,7 +134,6 @@ def ensure_artefact(
         [KERNEL_VERSION, PAGE_TOKENS],
         source_hash("compiler.kernels"),
     )
-    folder = cache / "artefacts" / key
 
     def build(fresh: Path) -> None:
         progress("compiling kernels", 0, 1)
@@ -140,7 +142,8 @@ def ensure_artefact(
         write_artefact(fresh, dims, scheme, row)
         progress("compiling kernels", 1, 1)
 
-    return folder, ensure_entry(folder, build)
+    built = store.ensure(ARTEFACTS, key, build)
+    return store.folder(ARTEFACTS, key), built
 
 
 def source_hash(package: str) -> str:

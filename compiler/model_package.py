@@ -114,6 +114,20 @@ class _Table:
         self._end = stop
         return mapped
 
+    def hash_part(self, part: str) -> str:
+        """SHA-256 over the tensors of a part ("embed", "head", "rope"), one after the other."""
+        digest = hashlib.sha256()
+        with self._path.open("rb") as file:
+            for entry in self.entries:
+                if entry["name"].partition(".")[0] == part:
+                    file.seek(entry["offset"])
+                    left = entry["bytes"]
+                    while left:
+                        read = file.read(min(left, 1 << 20))
+                        digest.update(read)
+                        left -= len(read)
+        return digest.hexdigest()
+
     def bytes_of(self, prefix: str) -> int:
         """Bytes of all tensors whose name starts with `prefix`."""
         return sum(entry["bytes"] for entry in self.entries if entry["name"].startswith(prefix))
@@ -162,6 +176,7 @@ def write_model_package(folder: Path, model: ModelFile, quantisation: Quantisati
             "shape": asdict(_model_shape(spec, table)),
             "special_tokens": text.special_tokens,
             "block_sha256": digests,
+            "part_sha256": {part: table.hash_part(part) for part in ("embed", "head", "rope")},
             "tensors": table.entries,
         },
     )

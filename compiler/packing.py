@@ -7,6 +7,7 @@ import numpy as np
 from compiler.models.groups import Groups
 
 LAYOUT_VERSION = 1  # part of every package's key: raise it when a packed byte moves
+PACKAGE_VERSION = 2  # likewise: raise it when a package's manifest says something new
 
 
 def pack_groups(groups: Groups, bits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,26 +1,36 @@
-"""The content-addressed store on disk. Standard library only: finding something must stay cheap.
+"""What an entry of the store is, and how one is read. Standard library only: finding something must stay cheap.
 
-An entry is a folder `<kind>/<key>` with a manifest.json that lists its other files with sizes and SHA-256. It is built
-in a folder beside it and renamed, under a lock per entry, so that readers see whole entries only and two processes that
-build the same one do it once. What does not match its manifest is built again.
+An entry is a folder `<kind>/<key>` with a manifest.json that lists its other files with sizes and SHA-256. What does not
+match its manifest counts as missing. This module changes nothing; `store.ContentStore` does.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+MODELS, PARTIAL_MODELS, ARTEFACTS = "models", "partial_models", "artefacts"
+"""Kinds: whole model packages, packages that hold some of their weights, and compiled artefacts."""
+
 # Larger files are checked by size alone when an entry is looked up: hashing weights would cost more than mapping them.
 _HASH_LIMIT_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """One entry as it lies on the disk. `used_s` is when it was last used, to the hour, in seconds since 1970."""
+
+    kind: str
+    key: str
+    folder: Path
+    bytes_on_disk: int
+    used_s: float
+    is_in_use: bool
 
 
 def default_cache() -> Path:
@@ -63,32 +73,22 @@ def read_entry(folder: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) else None
 
 
-def ensure_entry(folder: Path, build: Callable[[Path], None]) -> bool:
-    """Makes sure that `folder` is an intact entry; `build` fills an empty folder with it, manifest included.
-
-    Returns:
-        Whether anything was built.
-    """
-    if read_entry(folder) is not None:
-        return False
-    with _locked(folder):
-        if read_entry(folder) is not None:
-            return False  # another process was faster
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            fresh.chmod(0o755)
-            build(fresh)
-            if folder.exists():
-                shutil.rmtree(folder)
-            fresh.rename(folder)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    return True
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """An entry's manifest as it stands, its files unchecked; None where it cannot be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def bytes_on_disk(folder: Path) -> int:
+    """What the files of a folder take; holes of sparse files count nothing, and what vanishes meanwhile neither."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(Path(parent) / name).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total

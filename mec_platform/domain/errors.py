@@ -2,6 +2,7 @@
 
 MendableError
 +-- rpc.endpoints.AddressError, registry.errors.LogUnavailable
++-- content_store: EntryInUse, LimitError
 +-- sdk.errors.MecError
 +-- split_inference: JoinError, PackageError, ArtefactError (node.artefact_check), ChatTemplateError
 +-- cli.requests.CliError

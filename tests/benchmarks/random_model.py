@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 
-from mec_platform.content_store.entries import content_key, default_cache, ensure_entry, write_manifest
+from mec_platform.content_store.entries import content_key, write_manifest
+from mec_platform.content_store.store import ContentStore
 
 _GROUP = 32
 _BYTES = {GGMLQuantizationType.Q4_0: 18, GGMLQuantizationType.Q8_0: 34}  # of a group: a float16 scale, then integers
@@ -40,14 +41,14 @@ SHAPES = {"llama-3.2-1b": Shape(16, 2048, 32, 8, 64, 8192, 128256, 4096, 500000.
 def ensure_random_model(name: str) -> Path:
     """The file of a row of SHAPES, in the cache."""
     shape = SHAPES[name]
-    folder = default_cache() / "random_models" / content_key(name, repr(shape))
+    store, kind, key = ContentStore(), "random_models", content_key(name, repr(shape))
 
     def build(fresh: Path) -> None:
         write_random_model(fresh / f"{name}.gguf", shape)
         write_manifest(fresh, {"kind": "random-model"})
 
-    ensure_entry(folder, build)
-    return folder / f"{name}.gguf"
+    store.ensure(kind, key, build)
+    return store.folder(kind, key) / f"{name}.gguf"
 
 
 def write_random_model(path: Path, shape: Shape) -> None:

@@ -39,6 +39,51 @@ def test_a_truncated_library_is_compiled_again(tiny_model_file: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_two_builds_in_two_folders_and_processes_give_the_same_bytes(
+    compile_tiny: Callable[..., CompiledModel], tiny_model_file: Path, tmp_path: Path
+) -> None:
+    here = compile_tiny()
+    done = run_command("--model", str(tiny_model_file), "--quantisation", "int4", "--json", "--cache", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    there = json.loads(done.stdout)
+    for folder, other in ((here.package_dir, there["package"]), (here.artefact_dir, there["artefact"])):
+        assert folder != Path(other)
+        assert folder.name == Path(other).name
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+            path.name: path.read_bytes() for path in Path(other).iterdir()
+        }
+
+
+@pytest.mark.slow
+def test_the_manifest_states_every_argument(compile_tiny: Callable[..., CompiledModel]) -> None:
+    manifest = json.loads((compile_tiny().artefact_dir / "manifest.json").read_text())
+    said = {
+        "dims",
+        "quantisation",
+        "target",
+        "arch",
+        "system",
+        "features",
+        "kernel_version",
+        "tvm",
+        "interface",
+        "regions",
+    }
+    assert said <= manifest.keys()
+    embed = manifest["functions"]["embed"]
+    assert embed["outputs"] == ["h"]
+    assert embed["arguments"][:2] == [
+        {"name": "tokens", "dtype": "int32", "shape": ["M"]},
+        {"name": "h", "dtype": "float32", "shape": ["M", 96]},
+    ]
+    blocks = manifest["functions"]["blocks"]
+    assert {"name": "nt", "dtype": "int32", "shape": None} in blocks["arguments"]
+    assert set(blocks["outputs"]) <= {argument["name"] for argument in blocks["arguments"]}
+    for function in manifest["functions"].values():
+        assert len(function["arguments"]) >= len(function["weights"]) + len(function["scratch"])
+
+
+@pytest.mark.slow
 def test_the_command_prints_both_folders(compile_tiny: Callable[..., CompiledModel], tiny_model_file: Path) -> None:
     compiled = compile_tiny()
     done = run_command("--model", str(tiny_model_file), "--quantisation", "int4", "--json")

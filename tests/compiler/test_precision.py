@@ -16,6 +16,7 @@ from compiler.models.precision import choose_quantisation
 from compiler.quantisation import QUANTISATIONS, find_quantisation, mixed_quantisation
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_platform.content_store.entries import read_entry
+from mec_platform.content_store.store import ContentStore
 from tests.compiler.conftest import write_tiny_model
 from tests.compiler.running import open_model, run_tokens
 from tests.compiler.test_groups import random_blocks
@@ -96,12 +97,12 @@ def test_auto_shares_the_package_and_opens_the_file_once(tmp_path: Path) -> None
     def watch(stage: str, done: int, total: int) -> None:
         steps.append(f"{stage} {done}")
 
-    folder, built = ensure_model_package(str(path), "auto", tmp_path / "cache", watch)
+    folder, built = ensure_model_package(str(path), "auto", ContentStore(tmp_path / "cache"), watch)
     assert built
     assert steps.count("reading the model file 0") == 1
     steps.clear()
     for name in ("int4", "auto"):
-        assert ensure_model_package(str(path), name, tmp_path / "cache", watch) == (folder, False)
+        assert ensure_model_package(str(path), name, ContentStore(tmp_path / "cache"), watch) == (folder, False)
     assert steps == []
     assert (read_entry(folder) or {})["quantisation"] == "int4"
     assert ModelPackage.open(folder).spec.stop_ids == (1,)
@@ -109,7 +110,10 @@ def test_auto_shares_the_package_and_opens_the_file_once(tmp_path: Path) -> None
 
 def test_a_damaged_choice_is_made_again(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "m.gguf", kind=Kind.Q4_0)
-    folder, _ = ensure_model_package(str(path), "auto", tmp_path / "cache", lambda *step: None)
+    folder, _ = ensure_model_package(str(path), "auto", ContentStore(tmp_path / "cache"), lambda *step: None)
     (kept,) = (tmp_path / "cache" / "quantisations").glob("*/manifest.json")
     kept.write_text("{")
-    assert ensure_model_package(str(path), "auto", tmp_path / "cache", lambda *step: None) == (folder, False)
+    assert ensure_model_package(str(path), "auto", ContentStore(tmp_path / "cache"), lambda *step: None) == (
+        folder,
+        False,
+    )

@@ -1,65 +1,27 @@
-"""Entries of the store: what is whole is found, what is damaged is built again, at once and by one builder."""
+"""Reading entries: what does not match its manifest counts as missing."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 
-from mec_platform.content_store.entries import default_cache, ensure_entry, read_entry, write_manifest
+from mec_platform.content_store.entries import bytes_on_disk, default_cache, read_entry, write_manifest
 
 
-def build_entry(folder: Path) -> None:
-    (folder / "lib.so").write_bytes(b"library")
-    write_manifest(folder, {"kind": "artefact"})
+def test_an_entry_is_read_with_its_files_checked(tmp_path: Path) -> None:
+    (tmp_path / "lib.so").write_bytes(b"library")
+    write_manifest(tmp_path, {"kind": "artefact"})
+    assert (read_entry(tmp_path) or {})["kind"] == "artefact"
+    (tmp_path / "lib.so").write_bytes(b"LIBRARY")
+    assert read_entry(tmp_path) is None
 
 
-def test_an_entry_is_built_once(tmp_path: Path) -> None:
-    folder = tmp_path / "artefacts" / "key"
-    assert ensure_entry(folder, build_entry)
-    assert not ensure_entry(folder, build_entry)
-    assert (read_entry(folder) or {})["kind"] == "artefact"
-
-
-@pytest.mark.parametrize("damage", ["lib.so", "manifest.json"])
-@pytest.mark.parametrize("content", [None, b"", b"LIBRARY", b"{}"])
-def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str, content: bytes | None) -> None:
-    folder = tmp_path / "artefacts" / "key"
-    ensure_entry(folder, build_entry)
-    if content is None:
-        (folder / damage).unlink()
-    else:
-        (folder / damage).write_bytes(content)
-    assert ensure_entry(folder, build_entry)
-    assert (folder / "lib.so").read_bytes() == b"library"
-
-
-def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
-    def fail(folder: Path) -> None:
-        (folder / "lib.so").write_bytes(b"half")
-        raise RuntimeError("no")
-
-    folder = tmp_path / "artefacts" / "key"
-    with pytest.raises(RuntimeError):
-        ensure_entry(folder, fail)
-    assert [path.name for path in folder.parent.iterdir()] == [".key.lock"]
-
-
-def test_builders_at_the_same_time_build_once(tmp_path: Path) -> None:
-    folder = tmp_path / "artefacts" / "key"
-    builds: list[Path] = []
-
-    def build(fresh: Path) -> None:
-        builds.append(fresh)
-        build_entry(fresh)
-
-    builders = [threading.Thread(target=ensure_entry, args=(folder, build)) for _ in range(8)]
-    for builder in builders:
-        builder.start()
-    for builder in builders:
-        builder.join()
-    assert len(builds) == 1
+def test_holes_take_no_room(tmp_path: Path) -> None:
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(1 << 30)
+        file.write(b"some")
+    assert bytes_on_disk(tmp_path) < 1 << 20
 
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
