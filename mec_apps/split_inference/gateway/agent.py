@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -25,6 +26,7 @@ from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.peer_link import LinkLost, LinkPool
 from mec_platform.background import BackgroundTasks
+from mec_platform.content_store.store import ContentStore
 from mec_platform.rpc.convert import addresses_from_message, plan_from_message, shape_to_message
 from mec_platform.rpc.endpoints import AddressError, make_server, open_channel, require_loopback, start_server
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2_grpc
@@ -50,6 +52,7 @@ class GatewaySettings:
     max_sessions: int = 32
     allow_remote: bool = False
     platform_wait_s: float = 15.0
+    store_dir: Path | None = None
 
 
 class GatewayAgent:
@@ -59,6 +62,7 @@ class GatewayAgent:
         self._settings = settings
         self._number = secrets.randbits(31) + 1
         self._incarnation = secrets.token_hex(8)
+        self._held = contextlib.ExitStack()
         self._tasks = BackgroundTasks()
         self.http_address = ""
         self.grpc_address = ""
@@ -74,6 +78,7 @@ class GatewayAgent:
     async def _start(self) -> None:
         settings = self._settings
         require_loopback(settings.host, settings.allow_remote)
+        self._held.enter_context(ContentStore(settings.store_dir).hold_folder(settings.package_dir))
         self._package = package = ModelPackage.open(settings.package_dir)
         spec = package.spec
         names = {token: name for name, token in package.special_tokens.items()}
@@ -124,6 +129,7 @@ class GatewayAgent:
         if hasattr(self, "_links"):
             await self._links.close()
             await self._switcher.close()
+        self._held.close()
 
     async def _serve_http(self, tokenizer: ChatTokenizer) -> None:
         settings = self._settings

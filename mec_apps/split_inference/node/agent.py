@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -27,6 +28,7 @@ from mec_apps.split_inference.node.machine import read_machine
 from mec_apps.split_inference.node.service import EdgeNodeService
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE
+from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.rpc.convert import hardware_to_message, shape_to_message
@@ -44,6 +46,7 @@ class NodeAgent:
     def __init__(self, settings: NodeSettings) -> None:
         self._settings = settings
         self._incarnation = secrets.token_hex(8)
+        self._held = contextlib.ExitStack()
         self.address = ""
         self.metrics_address = ""
 
@@ -58,6 +61,9 @@ class NodeAgent:
     async def _start(self) -> None:
         settings = self._settings
         require_loopback(settings.host, settings.allow_remote)
+        store = ContentStore(settings.store_dir)
+        for folder in (settings.package_dir, settings.artefact_dir):
+            self._held.enter_context(store.hold_folder(folder))
         package = ModelPackage.open(settings.package_dir)
         context = min(settings.context, package.spec.context)
         shapers = LinkShapers()
@@ -132,6 +138,7 @@ class NodeAgent:
         if hasattr(self, "_metrics_server"):
             self._metrics_server.shutdown()
             self._metrics_server.server_close()
+        self._held.close()
 
     def _build_report(self) -> control_plane_pb2.MemberReport:
         settings, timings = self._settings, self._compute.timings

@@ -11,7 +11,10 @@ from mec_apps.split_inference.link_shaper import EmulatedLink
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """Validated by the command line. `memory_bytes` is what the node offers to weights of stages."""
+    """Validated by the command line. `memory_bytes` is what the node offers to weights of stages.
+
+    `store_dir` is the content store; the user's where it is None.
+    """
 
     name: str
     package_dir: Path
@@ -32,3 +35,4 @@ class NodeSettings:
     emulated_cpu_share: float = 1.0
     allow_remote: bool = False
     platform_wait_s: float = 15.0
+    store_dir: Path | None = None
