@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from compiler.build import CompiledModel, compile_model
 from compiler.errors import CompilerError
 from compiler.quantisation import AUTO, QUANTISATIONS
-from compiler.targets.cpu import TARGETS
+from compiler.targets.choice import TARGETS
 from mec_platform.domain.errors import MendableError
 
 
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m compiler",
         description="Compile a model for a hardware target; finished parts come from the cache.",
-        epilog="example: python -m compiler --model smollm2 --quantisation auto --target x86-avx2 --json",
+        epilog="example: python -m compiler --model smollm2 --quantisation auto --target x86-64-v3 --json",
     )
     parser.add_argument("--model", default="smollm2", help="'smollm2', a .gguf file, or a Hugging Face folder")
     parser.add_argument("--quantisation", default=AUTO, choices=[AUTO, *(row.name for row in QUANTISATIONS)])

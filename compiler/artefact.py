@@ -22,7 +22,7 @@ from compiler.kernels import activations, blocks, linear, text
 from compiler.kernels.expansion import quick_expansion
 from compiler.models.spec import ArchitectureDims
 from compiler.quantisation import Quantisation, interface_key
-from compiler.targets.row import CompileTarget
+from compiler.targets.row import CpuTarget
 from mec_platform.content_store.entries import write_manifest
 from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
 
@@ -30,9 +30,7 @@ LIBRARY = "lib.so"
 _ROOM_BYTES = 16 << 20  # object files and library of the largest target take a few megabytes
 
 
-def lower(
-    dims: ArchitectureDims, quantisation: Quantisation, target: CompileTarget
-) -> tuple[tvm.IRModule, dict[str, Any]]:
+def lower(dims: ArchitectureDims, quantisation: Quantisation, target: CpuTarget) -> tuple[tvm.IRModule, dict[str, Any]]:
     """The functions as TIR, and what the manifest says of their arguments."""
     matrices = {
         name: linear.weight_format(getattr(quantisation, name), target)
@@ -63,7 +61,7 @@ def lower(
     return module, functions
 
 
-def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisation, target: CompileTarget) -> None:
+def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisation, target: CpuTarget) -> None:
     """Fills `folder` with lib.so and its manifest.
 
     Raises:
@@ -85,7 +83,7 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
             "target": target.name,
             "arch": target.arch,
             "system": target.mtriple.partition("-")[2],
-            "features": sorted(target.cpu_flags),
+            "features": sorted(target.features),
             "kernel_version": KERNEL_VERSION,
             "page_tokens": PAGE_TOKENS,
             "tvm": tvm.__version__,

@@ -18,7 +18,7 @@ from compiler.models.locate import find_model_file, hash_model
 from compiler.models.spec import ArchitectureDims
 from compiler.packing import LAYOUT_VERSION, PACKAGE_VERSION
 from compiler.quantisation import AUTO, find_quantisation
-from compiler.targets.choice import detect_local_target, find_target
+from compiler.targets.choice import detect_local_target, find_cpu_target, find_target
 from mec_platform.content_store.entries import ARTEFACTS, MODELS, content_key, read_entry, write_manifest
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
@@ -121,7 +121,7 @@ def ensure_artefact(
     dims: ArchitectureDims, quantisation: str, target: str, store: ContentStore, progress: Progress
 ) -> tuple[Path, bool]:
     """Folder of the artefact, and whether it had to be built."""
-    scheme, row = find_quantisation(quantisation), find_target(target)
+    scheme, row = find_quantisation(quantisation), find_cpu_target(target)
     key = content_key(
         dims.as_dict(),
         quantisation,

@@ -22,9 +22,10 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from compiler.artefact import link_shared
-from compiler.kernels.vector import DOTS, LANES, f32, fma, lanes, prefetch, splat
-from compiler.targets.choice import detect_local_target, find_target
-from compiler.targets.row import CompileTarget
+from compiler.kernels.dot import DOTS
+from compiler.kernels.vector import LANES, f32, fma, lanes, prefetch, splat
+from compiler.targets.choice import detect_local_target, find_cpu_target
+from compiler.targets.row import CpuTarget
 
 TILE_ROWS, TILE_LANES = 6, 2  # the register tile of the kernels: rows x vectors of 16
 OPERANDS = 64  # distinct operands that a tile walks over: 12 KiB, in the first cache
@@ -63,7 +64,7 @@ class LimitKernels:
     """
 
     def __init__(self, threads: int, read_bytes: int) -> None:
-        row = find_target(detect_local_target())
+        row = find_cpu_target(detect_local_target())
         module = tvm.IRModule(
             {"read": _read_function(), "floats": _tile_function(row, False), "bytes": _tile_function(row, True)}
         )
@@ -146,7 +147,7 @@ def _read_function() -> Any:
     return read
 
 
-def _tile_function(row: CompileTarget, is_bytes: bool) -> Any:
+def _tile_function(row: CpuTarget, is_bytes: bool) -> Any:
     """tile(w, x, nt, steps, sums): every thread adds `steps` outer products of a column of w and a row of x to its tile."""
     dtype, w_dtype = ("int32", "uint32") if is_bytes else ("float32", "float32")
     x_shape, x_dtype = ((OPERANDS, TILE_ROWS * 4), "int8") if is_bytes else ((OPERANDS, TILE_ROWS), "float32")

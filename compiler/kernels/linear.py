@@ -17,8 +17,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from compiler.kernels.dot import DOTS
 from compiler.kernels.vector import (
-    DOTS,
     LANES,
     f32,
     fma,
@@ -31,7 +31,7 @@ from compiler.kernels.vector import (
     widen_bf16,
 )
 from compiler.quantisation import INTEGER_BITS
-from compiler.targets.row import CompileTarget
+from compiler.targets.row import CpuTarget
 
 PREFETCH_GROUPS = 8
 PREFETCH_ROWS = 4  # most rows that wait for their weights; more have enough to do with each
@@ -158,7 +158,7 @@ def _float_tile(rows: int, to_float):
 _FLOATS = {"f32": ("float32", lambda a, _: a), "f16": ("float16", widen), "bf16": ("uint16", widen_bf16)}
 
 
-def weight_format(stored: str, target: CompileTarget) -> WeightFormat:
+def weight_format(stored: str, target: CpuTarget) -> WeightFormat:
     """The format of one `quantisation.Storage`, with the tiles and the instructions of `target`."""
     if stored in _FLOATS:
         dtype, to_float = _FLOATS[stored]

@@ -113,52 +113,6 @@ def prefetch(address):
     return T.call_intrin("void", "tirx.prefetch", address, T.int32(0), T.int32(3), T.int32(1))
 
 
-def dot_vpdpbusd(acc, words, x4):
-    """acc[16] int32 += four unsigned bytes of each word times four signed bytes; one AVX-512 VNNI instruction."""
-    repeated = T.reinterpret("int8x64", splat(T.reinterpret("int32", x4)))
-    return T.call_llvm_pure_intrin(
-        "int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, T.reinterpret("uint8x64", words), repeated
-    )
-
-
-def dot_portable(acc, words, x4):
-    """The integers of `dot_vpdpbusd` for any CPU. Both factors fit 16 bits, which lets LLVM use a cheap multiply."""
-    x = splat(T.reinterpret("int32", x4))
-    w = T.reinterpret("int32x16", words)
-    for byte in range(4):
-        column = T.shift_right(T.shift_left(x, splat(T.int32(24 - 8 * byte))), splat(T.int32(24)))
-        weight = T.bitwise_and(T.shift_right(w, splat(T.int32(8 * byte))), splat(T.int32(255)))
-        acc = acc + column * weight
-    return acc
-
-
-def dot_nibbles_pmaddubsw(acc, words, x4):
-    """The integers of `dot_vpdpbusd` for bytes up to 15, with AVX2: sums of two products fit its 16 bits."""
-    x = T.reinterpret("int8x64", splat(T.reinterpret("int32", x4)))
-    w = T.reinterpret("uint8x64", words)
-    halves = []
-    for half in (T.vectorlow, T.vectorhigh):
-        pairs = T.call_llvm_pure_intrin(
-            "int16x16", "llvm.x86.avx2.pmadd.ub.sw", half("uint8x32", w), half("int8x32", x)
-        )
-        halves.append(T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", pairs, splat(T.int16(1))))
-    return acc + T.vectorcombine("int32x16", *halves)
-
-
-def dot_bytes_pmaddubsw(acc, words, x4):
-    """The same for any bytes: their nibbles one after the other."""
-    high = dot_nibbles_pmaddubsw(splat(T.int32(0)), high_nibbles(words), x4)
-    return dot_nibbles_pmaddubsw(acc, low_nibbles(words), x4) + T.shift_left(high, splat(T.int32(4)))
-
-
-# For weights of a nibble, and of a byte.
-DOTS = {
-    "vpdpbusd": {4: dot_vpdpbusd, 8: dot_vpdpbusd},
-    "pmaddubsw": {4: dot_nibbles_pmaddubsw, 8: dot_bytes_pmaddubsw},
-    "portable": {4: dot_portable, 8: dot_portable},
-}
-
-
 @T.inline
 def start_clock(clock, region, thread):
     """Thread 0 takes the clock's ticks from a region's entry; `stop_clock` adds them back, later."""

@@ -6,8 +6,10 @@ import platform
 from pathlib import Path
 
 from compiler.errors import TargetError
-from compiler.targets.cpu import TARGETS
-from compiler.targets.row import CompileTarget
+from compiler.targets.cpu import CPU_TARGETS
+from compiler.targets.row import CompileTarget, CpuTarget
+
+TARGETS: tuple[CompileTarget, ...] = CPU_TARGETS
 
 
 def find_target(name: str) -> CompileTarget:
@@ -21,6 +23,18 @@ def find_target(name: str) -> CompileTarget:
             return row
     known = ", ".join(row.name for row in TARGETS)
     raise TargetError(f"unknown target '{name}'; known targets: {known}")
+
+
+def find_cpu_target(name: str) -> CpuTarget:
+    """The row called `name`, which has to be a CPU.
+
+    Raises:
+        TargetError: no such row, or not a CPU's.
+    """
+    row = find_target(name)
+    if not isinstance(row, CpuTarget):
+        raise TargetError(f"'{name}' is no CPU target; name one of: {', '.join(row.name for row in CPU_TARGETS)}")
+    return row
 
 
 def detect_local_target(cpuinfo: Path = Path("/proc/cpuinfo"), arch: str | None = None) -> str:
@@ -39,8 +53,8 @@ def detect_local_target(cpuinfo: Path = Path("/proc/cpuinfo"), arch: str | None 
         if line.startswith(("flags", "Features")):
             flags = set(line.partition(":")[2].split())
             break
-    for row in TARGETS:
-        if row.arch == machine and row.cpu_flags <= flags:
+    for row in CPU_TARGETS:
+        if row.arch == machine and row.features <= flags and not row.machines:
             return row.name
     known = ", ".join(row.name for row in TARGETS)
     raise TargetError(f"no target fits this {machine} machine; name one to compile for another: {known}")

@@ -1,32 +1,77 @@
-"""What a hardware target is to the compiler."""
+"""What a hardware target is to the compiler: the part that all kinds of targets share, and the CPU kind."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+# How a kernel sums four unsigned bytes times four signed bytes into each 32-bit lane; the number is the width of its
+# registers in bits. Every way gives the same integers.
+ByteDot = Literal[
+    "vpdpbusd-512",
+    "vpdpbusd-256",
+    "pmaddubsw-512",
+    "pmaddubsw-256",
+    "pmaddubsw-128",
+    "usdot",
+    "sdot",
+    "smull",
+    "portable",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class CompileTarget:
-    """A CPU: LLVM's names for it, and the /proc/cpuinfo flags that a machine needs to run the result.
+class TargetLimits:
+    """Stated peaks of the hardware that a row is named after: what planners use where nothing was measured.
 
-    `dot` names how four unsigned bytes times four signed bytes are summed into 32 bits; every way gives the same integers,
-    so the rows of one architecture give the same bits.
-
-    `tile_rows` are the rows that are multiplied at once with 32 columns of weights, largest first, each dividing the one
-    before it, down to 1; `tile_queries` is the most query heads at once with a page. Both are what the vector registers
-    hold; they change no bit.
+    Memory is the machine's; operations are one core's (one GPU's for a GPU), a product and a sum being two.
     """
 
+    memory_bytes_per_s: float
+    float32_ops_per_s: float
+    int8_ops_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileTarget:
+    """A row of the target table.
+
+    `summary` says which machines it is for. `arch` is the machine's as `uname -m` prints it, the host's for a GPU.
+    `features` are what a machine must have to run the artefact, in the kernel's own names (/proc/cpuinfo).
+    """
+
+    kind: ClassVar[Literal["cpu", "gpu"]]
     name: str
+    summary: str
     arch: str
+    features: frozenset[str]
+    limits: TargetLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuTarget(CompileTarget):
+    """A CPU.
+
+    `mcpu` and `mattr` are LLVM's: a core, and what is switched on or off against LLVM's idea of it. `machines` are the
+    beginnings of the names of CPUs and boards that this row is tuned for; a row without names describes every machine
+    that has its features. `cores` is the count of the named board.
+
+    `tile_rows` are the rows that are multiplied at once with 32 columns of weights, largest first, each dividing the one
+    before it, down to 1, and at least two; `tile_queries` is the most query heads at once with a page. Both are what the
+    vector registers hold; they change no bit.
+    """
+
+    kind: ClassVar[Literal["cpu", "gpu"]] = "cpu"
     mtriple: str
     mcpu: str
-    dot: Literal["vpdpbusd", "pmaddubsw", "portable"]
+    mattr: tuple[str, ...] = ()
+    dot: ByteDot
     tile_rows: tuple[int, ...]
     tile_queries: int
-    cpu_flags: frozenset[str]
+    machines: tuple[str, ...] = ()
+    cores: int | None = None
 
-    def llvm(self) -> dict[str, str]:
+    def llvm(self) -> dict[str, str | list[str]]:
         """TVM's target description."""
-        return {"kind": "llvm", "mtriple": self.mtriple, "mcpu": self.mcpu}
+        described: dict[str, str | list[str]] = {"kind": "llvm", "mtriple": self.mtriple, "mcpu": self.mcpu}
+        return described | ({"mattr": list(self.mattr)} if self.mattr else {})

@@ -18,7 +18,7 @@ from compiler.kernels.activations import ActivationFormat
 from compiler.kernels.attention import PAGE_TOKENS, SHARES, attention_kernels, tile_rows_of
 from compiler.kernels.expansion import quick_expansion
 from compiler.models.spec import ArchitectureDims
-from compiler.targets.row import CompileTarget
+from compiler.targets.row import CpuTarget
 from tests.compiler.kernel_calls import activation_format, aligned, aligned_zeros, compile_function
 
 PAGES = 20  # of each session: enough for the most shares of a context
@@ -84,7 +84,7 @@ class Batch:
 
 
 @lru_cache
-def compile_attention(dims: ArchitectureDims, target: CompileTarget, quantised: bool) -> Callable[..., None]:
+def compile_attention(dims: ArchitectureDims, target: CpuTarget, quantised: bool) -> Callable[..., None]:
     with quick_expansion():
         function = attention_function(dims, activation_format(dims, quantised), target.tile_queries)
     return compile_function(function, target)
@@ -120,14 +120,14 @@ def random_batch(dims: ArchitectureDims, seed: int, lengths: list[tuple[int, int
     )
 
 
-def run(batch: Batch, target: CompileTarget, rows: slice = slice(None), threads: int = 1) -> np.ndarray:
+def run(batch: Batch, target: CpuTarget, rows: slice = slice(None), threads: int = 1) -> np.ndarray:
     """The merged heads of some rows, float32 [rows, heads * head_dim]."""
     out, _ = run_stored(batch, target, False, rows, threads)
     return out[:, : batch.dims.attention]
 
 
 def run_stored(
-    batch: Batch, target: CompileTarget, quantised: bool, rows: slice, threads: int
+    batch: Batch, target: CpuTarget, quantised: bool, rows: slice, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Merged heads as they are stored: values and scales."""
     dims, acts = batch.dims, activation_format(batch.dims, quantised)

@@ -14,12 +14,13 @@ import tvm_ffi
 from compiler.kernels import activations
 from compiler.kernels.activations import ActivationFormat
 from compiler.models.spec import ArchitectureDims
-from compiler.targets.cpu import TARGETS
-from compiler.targets.row import CompileTarget
+from compiler.targets.cpu import CPU_TARGETS
+from compiler.targets.row import CpuTarget
 
 _FLAGS = {word for line in Path("/proc/cpuinfo").read_text().splitlines() for word in line.split()}
-RUNNABLE = [row for row in TARGETS if row.cpu_flags <= _FLAGS]
-# Every way to multiply bytes that this machine has, also the one that no row of the table needs.
+# The best row of every way to multiply bytes that this machine has.
+RUNNABLE = list({row.dot: row for row in reversed(CPU_TARGETS) if row.features <= _FLAGS}.values())[::-1]
+# And the way that no row of the table needs.
 BYTE_TARGETS = [*RUNNABLE, replace(RUNNABLE[-1], name="portable", dot="portable")]
 
 
@@ -49,7 +50,7 @@ def integers_of(values: np.ndarray, columns: int) -> np.ndarray:
     return 256 * terms[:, :, 0] + terms[:, :, 1]
 
 
-def compile_function(function: Any, target: CompileTarget) -> Callable[..., None]:
+def compile_function(function: Any, target: CpuTarget) -> Callable[..., None]:
     """`function`, to be called with numbers and with arrays of `aligned_zeros` or `aligned`."""
     name = str(function.attrs["global_symbol"])
     compiled = tvm.compile(tvm.IRModule({name: function}), target=tvm.target.Target(target.llvm()))[name]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compiler.kernels.attention import PAGE_TOKENS
 from compiler.models.spec import ArchitectureDims
-from compiler.targets.row import CompileTarget
+from compiler.targets.row import CpuTarget
 from tests.compiler.attention_region import SESSIONS, Batch, random_batch, run, run_stored
 from tests.compiler.kernel_calls import RUNNABLE, integers_of, small_dims
 
@@ -74,7 +74,7 @@ def context_of(batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray]:
 @settings(derandomize=True, max_examples=6, deadline=None)
 @given(seed=st.integers(0, 999), lengths=LENGTHS, mixed=st.booleans())
 def test_attention_follows_float64(
-    dims: ArchitectureDims, target: CompileTarget, seed: int, lengths: list[tuple[int, int]], mixed: bool
+    dims: ArchitectureDims, target: CpuTarget, seed: int, lengths: list[tuple[int, int]], mixed: bool
 ) -> None:
     """Keys and values within a rounding to float16; outputs, of values about one, within 1e-5."""
     batch = random_batch(dims, seed, lengths, mixed)
@@ -93,7 +93,7 @@ def test_attention_follows_float64(
 
 @pytest.mark.parametrize(("dims", "target"), KERNELS, ids=NAMES)
 @pytest.mark.parametrize("mixed", [False, True], ids=["chunks", "mixed"])
-def test_a_row_has_the_same_bits_in_every_batch(dims: ArchitectureDims, target: CompileTarget, mixed: bool) -> None:
+def test_a_row_has_the_same_bits_in_every_batch(dims: ArchitectureDims, target: CpuTarget, mixed: bool) -> None:
     """Alone, in a prefill chunk, among other sessions, on one thread and on two."""
     batch = random_batch(dims, 3, [(230, 11), (0, 20), (37, 1), (90, 4)], mixed)
     together = run(batch, target)

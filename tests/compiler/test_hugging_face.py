@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_compiled_leaves_nothing_in_the_cache(
     break_folder(folder)
     for quantisation in ("int4", "auto"):
         with pytest.raises(ModelFileError, match=reason):
-            compile_model(str(folder), quantisation, "x86-avx2", cache)
+            compile_model(str(folder), quantisation, "x86-64-v3", cache)
     assert not [entry for entry in cache.glob("models/*") if not entry.name.endswith(".lock")]
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from compiler.build import CompiledModel as CompiledDirs
 from compiler.models.gguf_file import GgufModel
-from compiler.targets.cpu import TARGETS
 from mec_apps.split_inference.node.compiled_model import CompiledModel
+from tests.compiler.kernel_calls import RUNNABLE
 from tests.compiler.running import open_model, run_rows, run_tokens
 from tests.compiler.torch_reference import TorchReference
 
@@ -85,10 +85,9 @@ def test_threads_change_no_bit(compile_tiny: Callable[..., CompiledDirs], expect
 
 
 def test_all_x86_targets_give_the_same_bits(compile_tiny: Callable[..., CompiledDirs], expected: np.ndarray) -> None:
-    for target in TARGETS:
-        if target.arch == "x86_64":
-            model = open_model(compile_tiny("int4", target.name))
-            assert run_tokens(model, TOKENS, blocks=BLOCKS).tobytes() == expected.tobytes(), target.name
+    for target in RUNNABLE:
+        model = open_model(compile_tiny("int4", target.name))
+        assert run_tokens(model, TOKENS, blocks=BLOCKS).tobytes() == expected.tobytes(), target.name
 
 
 @pytest.mark.parametrize("quantisation", ["int8", "f32"])

@@ -20,7 +20,7 @@ from compiler.kernels.vector import lanes
 from compiler.models.groups import Groups
 from compiler.packing import pack_floats, pack_groups
 from compiler.quantisation import INTEGER_BITS
-from compiler.targets.row import CompileTarget
+from compiler.targets.row import CpuTarget
 from tests.compiler.kernel_calls import (
     BYTE_TARGETS,
     RUNNABLE,
@@ -40,7 +40,7 @@ any_shape = given(seed=st.integers(0, 999), rows=st.integers(1, 40), strips=st.i
 
 
 @lru_cache
-def compile_multiply(stored: str, target: CompileTarget) -> Callable[..., None]:
+def compile_multiply(stored: str, target: CpuTarget) -> Callable[..., None]:
     """multiply(w, s, values, scales, out) of any width and any count of outputs and rows."""
     weights = weight_format(stored, target)
     dtype = activation_format(small_dims(), stored in INTEGER_BITS).values_dtype
@@ -72,7 +72,7 @@ def compile_multiply(stored: str, target: CompileTarget) -> Callable[..., None]:
 
 
 def multiply_integers(
-    stored: str, target: CompileTarget, weights: Groups, x: np.ndarray, row_scales: np.ndarray
+    stored: str, target: CpuTarget, weights: Groups, x: np.ndarray, row_scales: np.ndarray
 ) -> np.ndarray:
     """x: int64 [M, K], of which `row_scales` [M, K/32] are the scales."""
     q, s = pack_groups(weights, INTEGER_BITS[stored])
@@ -85,7 +85,7 @@ def multiply_integers(
     return multiply(stored, target, q, s, values, scales.astype(np.float32))
 
 
-def multiply_floats(stored: str, target: CompileTarget, packed: np.ndarray, x: np.ndarray) -> np.ndarray:
+def multiply_floats(stored: str, target: CpuTarget, packed: np.ndarray, x: np.ndarray) -> np.ndarray:
     values = aligned_zeros((len(x), activation_format(small_dims(), False).values_stride(x.shape[1])), np.float32)
     values[:, : x.shape[1]] = x
     groups = x.shape[1] // 32
@@ -94,7 +94,7 @@ def multiply_floats(stored: str, target: CompileTarget, packed: np.ndarray, x: n
 
 
 def multiply(
-    stored: str, target: CompileTarget, q: np.ndarray, s: np.ndarray, values: np.ndarray, scales: np.ndarray
+    stored: str, target: CpuTarget, q: np.ndarray, s: np.ndarray, values: np.ndarray, scales: np.ndarray
 ) -> np.ndarray:
     out = aligned_zeros((len(values), 32 * len(q)), np.float32)
     compile_multiply(stored, target)(aligned(q[None]), aligned(s[None]), values, aligned(scales), out)
@@ -119,7 +119,7 @@ def weights_of(groups: Groups) -> np.ndarray:
 @few_shapes
 @any_shape
 def test_sums_of_integers_are_exact(
-    stored: str, target: CompileTarget, seed: int, rows: int, strips: int, groups: int
+    stored: str, target: CpuTarget, seed: int, rows: int, strips: int, groups: int
 ) -> None:
     """Small enough that no order of additions rounds; both terms of an activation take part."""
     random = np.random.default_rng(seed)
@@ -131,7 +131,7 @@ def test_sums_of_integers_are_exact(
 
 
 @pytest.mark.parametrize(("stored", "target"), INTEGERS)
-def test_the_largest_sums_do_not_overflow(stored: str, target: CompileTarget) -> None:
+def test_the_largest_sums_do_not_overflow(stored: str, target: CpuTarget) -> None:
     largest = 2 ** INTEGER_BITS[stored] - 1
     weights = Groups(np.full((32, 32), largest, np.uint8), np.ones((32, 1), np.float16), np.zeros((32, 1), np.float16))
     x = np.repeat([[LARGEST], [-LARGEST], [127], [-32385]], 32, axis=1)
@@ -143,7 +143,7 @@ def test_the_largest_sums_do_not_overflow(stored: str, target: CompileTarget) ->
 @few_shapes
 @any_shape
 def test_integers_with_scales_follow_float64(
-    stored: str, target: CompileTarget, seed: int, rows: int, strips: int, groups: int
+    stored: str, target: CpuTarget, seed: int, rows: int, strips: int, groups: int
 ) -> None:
     """Within three roundings of float32 for each group."""
     random = np.random.default_rng(seed)
@@ -160,9 +160,7 @@ def test_integers_with_scales_follow_float64(
 @pytest.mark.parametrize(("stored", "target"), FLOATS)
 @few_shapes
 @any_shape
-def test_floats_follow_float64(
-    stored: str, target: CompileTarget, seed: int, rows: int, strips: int, groups: int
-) -> None:
+def test_floats_follow_float64(stored: str, target: CpuTarget, seed: int, rows: int, strips: int, groups: int) -> None:
     """Within one rounding of float32 for each column."""
     random = np.random.default_rng(seed)
     packed = pack_floats(random.normal(size=(strips * 32, groups * 32)), stored)
@@ -174,7 +172,7 @@ def test_floats_follow_float64(
 
 
 @pytest.mark.parametrize(("stored", "target"), INTEGERS + FLOATS)
-def test_a_row_has_the_same_bits_in_every_batch(stored: str, target: CompileTarget) -> None:
+def test_a_row_has_the_same_bits_in_every_batch(stored: str, target: CpuTarget) -> None:
     random = np.random.default_rng(5)
     groups, strips, most = 3, 2, 40
     if stored in INTEGER_BITS:

@@ -10,7 +10,7 @@ from compiler.kernels.expansion import quick_expansion
 from compiler.kernels.linear import weight_format
 from compiler.models.groups import Groups
 from compiler.packing import pack_floats, pack_groups
-from compiler.targets.row import CompileTarget
+from compiler.targets.row import CpuTarget
 from tests.compiler.kernel_calls import (
     BYTE_TARGETS,
     RUNNABLE,
@@ -60,7 +60,7 @@ def test_embedding_is_the_row_of_the_matrix_rounded_once(stored: str) -> None:
     ("stored", "target"),
     [pytest.param(s, t, id=f"{s}-{t.name}") for s in STORED for t in (BYTE_TARGETS if s == "int8" else RUNNABLE)],
 )
-def test_logits_follow_float64_and_keep_their_bits_in_every_batch(stored: str, target: CompileTarget) -> None:
+def test_logits_follow_float64_and_keep_their_bits_in_every_batch(stored: str, target: CpuTarget) -> None:
     """Within a rounding of float32 for each column; rows alone and together, on one thread and on two."""
     acts = activation_format(TEXT, stored == "int8")
     with quick_expansion():

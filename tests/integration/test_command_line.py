@@ -91,7 +91,7 @@ async def test_what_a_user_can_mend_is_one_line_that_says_how(arguments: list[st
     [
         (["compile", "--model", "nosuch"], ["nosuch", ".gguf", "smollm2"]),
         (["node", "--model", "nosuch", "--platform-grpc", NOWHERE], ["nosuch", ".gguf"]),
-        (["compile", "--target", "toaster"], ["toaster", "x86-avx2"]),
+        (["compile", "--target", "toaster"], ["toaster", "x86-64-v3"]),
     ],
 )
 async def test_what_cannot_be_compiled_is_one_line_that_says_why(arguments: list[str], words: list[str]) -> None:
