@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compiler.errors import CompilerError
+from compiler.imported import find_import
 from compiler.models.locate import find_model_file, hash_model
 from compiler.models.spec import ArchitectureDims
 from compiler.packing import LAYOUT_VERSION, PACKAGE_VERSION
@@ -26,7 +28,8 @@ from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
 if TYPE_CHECKING:
     from compiler.models.model_file import ModelFile
 
-Progress = Callable[[str, int, int], None]
+Report = Callable[[str, int, int], None]
+"""Learns of each step how much of it is done: its name, done, total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,31 @@ class CompiledModel:
     was_built: bool
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledTarget:
+    """One target of a model: its artefact's folder, or why there is none."""
+
+    target: str
+    artefact_dir: Path | None
+    was_built: bool
+    failure: CompilerError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTargets:
+    """A model's package, and how each of its targets came out."""
+
+    package_dir: Path
+    package_was_built: bool
+    targets: tuple[CompiledTarget, ...]
+
+
 def compile_model(
     model: str = "smollm2",
     quantisation: str = AUTO,
     target: str | None = None,
     cache: Path | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Report | None = None,
 ) -> CompiledModel:
     """Package and artefact of `model` (a known name, a .gguf file or a Hugging Face folder).
 
@@ -52,9 +74,30 @@ def compile_model(
     Raises:
         ModelFileError, QuantisationError, TargetError, BuildError: with a message of one line that says what to do.
     """
-    store = ContentStore(cache)
-    row = target or detect_local_target()
-    find_target(row)
+    targets = () if target is None else (target,)
+    compiled = compile_targets(model, quantisation, targets, ContentStore(cache), on_progress)
+    (outcome,) = compiled.targets
+    if outcome.failure is not None:
+        raise outcome.failure
+    assert outcome.artefact_dir is not None
+    return CompiledModel(compiled.package_dir, outcome.artefact_dir, compiled.package_was_built or outcome.was_built)
+
+
+def compile_targets(
+    model: str,
+    quantisation: str,
+    targets: Sequence[str],
+    store: ContentStore,
+    on_progress: Report | None = None,
+) -> CompiledTargets:
+    """One package and an artefact per target (this machine's where none is named); one that fails stops no other.
+
+    Raises:
+        ModelFileError, QuantisationError: the model cannot be packaged. TargetError: no such target.
+    """
+    names = tuple(dict.fromkeys(targets)) or (detect_local_target(),)
+    for name in names:
+        find_target(name)
     progress = on_progress or _silent
     package_dir, package_built = ensure_model_package(model, quantisation, store, progress)
     with store.hold_folder(package_dir):
@@ -62,16 +105,38 @@ def compile_model(
         if manifest is None:
             raise OSError(f"{package_dir} was damaged while it was used; run the command again")
         dims = ArchitectureDims(**manifest["dims"])
-        artefact_dir, artefact_built = ensure_artefact(dims, manifest["quantisation"], row, store, progress)
-    return CompiledModel(package_dir, artefact_dir, package_built or artefact_built)
+        outcomes = [_compile_target(dims, manifest["quantisation"], name, store, progress) for name in names]
+    return CompiledTargets(package_dir, package_built, tuple(outcomes))
 
 
-def ensure_model_package(model: str, quantisation: str, store: ContentStore, progress: Progress) -> tuple[Path, bool]:
-    """Folder of the model's package, and whether it had to be built."""
+def _compile_target(
+    dims: ArchitectureDims, quantisation: str, target: str, store: ContentStore, progress: Report
+) -> CompiledTarget:
+    try:
+        folder, built = ensure_artefact(dims, quantisation, target, store, progress)
+    except CompilerError as error:
+        return CompiledTarget(target, None, was_built=False, failure=error)
+    return CompiledTarget(target, folder, built)
+
+
+def ensure_model_package(
+    model: str, quantisation: str, store: ContentStore, progress: Report, name: str | None = None
+) -> tuple[Path, bool]:
+    """Folder of the model's package, and whether it had to be built. `model` may have been imported under its name.
+
+    `name` is what the package calls the model: its file's name, or the name that `model` is known by, where None.
+    """
     if quantisation != AUTO:
         find_quantisation(quantisation)
+    imported = find_import(model, store)
+    if imported is not None:
+        key = imported.package_key(quantisation)
+        if key is not None and store.find(MODELS, key) is not None:
+            return store.folder(MODELS, key), False
+        model, name = imported.source, model
     path = find_model_file(model)
-    name = model if path.name != Path(model).name else (path.resolve().name if path.is_dir() else path.stem)
+    if name is None:
+        name = model if path.name != Path(model).name else (path.resolve().name if path.is_dir() else path.stem)
     source = [hash_model(path, store.root), source_hash("compiler.models")]
 
     @functools.cache
@@ -118,7 +183,7 @@ def _open_model(path: Path, name: str) -> ModelFile:
 
 
 def ensure_artefact(
-    dims: ArchitectureDims, quantisation: str, target: str, store: ContentStore, progress: Progress
+    dims: ArchitectureDims, quantisation: str, target: str, store: ContentStore, progress: Report
 ) -> tuple[Path, bool]:
     """Folder of the artefact, and whether it had to be built."""
     scheme, row = find_quantisation(quantisation), find_cpu_target(target)
@@ -136,11 +201,11 @@ def ensure_artefact(
     )
 
     def build(fresh: Path) -> None:
-        progress("compiling kernels", 0, 1)
+        progress(f"compiling kernels for {target}", 0, 1)
         from compiler.artefact import write_artefact
 
         write_artefact(fresh, dims, scheme, row)
-        progress("compiling kernels", 1, 1)
+        progress(f"compiling kernels for {target}", 1, 1)
 
     built = store.ensure(ARTEFACTS, key, build)
     return store.folder(ARTEFACTS, key), built

