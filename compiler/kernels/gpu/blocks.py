@@ -36,7 +36,7 @@ def gpu_blocks_function(dims: ArchitectureDims, matrices: Mapping[str, GpuWeight
     D, NQ, FF, HD, H, KVH = dims.hidden, dims.qkv, dims.ffn, dims.head_dim, dims.heads, dims.kv_heads
     qkv_w, out_w, gate_up_w, down_w = (matrices[name] for name in ("qkv", "output", "gate_up", "down"))
     attention = gpu_attention(dims)
-    normalise = normaliser(dims)
+    normalise = normaliser(dims, lambda frame, start, i: i)
     L, R, C, P, CTX = (tirx.Var(name, "int32") for name in ("L", "R", "C", "P", "CTX"))
 
     def q_of(weights, n, k):
@@ -44,9 +44,6 @@ def gpu_blocks_function(dims: ArchitectureDims, matrices: Mapping[str, GpuWeight
 
     def s_of(weights, n, k):
         return T.Buffer((L, *weights.s_shape(n, k)), "float16")
-
-    def itself(i):
-        return i
 
     @T.prim_func
     def blocks(
@@ -100,7 +97,7 @@ def gpu_blocks_function(dims: ArchitectureDims, matrices: Mapping[str, GpuWeight
 
         for l in T.serial(L):
             if regions > 0:
-                normalise(rows, h, itself, n1, l, x)
+                normalise(rows, h, frame, 0, n1, l, x)
             if regions > 1:
                 gpu_multiplier(qkv_w, NQ, D, put_qkv)(rows, x, wqkv, sqkv, l)
             if regions > 2:
@@ -114,7 +111,7 @@ def gpu_blocks_function(dims: ArchitectureDims, matrices: Mapping[str, GpuWeight
             if regions > 5:
                 gpu_multiplier(out_w, D, H * HD, add_residual)(rows, att, wo, so, l)
             if regions > 6:
-                normalise(rows, h, itself, n2, l, x)
+                normalise(rows, h, frame, 0, n2, l, x)
             if regions > 7:
                 gpu_multiplier(gate_up_w, FF, D, put_gate)(rows, x, wg, sg, l)
                 gpu_multiplier(gate_up_w, FF, D, put_up)(rows, x, wu, su, l)

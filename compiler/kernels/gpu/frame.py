@@ -13,3 +13,8 @@ from __future__ import annotations
 
 DRAW_WORDS = 6
 DRAW_ROW, DRAW_POSITION, DRAW_TEMPERATURE, DRAW_NUCLEUS, DRAW_SEED_LOW, DRAW_SEED_HIGH = range(DRAW_WORDS)
+
+
+def draw_setting(frame, start, draw, which):
+    """One of a draw's words; `start` is where the draws begin."""
+    return frame[start + draw * DRAW_WORDS + which]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from tvm import tirx
 from tvm.script import tirx as T
 
@@ -10,13 +13,13 @@ from compiler.kernels.gpu.threads import THREADS, add, as_float, f32, fma, join
 from compiler.models.spec import ArchitectureDims
 
 
-def normaliser(dims: ArchitectureDims):
-    """RMS norm of rows of the model's width, a block each; `row_of(i)` names the source of row i of the result."""
+def normaliser(dims: ArchitectureDims, row_of: Callable[..., Any]):
+    """RMS norm of rows of the model's width, a block each; row i of the result comes from `row_of(frame, start, i)`."""
     steps = -(-dims.hidden // THREADS)
     fold = join(THREADS, add, 0.0)
 
     @T.inline
-    def normalise(rows, source, row_of, gains, layer, out):
+    def normalise(rows, source, frame, start, gains, layer, out):
         for i in T.thread_binding(rows, "blockIdx.x"):
             shared = T.alloc_buffer((THREADS + 1,), "float32", scope="shared")
             own = T.alloc_buffer((THREADS, 1), "float32", scope="local")
@@ -25,7 +28,7 @@ def normaliser(dims: ArchitectureDims):
                 for step in T.serial(steps):
                     if step * THREADS + t < dims.hidden:
                         own[t, 0] = fma(
-                            source[row_of(i), step * THREADS + t], source[row_of(i), step * THREADS + t], own[t, 0]
+                            source[row_of(frame, start, i), step * THREADS + t], source[row_of(frame, start, i), step * THREADS + t], own[t, 0]
                         )
                 shared[t] = own[t, 0]
             fold(shared, own)
@@ -34,7 +37,7 @@ def normaliser(dims: ArchitectureDims):
                 for step in T.serial(steps):
                     if step * THREADS + t < dims.hidden:
                         out[i, step * THREADS + t] = (
-                            source[row_of(i), step * THREADS + t] * own[t, 0] * gains[layer, step * THREADS + t]
+                            source[row_of(frame, start, i), step * THREADS + t] * own[t, 0] * gains[layer, step * THREADS + t]
                         )
 
     return normalise

@@ -18,7 +18,7 @@ from compiler.kernels.gpu.frame import (
     DRAW_SEED_HIGH,
     DRAW_SEED_LOW,
     DRAW_TEMPERATURE,
-    DRAW_WORDS,
+    draw_setting,
 )
 from compiler.kernels.gpu.threads import JOINED, THREADS, add, as_float, f32, join
 from compiler.models.spec import ArchitectureDims
@@ -225,9 +225,6 @@ def sample_function(dims: ArchitectureDims):
     ):
         T.func_attr({"global_symbol": "sample", "tirx.noalias": True})
 
-        def setting(row, which):
-            return frame[start + row * DRAW_WORDS + which]
-
         @T.inline
         def draw(row, chunk, shared, ids, own, own_id):
             wanted = T.alloc_buffer((1,), "float32", scope="shared")
@@ -237,9 +234,9 @@ def sample_function(dims: ArchitectureDims):
             winner = T.alloc_buffer((2,), "int32", scope="shared")
             x = T.alloc_buffer((THREADS, 6), "uint32", scope="local")
             y = T.alloc_buffer((THREADS, 2), "uint64", scope="local")
-            weigh(logits, row, vocab, shared, as_float(setting(row, DRAW_TEMPERATURE)))
+            weigh(logits, row, vocab, shared, as_float(draw_setting(frame, start, row, DRAW_TEMPERATURE)))
             find_nucleus(
-                logits, row, vocab, as_float(setting(row, DRAW_NUCLEUS)), wanted, smallest, ties, shared, own
+                logits, row, vocab, as_float(draw_setting(frame, start, row, DRAW_NUCLEUS)), wanted, smallest, ties, shared, own
             )
             sum_chunks(logits, row, vocab, chunk, smallest, ties, shared, ids, own, own_id)
             for t in T.thread_binding(THREADS, "threadIdx.x"):
@@ -248,9 +245,9 @@ def sample_function(dims: ArchitectureDims):
                         t,
                         x,
                         y,
-                        setting(row, DRAW_POSITION),
-                        setting(row, DRAW_SEED_LOW),
-                        setting(row, DRAW_SEED_HIGH),
+                        draw_setting(frame, start, row, DRAW_POSITION),
+                        draw_setting(frame, start, row, DRAW_SEED_LOW),
+                        draw_setting(frame, start, row, DRAW_SEED_HIGH),
                         own,
                     )
                     choose_chunk(t, shared, own, drawn, winner)
@@ -269,7 +266,7 @@ def sample_function(dims: ArchitectureDims):
                 if t == 0:
                     greedy[0] = T.Select(T.abs(shared[THREADS]) < f32(FINITE), -1, ids[THREADS])
                     tokens[row] = ids[THREADS]
-            if as_float(setting(row, DRAW_TEMPERATURE)) > f32(0):
+            if as_float(draw_setting(frame, start, row, DRAW_TEMPERATURE)) > f32(0):
                 draw(row, (vocab + THREADS - 1) // THREADS, shared, ids, own, own_id)
                 for t in T.thread_binding(THREADS, "threadIdx.x"):
                     if t == 0 and greedy[0] >= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from compiler.kernels.gpu.frame import DRAW_ROW, DRAW_WORDS
+from compiler.kernels.gpu.frame import DRAW_ROW, draw_setting
 from compiler.kernels.gpu.linear import GpuWeight, gpu_multiplier
 from compiler.kernels.gpu.rows import normaliser
 from compiler.models.spec import ArchitectureDims
@@ -20,7 +20,7 @@ def gpu_head_function(dims: ArchitectureDims, weights: GpuWeight):
     """head(h, frame, start, draws, norm, q, s, x, logits): final norm and all logits of the row of every draw."""
     D, V = dims.hidden, dims.vocab
     R, N, C = (tirx.Var(name, "int32") for name in ("R", "N", "C"))
-    normalise = normaliser(dims)
+    normalise = normaliser(dims, lambda frame, start, i: draw_setting(frame, start, i, DRAW_ROW))
 
     @T.prim_func
     def head(
@@ -40,10 +40,7 @@ def gpu_head_function(dims: ArchitectureDims, weights: GpuWeight):
         def put(value, row, output):
             logits[row, output] = value
 
-        def row_of(i):
-            return frame[start + i * DRAW_WORDS + DRAW_ROW]
-
-        normalise(draws, h, row_of, norm, 0, x)
+        normalise(draws, h, frame, start, norm, 0, x)
         gpu_multiplier(weights, V, D, put)(draws, x, w, s, 0)
 
     return head
