@@ -18,11 +18,14 @@ import tvm
 
 from compiler.contract import OUTPUTS, describe_arguments
 from compiler.errors import BuildError
+from compiler.gpu_artefact import compile_gpu
 from compiler.kernels import activations, blocks, linear, text
 from compiler.kernels.expansion import quick_expansion
 from compiler.models.spec import ArchitectureDims
 from compiler.quantisation import Quantisation, interface_key
-from compiler.targets.row import CpuTarget
+from compiler.targets.choice import require_cpu
+from compiler.targets.gpu import GpuTarget
+from compiler.targets.row import CompileTarget, CpuTarget
 from mec_platform.content_store.entries import write_manifest
 from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
 
@@ -61,15 +64,20 @@ def lower(dims: ArchitectureDims, quantisation: Quantisation, target: CpuTarget)
     return module, functions
 
 
-def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisation, target: CpuTarget) -> None:
+def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisation, target: CompileTarget) -> None:
     """Fills `folder` with lib.so and its manifest.
 
     Raises:
-        BuildError: no linker, or it fails.
+        BuildError: no linker or CUDA compiler, or it fails.
     """
     _require_room(folder / "room")
-    module, functions = lower(dims, quantisation, target)
-    compiled = tvm.compile(module, target=tvm.target.Target(target.llvm()))
+    if isinstance(target, GpuTarget):
+        host = target.host
+        compiled, facts = compile_gpu(dims, quantisation, target)
+    else:
+        host = require_cpu(target)
+        module, functions = lower(dims, quantisation, host)
+        compiled, facts = tvm.compile(module, target=tvm.target.Target(host.llvm())), {"functions": functions}
     # Beside the folder that becomes the entry, under a name by which the store knows whose leftovers these are.
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as workspace:
         compiled.export_library(str(folder / LIBRARY), fcompile=link_shared, workspace_dir=workspace)
@@ -82,13 +90,13 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
             "quantisation": quantisation.name,
             "target": target.name,
             "arch": target.arch,
-            "system": target.mtriple.partition("-")[2],
+            "system": host.mtriple.partition("-")[2],
             "features": sorted(target.features),
             "kernel_version": KERNEL_VERSION,
             "page_tokens": PAGE_TOKENS,
             "tvm": tvm.__version__,
             "regions": list(blocks.REGIONS),
-            "functions": functions,
+            **facts,
         },
     )
 

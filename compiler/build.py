@@ -20,7 +20,9 @@ from compiler.models.locate import find_model_file, hash_model
 from compiler.models.spec import ArchitectureDims
 from compiler.packing import LAYOUT_VERSION, PACKAGE_VERSION
 from compiler.quantisation import AUTO, find_quantisation
-from compiler.targets.choice import detect_local_target, find_cpu_target, find_target
+from compiler.targets.choice import detect_local_target, find_target, require_cpu
+from compiler.targets.gpu import GpuTarget
+from compiler.targets.row import CompileTarget
 from mec_platform.content_store.entries import ARTEFACTS, MODELS, content_key, read_entry, write_manifest
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
@@ -186,15 +188,12 @@ def ensure_artefact(
     dims: ArchitectureDims, quantisation: str, target: str, store: ContentStore, progress: Report
 ) -> tuple[Path, bool]:
     """Folder of the artefact, and whether it had to be built."""
-    scheme, row = find_quantisation(quantisation), find_cpu_target(target)
+    scheme, row = find_quantisation(quantisation), find_target(target)
     key = content_key(
         dims.as_dict(),
         quantisation,
         row.name,
-        row.llvm(),
-        row.dot,
-        row.tile_rows,
-        row.tile_queries,
+        *_key_of(row),
         LAYOUT_VERSION,
         [KERNEL_VERSION, PAGE_TOKENS],
         source_hash("compiler.kernels"),
@@ -209,6 +208,15 @@ def ensure_artefact(
 
     built = store.ensure(ARTEFACTS, key, build)
     return store.folder(ARTEFACTS, key), built
+
+
+def _key_of(row: CompileTarget) -> list[Any]:
+    """What a row decides of an artefact."""
+    if isinstance(row, GpuTarget):
+        sources = [source_hash(f"compiler.{package}") for package in ("kernels.gpu", "passes")]
+        return [row.cuda(), row.host.llvm(), *sources]
+    cpu = require_cpu(row)
+    return [cpu.llvm(), cpu.dot, cpu.tile_rows, cpu.tile_queries]
 
 
 def source_hash(package: str) -> str:

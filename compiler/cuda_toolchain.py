@@ -154,7 +154,9 @@ def _load_cuda_part(compiler: CudaCompiler) -> None:
     try:
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     except OSError as error:
-        raise BuildError(f"TVM's CUDA library cannot be loaded ({error}); install the CUDA toolkit's runtime") from error
+        raise BuildError(
+            f"TVM's CUDA library cannot be loaded ({error}); install the CUDA toolkit's runtime"
+        ) from error
 
 
 def _load_stand_in(compiler: CudaCompiler) -> None:
@@ -179,7 +181,9 @@ def _read_resources(report: str, source: str, target: GpuTarget) -> list[KernelR
     """Of every kernel, in the order of its source."""
     threads = {name: int(count) for count, name in re.findall(r"__launch_bounds__\((\d+)\) (\w+)\([^;]*;", source)}
     found = {}
-    for name, facts in re.findall(r"Compiling entry function '(\w+)'.*?\n(.*?)(?=Compiling entry|\Z)", report, re.DOTALL):
+    for name, facts in re.findall(
+        r"Compiling entry function '(\w+)'.*?\n(.*?)(?=Compiling entry|\Z)", report, re.DOTALL
+    ):
         spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", facts)
         registers, shared = re.search(r"Used (\d+) registers", facts), re.search(r"(\d+) bytes smem", facts)
         if spills is None or registers is None:

@@ -35,9 +35,7 @@ def compile_gpu(dims: ArchitectureDims, quantisation: Quantisation, target: GpuT
         module = tvm.IRModule({name: serialise_threads(function) for name, function in functions.items()})
         compiled = tvm.compile(module, target=tvm.target.Target(target.host.llvm()), tir_pipeline=_PIPELINE)
         return compiled, {"functions": facts, "device": "simulated-gpu"}
-    module = tvm.IRModule(
-        {name: own_registers(meet_after_phases(function)) for name, function in functions.items()}
-    )
+    module = tvm.IRModule({name: own_registers(meet_after_phases(function)) for name, function in functions.items()})
     with cuda_codegen(target) as resources:
         compiled = tvm.compile(
             module, target=tvm.target.Target(target.cuda(), host=target.host.llvm()), tir_pipeline=_PIPELINE

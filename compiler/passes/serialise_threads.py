@@ -14,8 +14,12 @@ from tvm import tirx
 from tvm.ir import Call, Op, TensorLoad
 
 
-def serialise_threads(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """`function` with loops in place of blocks and threads, plain buffers, and LLVM's name for a fused multiply-add."""
+def serialise_threads(function: tirx.PrimFunc, backwards: bool = False) -> tirx.PrimFunc:
+    """`function` with loops in place of blocks and threads, plain buffers, and LLVM's name for a fused multiply-add.
+
+    `backwards` runs the last block and thread first. A kernel whose threads talk within a phase, or whose blocks talk at
+    all, then gives other results: that is how tests find out.
+    """
     plain: dict[Any, Any] = {}
 
     def find(allocation: tirx.AllocBuffer) -> tirx.AllocBuffer:
@@ -37,7 +41,11 @@ def serialise_threads(function: tirx.PrimFunc) -> tirx.PrimFunc:
     def replace_loop(loop: tirx.For) -> tirx.For:
         if loop.kind != tirx.ForKind.THREAD_BINDING:
             return loop
-        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body)
+        body = loop.body
+        if backwards:
+            mirrored = loop.extent - 1 - loop.loop_var
+            body = tvm_ffi.structural_map(body, (tirx.Var, lambda var: mirrored if var.same_as(loop.loop_var) else var))
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, body)
 
     def replace_call(call: Call) -> Call:
         if call.op.same_as(Op.get("tirx.call_pure_extern")) and call.args[0].value == "fmaf":

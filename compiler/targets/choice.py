@@ -7,9 +7,10 @@ from pathlib import Path
 
 from compiler.errors import TargetError
 from compiler.targets.cpu import CPU_TARGETS
+from compiler.targets.gpu import GPU_TARGETS, SIMULATED_GPU, GpuTarget
 from compiler.targets.row import CompileTarget, CpuTarget
 
-TARGETS: tuple[CompileTarget, ...] = CPU_TARGETS
+TARGETS: tuple[CompileTarget, ...] = (*CPU_TARGETS, *GPU_TARGETS, SIMULATED_GPU)
 
 
 def find_target(name: str) -> CompileTarget:
@@ -31,10 +32,20 @@ def find_cpu_target(name: str) -> CpuTarget:
     Raises:
         TargetError: no such row, or not a CPU's.
     """
-    row = find_target(name)
+    return require_cpu(find_target(name))
+
+
+def require_cpu(row: CompileTarget) -> CpuTarget:
+    """`row`, which has to be a CPU. Raises TargetError where it is not."""
     if not isinstance(row, CpuTarget):
-        raise TargetError(f"'{name}' is no CPU target; name one of: {', '.join(row.name for row in CPU_TARGETS)}")
+        raise TargetError(f"'{row.name}' is no CPU target; name one of: {', '.join(cpu.name for cpu in CPU_TARGETS)}")
     return row
+
+
+def find_gpu_target(capability: str, arch: str) -> GpuTarget | None:
+    """The first row for a GPU of this compute capability ("8.6") beside a host of this architecture, or None."""
+    rows = (row for row in GPU_TARGETS if row.capability == capability and row.arch == arch)
+    return next(rows, None)
 
 
 def detect_local_target(cpuinfo: Path = Path("/proc/cpuinfo"), arch: str | None = None) -> str:

@@ -198,9 +198,7 @@ def _attender(dims: ArchitectureDims):
         for r in T.unroll(repeat):
             acc[t, r] = fma(
                 score[r, r_token],
-                T.cast(
-                    values[layer, frame[pages + token // PAGE_TOKENS], k, token % PAGE_TOKENS, t % hd], "float32"
-                ),
+                T.cast(values[layer, frame[pages + token // PAGE_TOKENS], k, token % PAGE_TOKENS, t % hd], "float32"),
                 acc[t, r],
             )
 
@@ -210,9 +208,7 @@ def _attender(dims: ArchitectureDims):
             acc[t, r] = acc[t, r] * fade[t, r]
         for i in T.serial(hd):
             if start + i * 2 + t // hd < end:
-                add_token(
-                    t, i * 2 + t // hd, start + i * 2 + t // hd, k, frame, pages, values, layer, score, acc
-                )
+                add_token(t, i * 2 + t // hd, start + i * 2 + t // hd, k, frame, pages, values, layer, score, acc)
 
     @T.inline
     def finish(row, k, share, position, score, parts, top, mass, acc, part):
@@ -295,7 +291,17 @@ def _attender(dims: ArchitectureDims):
             for row in T.thread_binding(rows, "blockIdx.y"):
                 for share in T.thread_binding(SHARES, "blockIdx.z"):
                     attend_share(
-                        row, k, share, frame[row], table + frame[rows + row] * stride, qkv, frame, keys, values, layer, part
+                        row,
+                        k,
+                        share,
+                        frame[row],
+                        table + frame[rows + row] * stride,
+                        qkv,
+                        frame,
+                        keys,
+                        values,
+                        layer,
+                        part,
                     )
 
     return attend

@@ -101,9 +101,7 @@ def gpu_blocks_function(dims: ArchitectureDims, matrices: Mapping[str, GpuWeight
             if regions > 1:
                 gpu_multiplier(qkv_w, NQ, D, put_qkv)(rows, x, wqkv, sqkv, l)
             if regions > 2:
-                attention.append(
-                    rows, qkv, frame, table, stride, rope, keys, values, l, qkv_bias, query_norm, key_norm
-                )
+                attention.append(rows, qkv, frame, table, stride, rope, keys, values, l, qkv_bias, query_norm, key_norm)
             if regions > 3:
                 attention.attend(rows, qkv, frame, table, stride, keys, values, l, part)
             if regions > 4:

@@ -143,16 +143,16 @@ def _tiles(weights: GpuWeight, outputs: int, columns: int, sink: Any):
             w, layer, T.min(pair * 2 + index // per_strip, strips - 1), g, index % per_strip // 32, index % 32
         )
         for i in T.unroll(2):
-            scales[t, i] = weights.scale(
-                s, layer, T.min(pair * 2 + index // per_strip, strips - 1), g, i, index % 32
-            )
+            scales[t, i] = weights.scale(s, layer, T.min(pair * 2 + index // per_strip, strips - 1), g, i, index % 32)
         for c in T.unroll(32 // weights.elements):
             put_weight(t, column_of(index % per_strip // 32, c), index, ws, got, scales)
 
     @T.inline
     def fetch(t, xs, ws, got, scales, x, w, s, layer, pair, band, g, rows):
         for i in T.unroll(TILE_ROWS * 32 // threads):
-            xs[t % 32, (i * threads + t) // 32] = x[T.min(band * TILE_ROWS + (i * threads + t) // 32, rows - 1), g * 32 + t % 32]
+            xs[t % 32, (i * threads + t) // 32] = x[
+                T.min(band * TILE_ROWS + (i * threads + t) // 32, rows - 1), g * 32 + t % 32
+            ]
         for i in T.unroll(2 * per_strip // threads):
             put_weights(t, i * threads + t, ws, got, scales, w, s, layer, pair, g)
 

@@ -28,7 +28,9 @@ def normaliser(dims: ArchitectureDims, row_of: Callable[..., Any]):
                 for step in T.serial(steps):
                     if step * THREADS + t < dims.hidden:
                         own[t, 0] = fma(
-                            source[row_of(frame, start, i), step * THREADS + t], source[row_of(frame, start, i), step * THREADS + t], own[t, 0]
+                            source[row_of(frame, start, i), step * THREADS + t],
+                            source[row_of(frame, start, i), step * THREADS + t],
+                            own[t, 0],
                         )
                 shared[t] = own[t, 0]
             fold(shared, own)
@@ -37,7 +39,9 @@ def normaliser(dims: ArchitectureDims, row_of: Callable[..., Any]):
                 for step in T.serial(steps):
                     if step * THREADS + t < dims.hidden:
                         out[i, step * THREADS + t] = (
-                            source[row_of(frame, start, i), step * THREADS + t] * own[t, 0] * gains[layer, step * THREADS + t]
+                            source[row_of(frame, start, i), step * THREADS + t]
+                            * own[t, 0]
+                            * gains[layer, step * THREADS + t]
                         )
 
     return normalise

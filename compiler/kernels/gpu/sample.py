@@ -37,12 +37,8 @@ def philox_round(t, x, y):
     """One round on the counter x[t, 0:4] under the key x[t, 4:6]; y is scratch."""
     y[t, 0] = T.cast(x[t, 0], "uint64") * T.uint64(0xD2511F53)
     y[t, 1] = T.cast(x[t, 2], "uint64") * T.uint64(0xCD9E8D57)
-    x[t, 0] = T.bitwise_xor(
-        T.bitwise_xor(T.cast(T.shift_right(y[t, 1], T.uint64(32)), "uint32"), x[t, 1]), x[t, 4]
-    )
-    x[t, 2] = T.bitwise_xor(
-        T.bitwise_xor(T.cast(T.shift_right(y[t, 0], T.uint64(32)), "uint32"), x[t, 3]), x[t, 5]
-    )
+    x[t, 0] = T.bitwise_xor(T.bitwise_xor(T.cast(T.shift_right(y[t, 1], T.uint64(32)), "uint32"), x[t, 1]), x[t, 4])
+    x[t, 2] = T.bitwise_xor(T.bitwise_xor(T.cast(T.shift_right(y[t, 0], T.uint64(32)), "uint32"), x[t, 3]), x[t, 5])
     x[t, 1] = T.cast(y[t, 1], "uint32")
     x[t, 3] = T.cast(y[t, 0], "uint32")
     x[t, 4] = x[t, 4] + T.uint32(0x9E3779B9)
@@ -116,9 +112,7 @@ def weigh(logits, row, vocab, shared, temperature):
     """A phase that makes weights in (0, 1] of logits."""
     for t in T.thread_binding(THREADS, "threadIdx.x"):
         for step in T.serial((vocab - t + THREADS - 1) // THREADS):
-            logits[row, step * THREADS + t] = T.exp(
-                (logits[row, step * THREADS + t] - shared[THREADS]) / temperature
-            )
+            logits[row, step * THREADS + t] = T.exp((logits[row, step * THREADS + t] - shared[THREADS]) / temperature)
 
 
 @T.inline
@@ -236,7 +230,15 @@ def sample_function(dims: ArchitectureDims):
             y = T.alloc_buffer((THREADS, 2), "uint64", scope="local")
             weigh(logits, row, vocab, shared, as_float(draw_setting(frame, start, row, DRAW_TEMPERATURE)))
             find_nucleus(
-                logits, row, vocab, as_float(draw_setting(frame, start, row, DRAW_NUCLEUS)), wanted, smallest, ties, shared, own
+                logits,
+                row,
+                vocab,
+                as_float(draw_setting(frame, start, row, DRAW_NUCLEUS)),
+                wanted,
+                smallest,
+                ties,
+                shared,
+                own,
             )
             sum_chunks(logits, row, vocab, chunk, smallest, ties, shared, ids, own, own_id)
             for t in T.thread_binding(THREADS, "threadIdx.x"):
