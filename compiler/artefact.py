@@ -18,6 +18,7 @@ import tvm
 
 from compiler.contract import OUTPUTS, describe_arguments
 from compiler.errors import BuildError
+from compiler.fatbin import check_fatbin
 from compiler.gpu_artefact import compile_gpu
 from compiler.kernels import activations, blocks, linear, text
 from compiler.kernels.expansion import quick_expansion
@@ -81,6 +82,8 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
     # Beside the folder that becomes the entry, under a name by which the store knows whose leftovers these are.
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as workspace:
         compiled.export_library(str(folder / LIBRARY), fcompile=link_shared, workspace_dir=workspace)
+    if isinstance(target, GpuTarget) and target.sm is not None:
+        check_fatbin((folder / LIBRARY).read_bytes(), target.sm, [kernel["name"] for kernel in facts["kernels"]])
     write_manifest(
         folder,
         {

@@ -6,6 +6,21 @@ import pytest
 
 from compiler.build import CompiledModel, compile_model
 
+# Marker: why its tests run only where `-m` names it.
+OPT_IN = {
+    "cuda_compile": "compiles for every GPU target, some minutes; run: pytest -m cuda_compile",
+    "gpu": "runs on an NVIDIA GPU; run: pytest -m gpu tests/hardware",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what has to be asked for."""
+    asked = config.getoption("-m")
+    for item in items:
+        for marker, reason in OPT_IN.items():
+            if item.get_closest_marker(marker) and marker not in asked:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
 
 @pytest.fixture(scope="session")
 def compiled_model_dirs() -> CompiledModel:
