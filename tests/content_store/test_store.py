@@ -250,3 +250,22 @@ def test_a_folder_outside_the_store_needs_no_holding(store: ContentStore, tmp_pa
         store.remove("artefacts", "a")
     store.remove("artefacts", "a")
     assert store.entries() == []
+
+
+def test_an_entry_can_be_replaced_and_stays_where_its_successor_fails(store: ContentStore) -> None:
+    def write(text: str) -> None:
+        def build(folder: Path) -> None:
+            (folder / "lib.so").write_text(text)
+            if text == "broken":
+                raise ValueError(text)
+            write_manifest(folder, {"kind": "artefact"})
+
+        store.replace("artefacts", "key", build)
+
+    write("old")
+    with pytest.raises(ValueError, match="broken"):
+        write("broken")
+    assert (store.folder("artefacts", "key") / "lib.so").read_text() == "old"
+    write("new")
+    assert (store.folder("artefacts", "key") / "lib.so").read_text() == "new"
+    assert names(store) == ["key"]

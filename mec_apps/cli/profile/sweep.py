@@ -22,6 +22,7 @@ from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.sampling import sample_token
 from mec_platform.domain.cost_profile import Batch, prompt_batch
+from mec_platform.domain.kernel_contract import PAGE_TOKENS
 
 Progress = Callable[[int, int], None]
 
@@ -33,7 +34,7 @@ CHUNKS, HELD_OUT_CHUNKS = (16, 64, 128, 256), (96, 192)
 ROUNDS, QUICK_ROUNDS = 9, 3
 _POSITIONS = 16_384  # KV positions over all sessions, as a node offers them unless told otherwise
 _KV_BYTES = 1 << 30
-_CALL_ROWS = 8  # a round calls a point of few rows until it has run so many
+_CALLS, _PROMPT_CALLS = 5, 2  # of a visit: short ones are disturbed more often
 _SEED = 4
 
 
@@ -84,7 +85,7 @@ def sweep_points(context: int, positions: int, *, quick: bool) -> tuple[Point, .
     points += [Point("decode", rows, end, held_out=True) for rows in HELD_OUT_BATCHES for end in between]
     for rows in CHUNKS:
         starts = (0, context - rows) if quick else (0, context // 8, context // 2, context - rows)
-        points += [Point("prompt", rows, start) for start in starts if start >= 0]
+        points += [Point("prompt", rows, start) for start in starts if 0 <= start <= context - rows]
     for rows in HELD_OUT_CHUNKS:
         points += [Point("prompt", rows, start, held_out=True) for start in between if start + rows <= context]
     points += [Point("head", rows) for rows in BATCHES]
@@ -105,7 +106,7 @@ class Sweeper:
             self.package,
             artefact_dir,
             threads=threads,
-            kv_pages=self.positions // 16,
+            kv_pages=-(-self.positions // PAGE_TOKENS),
             max_sessions=max(BATCHES),
             max_rows=max(CHUNKS),
             context=self.context,
@@ -134,9 +135,9 @@ class Sweeper:
     def visit(self, point: Point) -> float:
         """Seconds of a block, or of the head: the fastest of a few calls, after one that finds the weights of few rows."""
         run = self._head_call(point) if point.work == "head" else self._blocks_call(point)
-        if point.rows <= max(BATCHES):
+        if point.work != "prompt":
             run()
-        seconds = min(_timed(run) for _ in range(max(2, _CALL_ROWS // point.rows)))
+        seconds = min(_timed(run) for _ in range(_PROMPT_CALLS if point.work == "prompt" else _CALLS))
         return seconds if point.work == "head" else seconds / self.package.spec.blocks
 
     def _blocks_call(self, point: Point) -> Callable[[], object]:
@@ -144,7 +145,7 @@ class Sweeper:
         positions = np.full(point.rows, point.context)
         if point.work == "prompt":
             positions += np.arange(point.rows)
-        pages = (int(positions[-1])) // self.runtime.page_tokens + 1
+        pages = int(positions[-1]) // PAGE_TOKENS + 1
         for slot in range(int(slots[-1]) + 1):
             self.runtime.page_table[slot, :pages] = np.take(
                 self._pages, range(slot * pages, (slot + 1) * pages), mode="wrap"

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_platform.domain.layers import LayerRange
 
-if TYPE_CHECKING:
-    from compiler.limits import Limits
-
 ACTIVATION_TERMS = 2
 """A quantised activation is two int8 terms: every product of a quantised matrix is two byte products."""
 
 # Operation of a block, by the name of its region in the kernels: the packed matrices that it multiplies with.
 _MATRICES = {"qkv": ("qkv",), "output": ("output",), "gate_up": ("gate", "up"), "down": ("down",)}
+
+
+class Limits(Protocol):
+    """What a machine can do at most in a second, all its threads together; measured, stated or assumed."""
+
+    @property
+    def read_bytes_per_s(self) -> float: ...
+
+    @property
+    def float_ops_per_s(self) -> float: ...
+
+    @property
+    def byte_ops_per_s(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
