@@ -23,6 +23,7 @@ from compiler.gpu_artefact import compile_gpu
 from compiler.kernels import activations, blocks, linear, text
 from compiler.kernels.expansion import quick_expansion
 from compiler.models.spec import ArchitectureDims
+from compiler.passes.pipeline import adapt
 from compiler.quantisation import Quantisation, interface_key
 from compiler.targets.choice import require_cpu
 from compiler.targets.gpu import GpuTarget
@@ -78,7 +79,8 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
     else:
         host = require_cpu(target)
         module, functions = lower(dims, quantisation, host)
-        compiled, facts = tvm.compile(module, target=tvm.target.Target(host.llvm())), {"functions": functions}
+        compiled = tvm.compile(adapt(module, host), target=tvm.target.Target(host.llvm()))
+        facts = {"functions": functions}
     # Beside the folder that becomes the entry, under a name by which the store knows whose leftovers these are.
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as workspace:
         compiled.export_library(str(folder / LIBRARY), fcompile=link_shared, workspace_dir=workspace)

@@ -197,6 +197,7 @@ def ensure_artefact(
         LAYOUT_VERSION,
         [KERNEL_VERSION, PAGE_TOKENS],
         source_hash("compiler.kernels"),
+        source_hash("compiler.passes"),
     )
 
     def build(fresh: Path) -> None:

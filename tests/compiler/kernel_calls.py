@@ -14,14 +14,18 @@ import tvm_ffi
 from compiler.kernels import activations
 from compiler.kernels.activations import ActivationFormat
 from compiler.models.spec import ArchitectureDims
+from compiler.passes.pipeline import adapt
 from compiler.targets.cpu import CPU_TARGETS
 from compiler.targets.row import CpuTarget
 
 _FLAGS = {word for line in Path("/proc/cpuinfo").read_text().splitlines() for word in line.split()}
-# The best row of every way to multiply bytes that this machine has.
-RUNNABLE = list({row.dot: row for row in reversed(CPU_TARGETS) if row.features <= _FLAGS}.values())[::-1]
-# And the way that no row of the table needs.
-BYTE_TARGETS = [*RUNNABLE, replace(RUNNABLE[-1], name="portable", dot="portable")]
+# The best row of every way to multiply bytes that this machine has, best first.
+_BEST = {row.dot: row for row in reversed(CPU_TARGETS) if row.features <= _FLAGS}
+BYTE_TARGETS = [*reversed(_BEST.values()), replace(_BEST["pmaddubsw-256"], name="portable", dot="portable")]
+# One row for every level of x86-64; the best of them first.
+RUNNABLE = [row for row in BYTE_TARGETS if row.dot not in ("vpdpbusd-256", "portable")]
+# Those that fuse a product and a sum give the same bits.
+FUSING = [row for row in RUNNABLE if "fma" in row.features]
 
 
 def small_dims(**changes: Any) -> ArchitectureDims:
@@ -53,7 +57,8 @@ def integers_of(values: np.ndarray, columns: int) -> np.ndarray:
 def compile_function(function: Any, target: CpuTarget) -> Callable[..., None]:
     """`function`, to be called with numbers and with arrays of `aligned_zeros` or `aligned`."""
     name = str(function.attrs["global_symbol"])
-    compiled = tvm.compile(tvm.IRModule({name: function}), target=tvm.target.Target(target.llvm()))[name]
+    module = adapt(tvm.IRModule({name: function}), target)
+    compiled = tvm.compile(module, target=tvm.target.Target(target.llvm()))[name]
 
     def call(*arguments: Any) -> None:
         compiled(*(tvm_ffi.from_dlpack(value) if isinstance(value, np.ndarray) else value for value in arguments))
