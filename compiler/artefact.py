@@ -72,7 +72,7 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
     Raises:
         BuildError: no linker or CUDA compiler, or it fails.
     """
-    _require_room(folder / "room")
+    require_room(folder)
     if isinstance(target, GpuTarget):
         host = target.host
         compiled, facts = compile_gpu(dims, quantisation, target)
@@ -81,9 +81,7 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
         module, functions = lower(dims, quantisation, host)
         compiled = tvm.compile(adapt(module, host), target=tvm.target.Target(host.llvm()))
         facts = {"functions": functions}
-    # Beside the folder that becomes the entry, under a name by which the store knows whose leftovers these are.
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as workspace:
-        compiled.export_library(str(folder / LIBRARY), fcompile=link_shared, workspace_dir=workspace)
+    export_library(folder, compiled)
     if isinstance(target, GpuTarget) and target.sm is not None:
         check_fatbin((folder / LIBRARY).read_bytes(), target.sm, [kernel["name"] for kernel in facts["kernels"]])
     write_manifest(
@@ -106,8 +104,16 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
     )
 
 
-def _require_room(path: Path) -> None:
+def export_library(folder: Path, compiled: Any) -> None:
+    """Links what TVM has compiled into the folder's library. Raises BuildError."""
+    # Beside the folder that becomes the entry, under a name by which the store knows whose leftovers these are.
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as workspace:
+        compiled.export_library(str(folder / LIBRARY), fcompile=link_shared, workspace_dir=workspace)
+
+
+def require_room(folder: Path) -> None:
     """LLVM ends the process where it cannot write, so the room is tried for first. Raises OSError where there is none."""
+    path = folder / "room"
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
     path.unlink()

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 Report = Callable[[str, int, int], None]
 """Learns of each step how much of it is done: its name, done, total."""
 
+TORCH_SUFFIX = ".pt2"
+"""Files of torch.export.save: torch modules, which are cut and compiled by `compiler.torch_modules`."""
+
 
 @dataclass(frozen=True, slots=True)
 class CompiledModel:
@@ -69,7 +72,7 @@ def compile_model(
     cache: Path | None = None,
     on_progress: Report | None = None,
 ) -> CompiledModel:
-    """Package and artefact of `model` (a known name, a .gguf file or a Hugging Face folder).
+    """Package and artefact of `model` (a known name, a .gguf file, a Hugging Face folder, or a torch module as .pt2).
 
     `target` is this machine's where None; `quantisation` is "auto" for the smallest that keeps what the file has.
 
@@ -101,6 +104,11 @@ def compile_targets(
     for name in names:
         find_target(name)
     progress = on_progress or _silent
+    if model.endswith(TORCH_SUFFIX):
+        from compiler.torch_modules.build import compile_torch_file
+
+        rows = [find_target(name) for name in names]
+        return compile_torch_file(find_model_file(model), quantisation, rows, store, progress)
     package_dir, package_built = ensure_model_package(model, quantisation, store, progress)
     with store.hold_folder(package_dir):
         manifest = read_entry(package_dir)

@@ -66,7 +66,7 @@ def _block_tensors(model: ModelFile, block: int, quantisation: Quantisation) -> 
     return {f"blocks.{name}": value for name, value in tensors.items()}
 
 
-def _write_text_matrix(table: _Table, model: ModelFile, name: str, source: str, stored: Storage) -> None:
+def _write_text_matrix(table: WeightTable, model: ModelFile, name: str, source: str, stored: Storage) -> None:
     """The embedding or the head, some rows at a time: with a large vocabulary it is larger than many blocks."""
     vocab = model.spec.dims.vocab
     arrays: dict[str, np.ndarray] = {}
@@ -79,7 +79,7 @@ def _write_text_matrix(table: _Table, model: ModelFile, name: str, source: str, 
             arrays[part][0, first : first + len(value)] = value
 
 
-def _write_rotary_table(table: _Table, spec: ModelSpec) -> None:
+def _write_rotary_table(table: WeightTable, spec: ModelSpec) -> None:
     """float32 [context, head_dim]. Packed: all nodes use the same bits."""
     rows = table.add("rope", np.dtype(np.float32), (spec.context, spec.dims.head_dim))
     for start in range(0, spec.context, _CHUNK_ROWS):
@@ -87,7 +87,7 @@ def _write_rotary_table(table: _Table, spec: ModelSpec) -> None:
         rows[start:stop] = rotary_table(spec.rotary, spec.dims.head_dim, start, stop)
 
 
-class _Table:
+class WeightTable:
     """The tensor table, and the file it describes."""
 
     def __init__(self, path: Path) -> None:
@@ -145,7 +145,7 @@ def write_model_package(folder: Path, model: ModelFile, quantisation: Quantisati
     (folder / TOKENIZER).write_text(text.tokenizer.to_str(pretty=True), encoding="utf-8")
     (folder / CHAT_TEMPLATE).write_text(text.chat_template, encoding="utf-8")
     progress("building the tokenizer", 1, 1)
-    table = _Table(folder / WEIGHTS)
+    table = WeightTable(folder / WEIGHTS)
     steps = spec.blocks + 1
     stacked: dict[str, np.ndarray] = {}
     digests = []
@@ -199,7 +199,7 @@ def _spec_facts(spec: ModelSpec, text: ModelTokenizer) -> dict[str, Any]:
     return facts | {name: getattr(text, name) for name in ids}
 
 
-def _model_shape(spec: ModelSpec, table: _Table) -> ModelShape:
+def _model_shape(spec: ModelSpec, table: WeightTable) -> ModelShape:
     embed_bytes = table.bytes_of("embed.")
     return ModelShape(
         name=spec.name,

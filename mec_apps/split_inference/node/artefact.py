@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.artefact_check import (
     ArtefactError,
     MachineFacts,
@@ -22,7 +21,7 @@ _ELF_IDENT = b"\x7fELF\x02\x01"  # 64 bits, little-endian
 _ELF_MACHINE = slice(18, 20)
 
 
-def open_artefact(artefact_dir: Path, package: ModelPackage, machine: MachineFacts) -> dict[str, Any]:
+def open_artefact(artefact_dir: Path, package: PackageFacts, machine: MachineFacts) -> dict[str, Any]:
     """The manifest of an artefact whose library this machine may load for this package.
 
     Raises:
@@ -36,7 +35,7 @@ def open_artefact(artefact_dir: Path, package: ModelPackage, machine: MachineFac
     except (OSError, ValueError) as error:
         raise ArtefactError(f"the artefact in {artefact_dir} is damaged ({error}); run: mec compile") from error
     facts = read_artefact_facts(artefact_dir.name, manifest)
-    check_artefact(facts, machine, PackageFacts(package.spec.name, package.quantisation, package.interface))
+    check_artefact(facts, machine, package)
     check_library(facts, _elf_machine(library), len(library), hashlib.sha256(library).hexdigest())
     return manifest
 

@@ -1,8 +1,6 @@
 """Runs an artefact over a model package: tokens to hidden rows, rows through layer ranges, hidden rows to logits.
 
-The only module of the product that loads TVM at run time, and only its runtime library: the compiler library and torch
-stay out of the process. It owns the KV memory of all blocks and every scratch buffer; what slots and pages mean is the
-caller's business.
+It owns the KV memory of all blocks and every scratch buffer; what slots and pages mean is the caller's business.
 
 Threads: TVM keeps a pool of worker threads per calling thread. Make every call of `embed`, `run_blocks` and `head` from
 the same thread (any one; the instance remembers the first), or each calling thread starts a pool of its own.
@@ -10,61 +8,22 @@ the same thread (any one; the instance remembers the first), or each calling thr
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import math
 import mmap
-import os
-import sys
-import threading
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from mec_apps.split_inference.model_package import ModelPackage
-from mec_apps.split_inference.node.artefact import LIBRARY, open_artefact
-from mec_apps.split_inference.node.artefact_check import ArtefactError, MachineFacts
+from mec_apps.split_inference.node.artefact import open_artefact
+from mec_apps.split_inference.node.artefact_check import MachineFacts, PackageFacts
 from mec_apps.split_inference.node.machine import read_machine
+from mec_apps.split_inference.node.tvm_runtime import ThreadPool, load_library, load_runtime
 from mec_platform.domain.layers import LayerRange
 
-_MAX_THREADS = 256
 _MAX_INDEX = 2**31 - 1  # kernels index with 32 bits
-
-
-def _load_runtime() -> ModuleType:
-    """tvm_ffi with TVM's runtime library, without `import tvm`.
-
-    Raises:
-        ArtefactError: TVM is not installed.
-    """
-    # Read by the libraries when they start. Stages share cores: pinned or long-spinning workers would fight over them.
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
-    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "20000")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    found = importlib.util.find_spec("tvm")
-    if found is None or found.origin is None:
-        raise ArtefactError("TVM's runtime is not installed; run: pip install 'mec-platform[node]'")
-    library = Path(found.origin).parent / "lib" / "libtvm_runtime.so"
-    # tvm_ffi imports torch where it is installed, for 200 MB that a node does not need: None makes that import fail.
-    absent = "torch" not in sys.modules
-    if absent:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        import tvm_ffi
-    finally:
-        if absent:
-            del sys.modules["torch"]
-    try:
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        raise ArtefactError(f"cannot load TVM's runtime ({error}); reinstall apache-tvm") from error
-    return tvm_ffi  # type: ignore[no-any-return]
-
-
-_pool = threading.local()  # .threads: what this thread's pool is configured to
 
 
 class CompiledModel:
@@ -95,22 +54,20 @@ class CompiledModel:
         machine: MachineFacts | None = None,
     ) -> None:
         spec, dims = package.spec, package.dims
-        if not 1 <= threads <= _MAX_THREADS:
-            raise ValueError(f"threads must be between 1 and {_MAX_THREADS}, not {threads}")
         if not 1 <= context <= spec.context:
             raise ValueError(f"context must be between 1 and the model's {spec.context} tokens, not {context}")
-        manifest = open_artefact(artefact_dir, package, machine or read_machine())
-        self._ffi = _load_runtime()
-        self._module = _load_library(self._ffi, artefact_dir)
+        facts = PackageFacts(spec.name, package.quantisation, package.interface)
+        manifest = open_artefact(artefact_dir, facts, machine or read_machine())
+        self._ffi = load_runtime()
+        self._module = load_library(self._ffi, artefact_dir)
         self._functions = {name: self._module[name] for name in manifest["functions"]}
-        self._configure = self._ffi.get_global_func("runtime.config_threadpool")
         self._package = package
         self.threads = threads
+        self._pool = ThreadPool(self._ffi, threads)
         self.max_rows = max_rows
         self.context = context
         self.page_tokens: int = manifest["page_tokens"]
         self.target: str = manifest["target"]
-        self._owner: int | None = None
 
         pages_per_session = -(-context // self.page_tokens)
         self.page_table = _aligned_zeros((max_sessions, pages_per_session), np.int32)
@@ -227,17 +184,7 @@ class CompiledModel:
         """Checks the size of a batch and the calling thread, and makes the thread's pool this model's."""
         if not 1 <= rows <= self.max_rows:
             raise ValueError(f"a batch has 1 to {self.max_rows} rows, not {rows}")
-        caller = threading.get_ident()
-        if self._owner is None:
-            self._owner = caller
-        elif self._owner != caller:
-            raise RuntimeError("a CompiledModel is called from one thread only: the one that called it first")
-        if getattr(_pool, "threads", None) != self.threads:
-            # The calling thread's pool is made here, with as many workers as this says. One that has more than it uses
-            # waits for them spinning: on cores that share their units, a model on one thread then runs half as fast.
-            os.environ["TVM_NUM_THREADS"] = str(self.threads)
-            self._configure(1, self.threads)
-            _pool.threads = self.threads
+        self._pool.enter()
         return rows
 
     def _bind_range(self, layers: LayerRange) -> list[Any]:
@@ -283,14 +230,6 @@ def _check_range(what: str, numbers: np.ndarray, stop: int) -> None:
     """Kernels index with these numbers unchecked, and some of them come from the network."""
     if numbers.min() < 0 or numbers.max() >= stop:
         raise ValueError(f"{what} must be in [0, {stop}), not {numbers.min()} to {numbers.max()}")
-
-
-def _load_library(ffi: ModuleType, artefact_dir: Path) -> Any:
-    try:
-        return ffi.load_module(str((artefact_dir / LIBRARY).resolve()))
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtefactError(f"cannot load {artefact_dir / LIBRARY} ({reason}); run: mec compile") from error
 
 
 def _lazy_array(shape: tuple[int, ...]) -> tuple[mmap.mmap, np.ndarray]:
