@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from compiler.build import CompiledTargets, Report, compile_targets, ensure_model_package
+from compiler.build import CompiledTargets, Report, compile_targets, ensure_model_package, find_compiled
 from compiler.errors import CompilerError
 from compiler.imported import check_name, record_import
 from compiler.models.locate import find_model_file
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--import-as", metavar="NAME", help="only make the model's package, and keep it under this name"
     )
+    parser.add_argument("--find", action="store_true", help="only say what the cache has; builds nothing")
     parser.add_argument("--cache", type=Path, help="folder of the cache (default: $MEC_CACHE or ~/.cache/mec)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -114,6 +115,10 @@ def main() -> int:
     args = _parser().parse_args()
     try:
         store = ContentStore(args.cache)
+        if args.find:
+            found = find_compiled(args.model, args.quantisation, next(iter(args.target), None), store)
+            sys.stdout.write(json.dumps(found) + "\n")
+            return 0
         return _compile(args, store) if args.import_as is None else _import(args, store)
     except (CompilerError, MendableError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")

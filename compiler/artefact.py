@@ -66,8 +66,10 @@ def lower(dims: ArchitectureDims, quantisation: Quantisation, target: CpuTarget)
     return module, functions
 
 
-def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisation, target: CompileTarget) -> None:
-    """Fills `folder` with lib.so and its manifest.
+def write_artefact(
+    folder: Path, dims: ArchitectureDims, quantisation: Quantisation, target: CompileTarget, source: str
+) -> None:
+    """Fills `folder` with lib.so and its manifest; `source` is the hash of the code that it is compiled from.
 
     Raises:
         BuildError: no linker or CUDA compiler, or it fails.
@@ -96,6 +98,7 @@ def write_artefact(folder: Path, dims: ArchitectureDims, quantisation: Quantisat
             "system": host.mtriple.partition("-")[2],
             "features": sorted(target.features),
             "kernel_version": KERNEL_VERSION,
+            "source": source,
             "page_tokens": PAGE_TOKENS,
             "tvm": tvm.__version__,
             "regions": list(blocks.REGIONS),

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.errors import CompilerError
-from compiler.imported import find_import
+from compiler.errors import CompilerError, ModelFileError
+from compiler.imported import find_import, imported_package
 from compiler.models.locate import find_model_file, hash_model
 from compiler.models.spec import ArchitectureDims
 from compiler.packing import LAYOUT_VERSION, PACKAGE_VERSION
@@ -136,13 +136,55 @@ def ensure_model_package(
 
     `name` is what the package calls the model: its file's name, or the name that `model` is known by, where None.
     """
+    key = imported_package(model, quantisation, store)
+    if key is not None:
+        return store.folder(MODELS, key), False
+    wanted = _identify(model, quantisation, store, progress, name)
+
+    def build(fresh: Path) -> None:
+        from compiler.model_package import write_model_package
+
+        write_model_package(fresh, wanted.open_once(), find_quantisation(wanted.quantisation), progress)
+
+    built = store.ensure(MODELS, wanted.key, build)
+    return store.folder(MODELS, wanted.key), built
+
+
+def find_compiled(model: str, quantisation: str, target: str | None, store: ContentStore) -> dict[str, str | None]:
+    """What is in the store, without building: folders of package and artefact, or None; the package's key where the model is
+    known here; and the hash of the code that an artefact would be compiled from.
+    """
+    found: dict[str, str | None] = {"source": kernel_source(), "package": None, "artefact": None}
+    try:
+        key = imported_package(model, quantisation, store) or _identify(model, quantisation, store, _silent).key
+    except ModelFileError:
+        return {**found, "package_key": None}
+    manifest = store.find(MODELS, key)
+    if manifest is not None:
+        found["package"] = str(store.folder(MODELS, key))
+        dims = ArchitectureDims(**manifest["dims"])
+        artefact = artefact_key(dims, manifest["quantisation"], target or detect_local_target())
+        if store.find(ARTEFACTS, artefact) is not None:
+            found["artefact"] = str(store.folder(ARTEFACTS, artefact))
+    return {**found, "package_key": key}
+
+
+@dataclass(frozen=True, slots=True)
+class _Identified:
+    """A package before it is built."""
+
+    key: str
+    quantisation: str
+    open_once: Callable[[], ModelFile]
+
+
+def _identify(
+    model: str, quantisation: str, store: ContentStore, progress: Report, name: str | None = None
+) -> _Identified:
     if quantisation != AUTO:
         find_quantisation(quantisation)
     imported = find_import(model, store)
     if imported is not None:
-        key = imported.package_key(quantisation)
-        if key is not None and store.find(MODELS, key) is not None:
-            return store.folder(MODELS, key), False
         model, name = imported.source, model
     path = find_model_file(model)
     if name is None:
@@ -157,15 +199,7 @@ def ensure_model_package(
         return opened
 
     chosen = _resolve_auto(source, open_once, store) if quantisation == AUTO else quantisation
-    key = content_key(source, name, chosen, LAYOUT_VERSION, PACKAGE_VERSION)
-
-    def build(fresh: Path) -> None:
-        from compiler.model_package import write_model_package
-
-        write_model_package(fresh, open_once(), find_quantisation(chosen), progress)
-
-    built = store.ensure(MODELS, key, build)
-    return store.folder(MODELS, key), built
+    return _Identified(content_key(source, name, chosen, LAYOUT_VERSION, PACKAGE_VERSION), chosen, open_once)
 
 
 def _resolve_auto(source: list[Any], open_once: Callable[[], ModelFile], store: ContentStore) -> str:
@@ -192,27 +226,37 @@ def _open_model(path: Path, name: str) -> ModelFile:
     return GgufModel(path, name)
 
 
-def ensure_artefact(
-    dims: ArchitectureDims, quantisation: str, target: str, store: ContentStore, progress: Report
-) -> tuple[Path, bool]:
-    """Folder of the artefact, and whether it had to be built."""
-    scheme, row = find_quantisation(quantisation), find_target(target)
-    key = content_key(
+def artefact_key(dims: ArchitectureDims, quantisation: str, target: str) -> str:
+    """Hash over everything that decides an artefact."""
+    row = find_target(target)
+    return content_key(
         dims.as_dict(),
         quantisation,
         row.name,
         *_key_of(row),
         LAYOUT_VERSION,
         [KERNEL_VERSION, PAGE_TOKENS],
-        source_hash("compiler.kernels"),
-        source_hash("compiler.passes"),
+        kernel_source(),
     )
+
+
+def kernel_source() -> str:
+    """Hash over the code that kernels are made from."""
+    return content_key([source_hash(f"compiler.{package}") for package in ("kernels", "kernels.gpu", "passes")])
+
+
+def ensure_artefact(
+    dims: ArchitectureDims, quantisation: str, target: str, store: ContentStore, progress: Report
+) -> tuple[Path, bool]:
+    """Folder of the artefact, and whether it had to be built."""
+    scheme, row = find_quantisation(quantisation), find_target(target)
+    key = artefact_key(dims, quantisation, target)
 
     def build(fresh: Path) -> None:
         progress(f"compiling kernels for {target}", 0, 1)
         from compiler.artefact import write_artefact
 
-        write_artefact(fresh, dims, scheme, row)
+        write_artefact(fresh, dims, scheme, row, kernel_source())
         progress(f"compiling kernels for {target}", 1, 1)
 
     built = store.ensure(ARTEFACTS, key, build)
@@ -222,8 +266,7 @@ def ensure_artefact(
 def _key_of(row: CompileTarget) -> list[Any]:
     """What a row decides of an artefact."""
     if isinstance(row, GpuTarget):
-        sources = [source_hash(f"compiler.{package}") for package in ("kernels.gpu", "passes")]
-        return [row.cuda(), row.host.llvm(), *sources]
+        return [row.cuda(), row.host.llvm()]
     cpu = require_cpu(row)
     return [cpu.llvm(), cpu.dot, cpu.tile_rows, cpu.tile_queries]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from compiler.errors import ModelFileError
 from compiler.models.locate import DEFAULT_MODEL
 from compiler.quantisation import AUTO
-from mec_platform.content_store.entries import NAMES, content_key, write_manifest
+from mec_platform.content_store.entries import MODELS, NAMES, content_key, write_manifest
 from mec_platform.content_store.store import ContentStore
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -39,6 +39,13 @@ def find_import(name: str, store: ContentStore) -> ImportedModel | None:
     if manifest is None:
         return None
     return ImportedModel(name, str(manifest["source"]), dict(manifest["packages"]))
+
+
+def imported_package(model: str, quantisation: str, store: ContentStore) -> str | None:
+    """Key of the package that `model` stands for; None where it is no imported name, or the package is gone."""
+    imported = find_import(model, store)
+    key = None if imported is None else imported.package_key(quantisation)
+    return key if key is not None and store.find(MODELS, key) is not None else None
 
 
 def check_name(name: str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
+from mec_platform.content_store.grpc_service import ContentStoreService, Source, Sources
+from mec_platform.content_store.store import ContentStore
 from mec_platform.control_plane.broadcast.service import ReconfigurationBroadcastService
 from mec_platform.control_plane.control_loop import ControlLoop
 from mec_platform.control_plane.journal import Journal
@@ -24,7 +26,7 @@ from mec_platform.registry.grpc_service import ServiceRegistryService
 from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.rpc.endpoints import AddressError, make_server, require_loopback, start_server
-from mec_platform.rpc.v1 import control_plane_pb2_grpc, registry_pb2_grpc
+from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2_grpc, registry_pb2_grpc
 
 _SERVICES = tuple(
     f"mec_platform.rpc.v1.{name}"
@@ -34,6 +36,7 @@ _SERVICES = tuple(
         "AdaptiveOrchestrator",
         "SplitRevision",
         "ReconfigurationBroadcast",
+        "ContentStore",
     )
 )
 _log = logging.getLogger(__name__)
@@ -41,7 +44,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PlatformSettings:
-    """Validated by the command line. `state` is the SQLite file of the event log, or `:memory:`."""
+    """Validated by the command line. `state` is the SQLite file of the event log, or `:memory:`.
+
+    `store_dir` is the content store that is served (the user's where None); `prefer_peers` has nodes fetch from each other
+    first, and from here what none of them has.
+    """
 
     host: str = "127.0.0.1"
     rest_port: int = 8081
@@ -50,6 +57,8 @@ class PlatformSettings:
     host_name: str = "mec-host"
     manual: bool = False
     allow_remote: bool = False
+    store_dir: Path | None = None
+    prefer_peers: bool = False
     control: ControlSettings = field(default_factory=ControlSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
 
@@ -112,7 +121,15 @@ class Platform:
         control_plane_pb2_grpc.add_ReconfigurationBroadcastServicer_to_server(
             ReconfigurationBroadcastService(self._loop), server
         )
+        content_store_pb2_grpc.add_ContentStoreServicer_to_server(
+            ContentStoreService(ContentStore(self._settings.store_dir), self._find_sources), server
+        )
         self.grpc_address = await start_server(server, self._settings.host, self._settings.grpc_port, _SERVICES)
+
+    def _find_sources(self) -> Sources:
+        """Every live node may hold what another one needs: it serves its own store."""
+        nodes = tuple(Source(node.name, node.address) for node in self._loop.observe().nodes)
+        return Sources(nodes, self._settings.prefer_peers)
 
     async def _serve_rest(self) -> None:
         collectors = CollectorRegistry()

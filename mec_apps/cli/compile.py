@@ -44,9 +44,10 @@ def has_compiler() -> bool:
     return importlib.util.find_spec("gguf") is not None
 
 
-def ensure_compiled(model: str, quantisation: str, target: str | None) -> CompiledFolders:
+def ensure_compiled(model: str, quantisation: str, target: str | None, store: Path | None = None) -> CompiledFolders:
     """Compiles what the cache lacks, with a progress bar on stderr. Where that fails the compiler has said why: exits."""
     targets = [] if target is None else ["--target", target]
+    targets += [] if store is None else ["--cache", str(store)]
     facts, code = run_compiler(["--model", model, "--quantisation", quantisation, *targets])
     if code != 0:
         sys.exit(code)

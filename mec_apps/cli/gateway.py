@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from mec_apps.cli.compile import model_option, quantisation_option
+from mec_apps.cli.obtain import ModelRequest, obtain_model, source_option, store_option
 from mec_apps.cli.process import (
-    compiled_folders,
     compiled_options,
     host_option,
     ready_option,
@@ -44,6 +44,8 @@ from mec_apps.cli.requests import platform_grpc_option, platform_url_option
     type=click.FloatRange(0),
     help="How long to wait for the platform.",
 )
+@source_option
+@store_option
 @compiled_options[0]
 @compiled_options[1]
 @platform_url_option
@@ -61,6 +63,8 @@ def gateway(
     context: int,
     max_sessions: int,
     platform_wait_s: float,
+    source: str,
+    store: Path | None,
     package: Path | None,
     artefact: Path | None,
     platform_url: str,
@@ -73,7 +77,9 @@ def gateway(
     """Run a gateway: the OpenAI API in front of the edge nodes."""
     from mec_apps.split_inference.gateway.agent import GatewayAgent, GatewaySettings
 
-    compiled = compiled_folders(model, quantisation, package, artefact)
+    compiled = obtain_model(
+        ModelRequest(name, model, quantisation, package, artefact, source, store, platform_grpc, platform_wait_s, None)
+    )
     settings = GatewaySettings(
         name=name,
         package_dir=compiled.package,
@@ -86,6 +92,7 @@ def gateway(
         max_sessions=max_sessions,
         allow_remote=allow_remote,
         platform_wait_s=platform_wait_s,
+        store_dir=store,
     )
 
     def describe(agent: GatewayAgent) -> dict[str, Any]:

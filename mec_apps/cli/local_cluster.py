@@ -40,7 +40,10 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """One edge node. `links` are emulated, by peer name, `*` for all others; `cpu_share` below 1 is emulated too."""
+    """One edge node. `links` are emulated, by peer name, `*` for all others; `cpu_share` below 1 is emulated too.
+
+    A node with a `store` of its own is not given compiled folders: it fetches what it needs from the platform and its peers.
+    """
 
     name: str
     threads: int = 1
@@ -48,6 +51,7 @@ class NodeOptions:
     trusted: bool = True
     links: Mapping[str, EmulatedLink] = field(default_factory=dict)
     cpu_share: float = 1.0
+    store: Path | None = None
 
 
 class LocalCluster:
@@ -65,6 +69,8 @@ class LocalCluster:
         rest_port: int = 0,
         grpc_port: int = 0,
         http_port: int = 0,
+        store: Path | None = None,
+        prefer_peers: bool = False,
     ) -> None:
         self._compiled = compiled
         self._options = {node.name: node for node in nodes}
@@ -73,6 +79,8 @@ class LocalCluster:
         self._beta = beta
         self._context = context
         self._ports = (rest_port, grpc_port, http_port)
+        self._store = store
+        self._prefer_peers = prefer_peers
         self._folder = tempfile.TemporaryDirectory(prefix="mec-cluster-")
         self._channels = Channels()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -184,7 +192,11 @@ class LocalCluster:
             arguments += ["--emulate-link", f"{peer}={link.bytes_per_s:g},{link.delay_s * 1e3:g}"]
         if options.cpu_share < 1:
             arguments += ["--emulate-cpu-share", str(options.cpu_share)]
-        await self._start_process(name, [*arguments, *self._member_arguments()])
+        if options.store is None:
+            arguments += self._folder_arguments()
+        else:
+            arguments += ["--source", "platform", "--store", str(options.store), "--model", self._shape_name()]
+        await self._start_process(name, [*arguments, *self._platform_arguments()])
 
     def log_tail(self, name: str, lines: int = 5) -> str:
         """The end of a process's log."""
@@ -195,25 +207,24 @@ class LocalCluster:
         rest_port, grpc_port, http_port = self._ports
         serve = ["serve", "--rest-port", str(rest_port), "--grpc-port", str(grpc_port)]
         serve += ["--expected-nodes", str(len(self._options)), "--cooldown-s", str(self._cooldown_s)]
-        serve += ["--beta", str(self._beta)]
+        serve += ["--beta", str(self._beta), *(["--prefer-peers"] if self._prefer_peers else [])]
+        serve += [] if self._store is None else ["--store", str(self._store)]
         await self._start_process("platform", [*serve, *(["--manual"] if self._manual else [])])
         gateway = ["gateway", "--name", "gateway", "--port", str(http_port), "--context", str(self._context)]
         await asyncio.gather(
-            self._start_process("gateway", [*gateway, *self._member_arguments()]),
+            self._start_process("gateway", [*gateway, *self._folder_arguments(), *self._platform_arguments()]),
             *(self.start_node(name) for name in self._options),
         )
 
-    def _member_arguments(self) -> list[str]:
-        return [
-            "--package",
-            str(self._compiled.package),
-            "--artefact",
-            str(self._compiled.artefact),
-            "--platform-url",
-            self.platform_url,
-            "--platform-grpc",
-            self.platform_grpc,
-        ]
+    def _folder_arguments(self) -> list[str]:
+        return ["--package", str(self._compiled.package), "--artefact", str(self._compiled.artefact)]
+
+    def _platform_arguments(self) -> list[str]:
+        return ["--platform-url", self.platform_url, "--platform-grpc", self.platform_grpc]
+
+    def _shape_name(self) -> str:
+        """What the compiled package calls its model."""
+        return str(json.loads((self._compiled.package / "manifest.json").read_text())["shape"]["name"])
 
     async def _start_process(self, name: str, arguments: list[str]) -> None:
         ready = Path(self._folder.name) / f"{name}.ready"

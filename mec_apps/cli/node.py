@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from compiler.errors import TargetError
+from compiler.targets.choice import detect_local_target
 from mec_apps.cli.compile import model_option, quantisation_option
+from mec_apps.cli.obtain import ModelRequest, obtain_model, source_option, store_option
 from mec_apps.cli.process import (
-    compiled_folders,
     compiled_options,
     host_option,
     ready_option,
@@ -72,6 +74,8 @@ from mec_apps.split_inference.node.cores import available_cores
 @click.option(
     "--emulate-cpu-share", default=1.0, type=click.FloatRange(0, 1, min_open=True), help="EMULATE a slower CPU."
 )
+@source_option
+@store_option
 @compiled_options[0]
 @compiled_options[1]
 @platform_url_option
@@ -95,6 +99,8 @@ def node(
     platform_wait_s: float,
     emulated_links: tuple[str, ...],
     emulate_cpu_share: float,
+    source: str,
+    store: Path | None,
     package: Path | None,
     artefact: Path | None,
     platform_url: str,
@@ -106,9 +112,16 @@ def node(
 ) -> None:
     """Run an edge node: it joins the platform and computes the layer ranges that it is given."""
     from mec_apps.split_inference.node.agent import NodeAgent
+    from mec_apps.split_inference.node.machine import read_machine
     from mec_apps.split_inference.node.settings import NodeSettings
 
-    compiled = compiled_folders(model, quantisation, package, artefact)
+    target = _own_target()
+    machine = read_machine(name, target)
+    compiled = obtain_model(
+        ModelRequest(
+            name, model, quantisation, package, artefact, source, store, platform_grpc, platform_wait_s, machine
+        )
+    )
     settings = NodeSettings(
         name=name,
         package_dir=compiled.package,
@@ -128,12 +141,22 @@ def node(
         emulated_cpu_share=emulate_cpu_share,
         allow_remote=allow_remote,
         platform_wait_s=platform_wait_s,
+        store_dir=store,
+        target=target,
     )
 
     def describe(agent: NodeAgent) -> dict[str, Any]:
         return {"name": name, "grpc": agent.address, "metrics": f"http://{agent.metrics_address}/metrics"}
 
     run_process("node", lambda: NodeAgent(settings), describe, ready_file, verbose)
+
+
+def _own_target() -> str:
+    """The row that this machine would compile for; "" where none fits."""
+    try:
+        return detect_local_target()
+    except TargetError:
+        return ""
 
 
 def _emulated_link(text: str) -> tuple[str, EmulatedLink]:

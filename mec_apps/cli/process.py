@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from mec_apps.cli.compile import CompiledFolders, ensure_compiled
 from mec_apps.cli.parent import end_with_parent
 from mec_apps.cli.requests import CliError, run_async
 from mec_platform.background import BackgroundTasks
@@ -100,15 +99,6 @@ async def _wait_for_end(process: Any, stopping: asyncio.Event) -> None:
         await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
         if failed.done():
             raise CliError(f"the platform no longer takes this process: {failed.result()}")
-
-
-def compiled_folders(model: str, quantisation: str, package: Path | None, artefact: Path | None) -> CompiledFolders:
-    """The folders that were named, or else those of the cache, compiled where they are missing. Raises CliError."""
-    if (package is None) != (artefact is None):
-        raise CliError("--package and --artefact go together")
-    if package is not None and artefact is not None:
-        return CompiledFolders(package, artefact, built=False)
-    return ensure_compiled(model, quantisation, target=None)
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -62,6 +62,14 @@ from mec_platform.control_plane.tick import ControlSettings
     is_flag=True,
     help="Only say what would be changed (but replace nodes that are lost); see mec reconfigure.",
 )
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Content store that nodes fetch from (default: the user's cache, $MEC_CACHE).",
+)
+@click.option(
+    "--prefer-peers", is_flag=True, help="Nodes fetch from each other first, from here what none of them has."
+)
 @remote_option
 @ready_option
 @verbose_option
@@ -77,6 +85,8 @@ def serve(
     beta: float,
     gamma_ms: float,
     manual: bool,
+    store: Path | None,
+    prefer_peers: bool,
     allow_remote: bool,
     ready_file: Path | None,
     verbose: bool,
@@ -90,6 +100,8 @@ def serve(
         host_name=socket.gethostname(),
         manual=manual,
         allow_remote=allow_remote,
+        store_dir=store,
+        prefer_peers=prefer_peers,
         control=ControlSettings(
             planning=PlanSettings(alpha=alpha, beta=beta, gamma_ms=gamma_ms, kv_tokens_reserved=kv_reserve),
             policy=PolicySettings(expected_nodes=expected_nodes, cooldown_s=cooldown_s),

@@ -202,8 +202,8 @@ class ContentStore:
             if folder.exists():
                 self._set_aside(folder)
             self._remove_leftovers(folder, None)
-            use.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
+            for path in folder.parent.glob(f".{folder.name}.*"):
+                path.unlink()
             return True
 
     def _remove_if_left_over(self, path: Path) -> None:

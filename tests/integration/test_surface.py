@@ -23,6 +23,7 @@ PLATFORM_SERVICES = {
         "AdaptiveOrchestrator",
         "SplitRevision",
         "ReconfigurationBroadcast",
+        "ContentStore",
     )
 }
 
@@ -109,7 +110,7 @@ async def test_nodes_and_gateway_are_found_through_grpc(edge: Edge) -> None:
     [
         ("platform", PLATFORM_SERVICES),
         ("gateway", {"mec_platform.rpc.v1.Inference"}),
-        ("edge-1", {"mec_platform.rpc.v1.EdgeNode", "mec_platform.rpc.v1.DataPlane"}),
+        ("edge-1", {f"mec_platform.rpc.v1.{name}" for name in ("EdgeNode", "DataPlane", "ContentStore")}),
     ],
 )
 async def test_health_and_reflection_answer_for_every_service(edge: Edge, member: str, services: set[str]) -> None:

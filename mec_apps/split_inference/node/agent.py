@@ -16,6 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from mec_apps.sdk import MecApplication
+from mec_apps.split_inference.content.sources import SourceDirectory
+from mec_apps.split_inference.content.stage_weights import StageWeights
 from mec_apps.split_inference.frames import gateway_of
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
@@ -28,12 +30,13 @@ from mec_apps.split_inference.node.machine import read_machine
 from mec_apps.split_inference.node.service import EdgeNodeService
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE
+from mec_platform.content_store.grpc_service import CONTENT_STORE_SERVICE, ContentStoreService
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.rpc.convert import hardware_to_message, shape_to_message
 from mec_platform.rpc.endpoints import AddressError, Channels, make_server, require_loopback, start_server
-from mec_platform.rpc.v1 import control_plane_pb2, edge_node_pb2_grpc
+from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_node_pb2_grpc
 
 SERVICE_NAME = "edge-node"
 EDGE_NODE_SERVICE = "mec_platform.rpc.v1.EdgeNode"
@@ -81,7 +84,7 @@ class NodeAgent:
                 max_sessions=settings.max_sessions + 1,
                 max_rows=MAX_BATCH_ROWS,
                 context=context,
-                machine=read_machine(settings.name),
+                machine=read_machine(settings.name, settings.target),
             ),
             blocks=package.shape.blocks,
             context=context,
@@ -99,12 +102,20 @@ class NodeAgent:
         self._package = package
         self._hardware = _hardware(self._compute.model.target, settings.threads)
         self._service = EdgeNodeService(
-            settings, package, self._hardware, self._compute, self._data_plane, shapers, self._channels
+            settings,
+            package,
+            self._hardware,
+            self._compute,
+            self._data_plane,
+            shapers,
+            self._channels,
+            StageWeights(package, SourceDirectory(settings.platform_grpc, settings.name, self._channels)),
         )
         self._server = make_server()
         edge_node_pb2_grpc.add_EdgeNodeServicer_to_server(self._service, self._server)
         self._server.add_generic_rpc_handlers((self._data_plane.handler(),))
-        services = [EDGE_NODE_SERVICE, DATA_PLANE_SERVICE]
+        content_store_pb2_grpc.add_ContentStoreServicer_to_server(ContentStoreService(store), self._server)
+        services = [EDGE_NODE_SERVICE, DATA_PLANE_SERVICE, CONTENT_STORE_SERVICE]
         self.address = await start_server(self._server, settings.host, settings.port, services)
         self._service.address = self.address
         self._serve_metrics()

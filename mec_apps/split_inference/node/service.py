@@ -12,6 +12,8 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from mec_apps.split_inference.content.stage_weights import StageWeights
+from mec_apps.split_inference.content.transfer import FetchError
 from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.compute import ComputeThread
@@ -54,6 +56,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         data_plane: DataPlane,
         shapers: LinkShapers,
         channels: Channels,
+        weights: StageWeights,
     ) -> None:
         self._settings = settings
         self._shape: ModelShape = package.shape
@@ -62,6 +65,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         self._data_plane = data_plane
         self._shapers = shapers
         self._channels = channels
+        self._weights = weights
         self.address = ""
 
     async def Describe(self, request: edge_node_pb2.DescribeRequest, context: Context) -> edge_node_pb2.NodeDescription:
@@ -89,6 +93,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             rows_run=compute.rows_run,
             resident_bytes=_resident_bytes(),
             process_id=os.getpid(),
+            fetched_bytes=self._weights.fetched_bytes,
         )
 
     async def LoadStage(
@@ -103,6 +108,12 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except MemoryError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        try:
+            await self._weights.ensure(stage)
+        except FetchError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        except OSError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"no room for the weights: {error}")
         try:
             await self._connect_next(stage, addresses_from_message(request.plan))
             await self._compute.call(lambda: self._load(stage))

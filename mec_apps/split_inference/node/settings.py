@@ -13,7 +13,8 @@ from mec_apps.split_inference.link_shaper import EmulatedLink
 class NodeSettings:
     """Validated by the command line. `memory_bytes` is what the node offers to weights of stages.
 
-    `store_dir` is the content store; the user's where it is None.
+    `store_dir` is the content store; the user's where it is None. `target` is the row that this machine would
+    compile for, for messages.
     """
 
     name: str
@@ -36,3 +37,4 @@ class NodeSettings:
     allow_remote: bool = False
     platform_wait_s: float = 15.0
     store_dir: Path | None = None
+    target: str = ""

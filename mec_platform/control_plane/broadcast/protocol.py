@@ -18,7 +18,7 @@ What it promises, whatever order events come in, repeated or not at all:
 * once recorded it is never aborted; a node that misses `CommitEpoch` is noted and learns the epoch later;
 * while a record is under way nothing else can end the reconfiguration: its outcome decides. The sender answers every
   `RecordPlan`; recording the same plan twice must be harmless;
-* it ends: each phase has a deadline.
+* it ends: each phase has a deadline; that of preparing moves on as long as weights arrive.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Phase(StrEnum):
 class Deadlines:
     """Longest time for each phase, in seconds. Time that a phase leaves over is left to the next."""
 
-    prepare_s: float = 30.0  # maps weights that are local within 1 s; fetches them over 100 Mbit/s within 30 s
+    prepare_s: float = 30.0  # maps weights that are local within 1 s; counted anew while weights arrive
     switch_s: float = 30.0  # a full context's KV over a slow link, or its replay
     commit_s: float = 5.0  # one small call per node
     abort_s: float = 10.0  # the same, and sessions that go back may replay a few tokens
@@ -73,6 +73,14 @@ class SessionSwitched:
 class StagePrepared:
     node: str
     load_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageProgressed:
+    """A stage that is being loaded has received more of its weights; loading gets its whole time again from `now_s`."""
+
+    node: str
+    now_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,7 @@ class DeadlinePassed:
 
 Event = (
     StagePrepared
+    | StageProgressed
     | StageFailed
     | GatewaySwitched
     | GatewayFailed
@@ -307,6 +316,8 @@ def _while_preparing(state: ReconfigurationState, event: Event) -> Step:
         case StagePrepared(node, load_ms) if node in state.waiting:
             state = replace(state, load_ms=(*state.load_ms, (node, load_ms)))
             return _switch_if_prepared(_answered(state, node))
+        case StageProgressed(node, now_s) if node in state.waiting:
+            return replace(state, deadline_s=max(state.deadline_s, now_s + state.deadlines.prepare_s)), ()
         case StageFailed(node, reason) if node in state.plan.nodes:
             return _abort(state, f"node {node} could not load its stage: {reason}")
         case MemberLost(name) if name in state.plan.nodes:

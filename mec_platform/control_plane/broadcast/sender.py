@@ -20,6 +20,11 @@ from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc, inference_pb2
 CALL_TIMEOUT_S = 60.0
 """Above every phase's deadline: the protocol decides when to stop waiting, this only bounds what is left behind."""
 
+LOAD_TIMEOUT_S = 6 * 3600.0
+"""Bounds a load whose weights keep arriving; one whose weights do not is given up by the protocol's deadline."""
+
+WATCH_INTERVAL_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -89,13 +94,18 @@ class ReconfigurationSender:
     async def _execute(
         self, instruction: protocol.Instruction, assignment: Assignment, events: asyncio.Queue[protocol.Event]
     ) -> None:
-        events.put_nowait(await self._outcome(instruction, assignment))
+        match instruction:
+            case protocol.LoadStage(node, stage_index):
+                watch = self._calls.start("watch load", self._watch_load(node, assignment, events))
+                outcome = await self._load_stage(node, stage_index, assignment)
+                await self._calls.cancel(watch)
+            case _:
+                outcome = await self._outcome(instruction, assignment)
+        events.put_nowait(outcome)
 
     async def _outcome(self, instruction: protocol.Instruction, assignment: Assignment) -> protocol.Event:
         """Makes the call that an instruction stands for; a call that fails is an event like any other."""
         match instruction:
-            case protocol.LoadStage(node, stage_index):
-                return await self._load_stage(node, stage_index, assignment)
             case protocol.SwitchSessions(gateway, lost_nodes):
                 return await self._switch_sessions(gateway, lost_nodes, assignment)
             case protocol.RecordPlan():
@@ -108,8 +118,8 @@ class ReconfigurationSender:
                 return protocol.EpochAborted(node, await self._call_node(node, assignment, "AbortEpoch") or "")
             case protocol.RevertSessions(gateway):
                 return await self._revert_sessions(gateway, assignment)
-            case protocol.Finish():
-                raise AssertionError("Finish needs no call")
+            case protocol.LoadStage() | protocol.Finish():
+                raise AssertionError(f"{instruction} is not for here")
             case _:
                 assert_never(instruction)
 
@@ -118,10 +128,25 @@ class ReconfigurationSender:
             plan=plan_to_message(assignment.plan, assignment.nodes), stage_index=stage_index
         )
         try:
-            reply = await self._node(node, assignment).LoadStage(request, timeout=CALL_TIMEOUT_S)
+            reply = await self._node(node, assignment).LoadStage(request, timeout=LOAD_TIMEOUT_S)
         except (grpc.aio.AioRpcError, KeyError) as error:
             return protocol.StageFailed(node, _words(error))
         return protocol.StagePrepared(node, reply.load_ms)
+
+    async def _watch_load(self, node: str, assignment: Assignment, events: asyncio.Queue[protocol.Event]) -> None:
+        """Tells the protocol whenever weights have arrived on a node that loads a stage."""
+        arrived: int | None = None
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            try:
+                seen = await self._node(node, assignment).Describe(
+                    edge_node_pb2.DescribeRequest(), timeout=WATCH_INTERVAL_S
+                )
+            except (grpc.aio.AioRpcError, KeyError):
+                continue  # whether the node is lost is decided elsewhere
+            if arrived is not None and seen.fetched_bytes > arrived:
+                events.put_nowait(protocol.StageProgressed(node, asyncio.get_running_loop().time()))
+            arrived = seen.fetched_bytes
 
     async def _switch_sessions(
         self, gateway: str, lost_nodes: tuple[str, ...], assignment: Assignment

@@ -57,6 +57,7 @@ class NodeDescription(_message.Message):
     ROWS_RUN_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
+    FETCHED_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
     memory_bytes: _builtins.int
@@ -75,6 +76,8 @@ class NodeDescription(_message.Message):
     resident_bytes: _builtins.int
     """of the process"""
     process_id: _builtins.int
+    fetched_bytes: _builtins.int
+    """of weights for stages, since the node started; grows while a stage is being loaded"""
     @_builtins.property
     def hardware(self) -> _types_pb2.HardwareTarget: ...
     @_builtins.property
@@ -105,10 +108,11 @@ class NodeDescription(_message.Message):
         rows_run: _builtins.int = ...,
         resident_bytes: _builtins.int = ...,
         process_id: _builtins.int = ...,
+        fetched_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hardware", b"hardware", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_time_us", b"block_time_us", "committed_epoch", b"committed_epoch", "emulated", b"emulated", "frames_run", b"frames_run", "hardware", b"hardware", "head_time_us", b"head_time_us", "kv_pages_total", b"kv_pages_total", "kv_pages_used", b"kv_pages_used", "memory_bytes", b"memory_bytes", "model", b"model", "name", b"name", "prefill_block_time_us_per_row", b"prefill_block_time_us_per_row", "process_id", b"process_id", "resident_bytes", b"resident_bytes", "rows_run", b"rows_run", "sessions", b"sessions", "stages", b"stages", "trusted", b"trusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_time_us", b"block_time_us", "committed_epoch", b"committed_epoch", "emulated", b"emulated", "fetched_bytes", b"fetched_bytes", "frames_run", b"frames_run", "hardware", b"hardware", "head_time_us", b"head_time_us", "kv_pages_total", b"kv_pages_total", "kv_pages_used", b"kv_pages_used", "memory_bytes", b"memory_bytes", "model", b"model", "name", b"name", "prefill_block_time_us_per_row", b"prefill_block_time_us_per_row", "process_id", b"process_id", "resident_bytes", b"resident_bytes", "rows_run", b"rows_run", "sessions", b"sessions", "stages", b"stages", "trusted", b"trusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
