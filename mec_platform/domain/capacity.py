@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mec_platform.domain.cost_profile import CostProfile
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.model_shape import ModelShape
 from mec_platform.domain.split_plan import SplitPlan
@@ -21,7 +22,11 @@ class LinkCapacity:
 
 @dataclass(frozen=True, slots=True)
 class NodeCapacity:
-    """One edge node. Times are of one row (a decode step); `memory_bytes` is what the node offers to stages."""
+    """One edge node. Times are of one row (a decode step); `memory_bytes` is what the node offers to stages.
+
+    `profile` says what other loads cost, where the node was profiled; `profile_ratio` is what its recent runs took over
+    what the profile says of them.
+    """
 
     name: str
     address: str
@@ -32,6 +37,8 @@ class NodeCapacity:
     head_time_s: float
     prefill_block_time_s_per_row: float
     sessions: int
+    profile: CostProfile | None = None
+    profile_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ PROMPT_CHUNK_ROWS = 256
 
 Source = Literal["measured", "analytical"]
 
+# What any hardware stays within; numbers beyond are mistakes, and would make sums overflow or loops long.
+_LARGEST_TILE = 1024
+_LONGEST_S = 1e6
+_SHORTEST_BLOCK_S = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -74,8 +79,8 @@ class CostProfile:
     how long ago it was measured, 0 where it is analytical.
 
     Raises:
-        ValueError: a coefficient is negative or not finite, a block takes no time, or the tiles are no descending sizes
-            down to 1 with a time each.
+        ValueError: a coefficient is negative or absurd, a block takes no time, or the tiles are no descending sizes down
+            to 1 with a time each.
     """
 
     source: Source
@@ -88,15 +93,20 @@ class CostProfile:
     age_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.tile_rows or self.tile_rows[-1] != 1 or any(a <= b for a, b in pairwise(self.tile_rows)):
-            raise ValueError("a cost profile has tiles of descending sizes, the last of one row")
+        descending = all(a > b for a, b in pairwise((_LARGEST_TILE + 1, *self.tile_rows)))
+        if not descending or not self.tile_rows or self.tile_rows[-1] != 1:
+            raise ValueError(
+                f"a cost profile has tiles of descending sizes, {_LARGEST_TILE} at most, the last of one row"
+            )
         if any(len(cost.tile_s) != len(self.tile_rows) for cost in (self.block, self.head)):
             raise ValueError("a cost profile has a time for each size of tile")
         positions = (self.own_position_s, self.shared_position_s)
         numbers = [*self.block.tile_s, *self.head.tile_s, self.block.call_s, self.head.call_s, *positions]
-        if not all(isfinite(number) and number >= 0 for number in (*numbers, self.rms_error, self.age_s)):
-            raise ValueError("a cost profile has coefficients of zero or more")
-        if self.block.call_s + self.block.tile_s[-1] <= 0:
+        if not all(0 <= number <= _LONGEST_S for number in (*numbers, self.rms_error)):
+            raise ValueError(f"a cost profile has coefficients between zero and {_LONGEST_S:g}")
+        if not (isfinite(self.age_s) and self.age_s >= 0):
+            raise ValueError("a cost profile has an age of zero or more")
+        if self.block.call_s + self.block.tile_s[-1] < _SHORTEST_BLOCK_S:
             raise ValueError("a cost profile has a block that takes time")
 
     def block_s(self, batch: Batch) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.cost_profile import CostProfile, RowCost
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.model_shape import ModelShape
@@ -84,6 +85,44 @@ def shape_to_message(shape: ModelShape) -> types_pb2.ModelShape:
     )
 
 
+def profile_from_message(message: types_pb2.CostProfile) -> CostProfile:
+    """Raises ValueError where the numbers are no cost profile."""
+    if message.source not in ("measured", "analytical"):
+        raise ValueError(f"a cost profile is measured or analytical, not '{message.source}'")
+    return CostProfile(
+        source="measured" if message.source == "measured" else "analytical",
+        tile_rows=tuple(message.tile_rows),
+        block=_row_cost_from_message(message.block),
+        own_position_s=message.own_position_us / 1e6,
+        shared_position_s=message.shared_position_us / 1e6,
+        head=_row_cost_from_message(message.head),
+        rms_error=message.rms_error,
+        age_s=message.age_s,
+    )
+
+
+def profile_to_message(profile: CostProfile) -> types_pb2.CostProfile:
+    """A cost profile as a message."""
+    return types_pb2.CostProfile(
+        source=profile.source,
+        tile_rows=profile.tile_rows,
+        block=_row_cost_to_message(profile.block),
+        own_position_us=profile.own_position_s * 1e6,
+        shared_position_us=profile.shared_position_s * 1e6,
+        head=_row_cost_to_message(profile.head),
+        rms_error=profile.rms_error,
+        age_s=profile.age_s,
+    )
+
+
+def _row_cost_from_message(message: types_pb2.RowCost) -> RowCost:
+    return RowCost(message.call_us / 1e6, tuple(us / 1e6 for us in message.tile_us))
+
+
+def _row_cost_to_message(cost: RowCost) -> types_pb2.RowCost:
+    return types_pb2.RowCost(call_us=cost.call_s * 1e6, tile_us=[s * 1e6 for s in cost.tile_s])
+
+
 def snapshot_to_message(snapshot: Snapshot) -> control_plane_pb2.Snapshot:
     """A snapshot as the reports that it stands for."""
 
@@ -107,6 +146,8 @@ def snapshot_to_message(snapshot: Snapshot) -> control_plane_pb2.Snapshot:
             block_time_us=node.block_time_s * 1e6,
             head_time_us=node.head_time_s * 1e6,
             prefill_block_time_us_per_row=node.prefill_block_time_s_per_row * 1e6,
+            profile=None if node.profile is None else profile_to_message(node.profile),
+            profile_ratio=0.0 if node.profile is None else node.profile_ratio,
             sessions=node.sessions,
             links=links(node.name),
         )

@@ -21,6 +21,7 @@ from mec_platform.control_plane.monitoring.estimates import (
     snapshot,
     why_gone,
 )
+from mec_platform.domain.cost_profile import CostProfile, RowCost
 
 SETTINGS = MonitoringSettings()
 EMPTY = MonitoringState(started_s=0.0)
@@ -171,3 +172,18 @@ def test_after_a_restart_nodes_of_the_plan_have_time_to_report(report: Report, w
 def test_members_that_are_long_gone_are_forgotten(report: Report) -> None:
     state = take(EMPTY, report(0.0, "old"), report(4000.0))
     assert sorted(state.members) == ["edge-1"]
+
+
+def test_a_profile_is_the_latest_reported_and_its_ratio_the_median_of_the_recent_ones(report: Report) -> None:
+    cost = RowCost(1e-3, (1e-3,))
+    profile = CostProfile("measured", (1,), cost, 0.0, 0.0, cost, 0.02)
+    events = [
+        report(float(at_s), profile=profile, profile_ratio=ratio)
+        for at_s, ratio in enumerate((0.0, 1.1, 9.0, 1.2, float("nan")), start=1)
+    ]
+    node = snapshot(take(EMPTY, *events), 5.0, None, SETTINGS).node("edge-1")
+    assert node is not None
+    assert (node.profile, node.profile_ratio) == (profile, 1.2)
+    fresh = snapshot(take(EMPTY, report(1.0, profile=profile)), 1.0, None, SETTINGS).node("edge-1")
+    assert fresh is not None
+    assert fresh.profile_ratio == 1.0

@@ -72,11 +72,14 @@ def test_more_rows_and_more_positions_never_take_less(
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"own_position_s": -1e-9}, "zero or more"),
-        ({"block": RowCost(float("nan"), (1.0, 1.0, 1.0))}, "zero or more"),
+        ({"own_position_s": -1e-9}, "between zero and"),
+        ({"block": RowCost(float("nan"), (1.0, 1.0, 1.0))}, "between zero and"),
         ({"head": RowCost(1.0, (1.0,))}, "each size"),
         ({"tile_rows": (4, 2, 2)}, "descending"),
         ({"tile_rows": ()}, "descending"),
+        ({"tile_rows": (2_000_000_000, 2, 1)}, "descending"),
+        ({"shared_position_s": 1e300}, "between zero and"),
+        ({"age_s": float("inf")}, "age"),
         ({"block": RowCost(0.0, (1.0, 1.0, 0.0))}, "takes time"),
     ],
 )

@@ -8,7 +8,9 @@ import logging
 import os
 import platform
 import secrets
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import prometheus_client
@@ -27,16 +29,18 @@ from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.compute import MAX_BATCH_ROWS, ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
 from mec_apps.split_inference.node.machine import read_machine
+from mec_apps.split_inference.node.saved_profile import find_profile, profile_key
 from mec_apps.split_inference.node.service import EdgeNodeService
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE
 from mec_platform.content_store.grpc_service import CONTENT_STORE_SERVICE, ContentStoreService
 from mec_platform.content_store.store import ContentStore
+from mec_platform.domain.cost_profile import CostProfile
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.kernel_contract import PAGE_TOKENS
-from mec_platform.rpc.convert import hardware_to_message, shape_to_message
+from mec_platform.rpc.convert import hardware_to_message, profile_to_message, shape_to_message
 from mec_platform.rpc.endpoints import AddressError, Channels, make_server, require_loopback, start_server
-from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_node_pb2_grpc
+from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_node_pb2_grpc, types_pb2
 
 SERVICE_NAME = "edge-node"
 EDGE_NODE_SERVICE = "mec_platform.rpc.v1.EdgeNode"
@@ -91,6 +95,7 @@ class NodeAgent:
             hidden_bytes_per_row=package.shape.hidden_bytes_per_row,
             vocabulary=package.spec.vocab,
             deliver=self._data_plane.deliver,
+            profile=self._find_profile(store),
         )
         self._compute.cpu_share = settings.emulated_cpu_share
         try:
@@ -151,6 +156,13 @@ class NodeAgent:
             self._metrics_server.server_close()
         self._held.close()
 
+    def _find_profile(self, store: ContentStore) -> CostProfile | None:
+        """What `mec profile --save` found of this artefact on this machine."""
+        settings = self._settings
+        key = profile_key(settings.artefact_dir, read_machine(settings.name), settings.threads)
+        self._started_s = time.monotonic()
+        return find_profile(store, key, time.time())
+
     def _build_report(self) -> control_plane_pb2.MemberReport:
         settings, timings = self._settings, self._compute.timings
         self._compute.measure_if_idle()
@@ -168,7 +180,15 @@ class NodeAgent:
             prefill_block_time_us_per_row=timings.prefill_block_s_per_row * 1e6,
             sessions=len(self._compute.kv.sessions),
             emulated=settings.emulate,
+            profile=self._profile_message(),
+            profile_ratio=timings.profile_ratio,
         )
+
+    def _profile_message(self) -> types_pb2.CostProfile | None:
+        profile = self._compute.timings.profile
+        if profile is None:
+            return None
+        return profile_to_message(replace(profile, age_s=profile.age_s + time.monotonic() - self._started_s))
 
     async def _on_reply(self, epoch: int, nodes: frozenset[str]) -> None:
         """Follows the committed epoch where its announcement was missed, and lets go of links to nodes that left."""

@@ -27,6 +27,7 @@ from mec_apps.split_inference.node.kv_pages import SCRATCH_SLOT, KvPages, KvRefu
 from mec_apps.split_inference.node.sampling import sample_token
 from mec_apps.split_inference.node.stages import LoadedStage, StageTable
 from mec_apps.split_inference.node.timings import Timings
+from mec_platform.domain.cost_profile import Batch, CostProfile, prompt_batch
 from mec_platform.domain.layers import LayerRange
 
 MAX_BATCH_ROWS = 2 * MAX_ROWS
@@ -70,6 +71,7 @@ class ComputeThread:
         hidden_bytes_per_row: int,
         vocabulary: int,
         deliver: Callable[[Sequence[Outcome]], None],
+        profile: CostProfile | None = None,
     ) -> None:
         self._load_model = load_model
         self._blocks = blocks
@@ -83,7 +85,7 @@ class ComputeThread:
         self.model: CompiledModel
         self.kv: KvPages
         self.stages = StageTable()
-        self.timings = Timings()
+        self.timings = Timings(profile)
         self.cpu_share = 1.0
         self.frames_run = 0
         self._frames_seen = 0
@@ -153,11 +155,11 @@ class ComputeThread:
         self._run_scratch(layers, 1)  # pays for page faults, so it is not measured
         self._measure(layers, runs)
         rows = self.model.page_tokens
-        self.timings.add_blocks(self._run_scratch(layers, rows), len(layers), rows)
+        self.timings.add_blocks(self._run_scratch(layers, rows), len(layers), prompt_batch(rows, 0))
 
     def _measure(self, layers: LayerRange, runs: int) -> None:
         for _ in range(runs):
-            self.timings.add_blocks(self._run_scratch(layers, 1), len(layers), 1)
+            self.timings.add_blocks(self._run_scratch(layers, 1), len(layers), Batch(1, own_positions=1))
 
     def _measure_window(self) -> None:
         """Runs the next window of layers once."""
@@ -272,7 +274,7 @@ class ComputeThread:
         tokens = self._sample(frames, hidden, ends) if stage.is_last else {}
         ran = time.perf_counter() - started
         held = self._hold_cpu_share(ran)
-        self.timings.add_blocks(blocks_s * held / ran, len(stage.layers), len(positions))
+        self.timings.add_blocks(blocks_s * held / ran, len(stage.layers), _batch(frames))
         self.frames_run += len(frames)
         self.rows_run += len(positions)
         spent_us = round(held * 1e6)
@@ -312,6 +314,13 @@ def _nothing() -> None:
 def refuse(frame: Frame, code: Refusal, reason: str) -> Frame:
     """The answer to the gateway where a frame was not run."""
     return replace(frame, kind=FrameKind.REFUSED, flags=int(code), rows=0, payload=reason.encode()[:1000])
+
+
+def _batch(frames: Sequence[Frame]) -> Batch:
+    """The load that frames make together."""
+    own = sum(frame.position + 1 for frame in frames if frame.rows == 1)
+    shared = sum(prompt_batch(frame.rows, frame.position).shared_positions for frame in frames if frame.rows > 1)
+    return Batch(sum(frame.rows for frame in frames), own, shared)
 
 
 def _places(admitted: Sequence[_Admitted]) -> tuple[Integers, Integers]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections import deque
 
+from mec_platform.domain.cost_profile import Batch, CostProfile
+
 WINDOW = 25
 """Runs that a median looks back on: at 100 tokens/s a quarter of a second, at one probe a second half a minute."""
 
@@ -13,19 +15,26 @@ PREFILL_ROWS = 16
 
 
 class Timings:
-    """Seconds of one row through one block (decode), of one prefill row through one block, and of the head for one row."""
+    """Seconds of one row through one block (decode), of one prefill row through one block, and of the head for one row.
 
-    def __init__(self) -> None:
+    Where the machine has a cost profile, every run is also held against what the profile says of it.
+    """
+
+    def __init__(self, profile: CostProfile | None = None) -> None:
+        self.profile = profile
+        self._ratio: deque[float] = deque(maxlen=WINDOW)
         self._block: deque[float] = deque(maxlen=WINDOW)
         self._prefill: deque[float] = deque(maxlen=WINDOW)
         self._head: deque[float] = deque(maxlen=WINDOW)
 
-    def add_blocks(self, seconds: float, layers: int, rows: int) -> None:
-        """Records one run of `rows` rows through `layers` blocks; runs between decode and prefill say nothing clear."""
-        if rows == 1:
+    def add_blocks(self, seconds: float, layers: int, batch: Batch) -> None:
+        """Records one run through `layers` blocks; without a profile, runs between decode and prefill say nothing clear."""
+        if batch.rows == 1:
             self._block.append(seconds / layers)
-        elif rows >= PREFILL_ROWS:
-            self._prefill.append(seconds / layers / rows)
+        elif batch.rows >= PREFILL_ROWS:
+            self._prefill.append(seconds / layers / batch.rows)
+        if self.profile is not None:
+            self._ratio.append(seconds / layers / self.profile.block_s(batch))
 
     def add_head(self, seconds: float, rows: int) -> None:
         """Records one run of the head."""
@@ -46,3 +55,8 @@ class Timings:
     def head_s(self) -> float:
         """Head and sampling of one row; 0 before the first run."""
         return statistics.median(self._head) if self._head else 0.0
+
+    @property
+    def profile_ratio(self) -> float:
+        """What recent runs took over what the profile says of them; 0 before the first run, or without a profile."""
+        return statistics.median(self._ratio) if self._ratio else 0.0

@@ -15,6 +15,7 @@ from math import isfinite
 from typing import Literal
 
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, NodeCapacity, Snapshot
+from mec_platform.domain.cost_profile import CostProfile
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.model_shape import ModelShape
 from mec_platform.domain.split_plan import SplitPlan
@@ -65,6 +66,8 @@ class MemberReported:
     context_positions: int
     links: tuple[tuple[str, float, float], ...] = ()
     leaving: bool = False
+    profile: CostProfile | None = None
+    profile_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Member:
     block_times: Samples = ()
     head_times: Samples = ()
     prefill_times: Samples = ()
+    profile_ratios: Samples = ()
     links: Mapping[str, tuple[Samples, Samples]] = field(default_factory=dict)  # by peer: bytes per s, round trips
     gone_since_s: float | None = None
     gone_reason: str = ""
@@ -218,6 +222,7 @@ def _observe(before: Member | None, event: MemberReported, window: int) -> Membe
         block_times=_with_sample(block, event.block_time_s, window),
         head_times=_with_sample(head, event.head_time_s, window),
         prefill_times=_with_sample(prefill, event.prefill_block_time_s_per_row, window),
+        profile_ratios=_with_sample(before.profile_ratios if before else (), event.profile_ratio, window),
         links=links,
     )
 
@@ -254,6 +259,8 @@ def _node_capacities(nodes: list[Member], settings: MonitoringSettings) -> tuple
             head_time_s=head[index],
             prefill_block_time_s_per_row=prefill[index],
             sessions=node.latest.sessions,
+            profile=node.latest.profile,
+            profile_ratio=_median(node.profile_ratios) if node.profile_ratios else 1.0,
         )
         for index, node in enumerate(nodes)
     )

@@ -10,7 +10,12 @@ import grpc.aio
 from mec_platform.control_plane.monitoring.estimates import MemberReported, Refusal
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import SplitPlan
-from mec_platform.rpc.convert import hardware_from_message, shape_from_message, snapshot_to_message
+from mec_platform.rpc.convert import (
+    hardware_from_message,
+    profile_from_message,
+    shape_from_message,
+    snapshot_to_message,
+)
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
@@ -43,7 +48,11 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
         problem = _problem(request)
         if problem is not None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
-        refusal = self._monitor.take_report(_event(request, self._monitor.now_s))
+        try:
+            event = _event(request, self._monitor.now_s)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        refusal = self._monitor.take_report(event)
         if refusal is not None:
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, refusal.reason)
         if request.emulated:
@@ -83,6 +92,7 @@ def _problem(report: control_plane_pb2.MemberReport) -> str | None:
 
 
 def _event(report: control_plane_pb2.MemberReport, at_s: float) -> MemberReported:
+    """Raises ValueError where the report carries a cost profile that is none."""
     return MemberReported(
         at_s=at_s,
         role="node" if report.role == control_plane_pb2.MEMBER_ROLE_NODE else "gateway",
@@ -101,4 +111,6 @@ def _event(report: control_plane_pb2.MemberReport, at_s: float) -> MemberReporte
         context_positions=report.context_positions,
         links=tuple((link.peer, link.bytes_per_s, link.round_trip_ms / 1e3) for link in report.links),
         leaving=report.leaving,
+        profile=profile_from_message(report.profile) if report.HasField("profile") else None,
+        profile_ratio=report.profile_ratio,
     )

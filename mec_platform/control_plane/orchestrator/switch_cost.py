@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
-from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.capacity import NodeCapacity, Snapshot
 from mec_platform.domain.split_plan import SplitPlan, kv_moves
 
 PAUSE_POSITIONS = 32
@@ -62,15 +62,23 @@ def transfer_ms(old: SplitPlan, new: SplitPlan, snapshot: Snapshot, settings: Po
 def replay_ms(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
     """Time to compute every position of every session again: prompt-like work on each stage, rows over each hop."""
     positions = sum(gateway.context_positions for gateway in snapshot.gateways)
+    sessions = max(1, sum(gateway.sessions for gateway in snapshot.gateways))
     total_s = 0.0
     for stage in new.stages:
         node = snapshot.node(stage.node)
         if node is not None:
-            total_s += positions * len(stage.layers) * node.prefill_block_time_s_per_row
+            total_s += len(stage.layers) * _replay_block_s(node, positions, sessions)
     row_bytes = 0 if snapshot.model is None else snapshot.model.hidden_bytes_per_row
     for source, target in zip(new.nodes, new.nodes[1:], strict=False):
         total_s += positions * row_bytes / _rate(snapshot, source, target, settings)
     return total_s * 1e3
+
+
+def _replay_block_s(node: NodeCapacity, positions: int, sessions: int) -> float:
+    """One block for all positions, shared evenly among the sessions: from the node's profile, or its live prefill time."""
+    if node.profile is None:
+        return positions * node.prefill_block_time_s_per_row
+    return sessions * node.profile.replay_block_s(positions / sessions) * node.profile_ratio
 
 
 def _kv_bytes_per_block(snapshot: Snapshot) -> int:

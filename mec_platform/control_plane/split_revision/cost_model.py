@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from mec_platform.control_plane.split_revision.node_times import node_times
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, Snapshot
 from mec_platform.domain.layers import LayerRange
@@ -23,7 +24,7 @@ SLOWEST_BYTES_PER_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PlanCost:
-    """The cost of a plan, term by term. Times are milliseconds for one token of one session.
+    """The cost of a plan, term by term. Times are milliseconds for one token of every live session.
 
     `hop_ms` has one entry more than `stage_ms`: gateway to first stage, between stages, last stage to gateway.
     `imbalance_ms` is `bottleneck_ms` less a fair share of `compute_ms`; `exposure` is in [0, 1].
@@ -47,8 +48,9 @@ def plan_cost(stages: Sequence[Stage], snapshot: Snapshot, settings: PlanSetting
     model = snapshot.model
     if model is None or not stages or len(nodes) != len(placed):
         return None
-    times = [len(stage.layers) * node.block_time_s * 1e3 for stage, node in zip(stages, nodes, strict=True)]
-    times[-1] += nodes[-1].head_time_s * 1e3
+    speeds = node_times(snapshot)
+    times = [len(stage.layers) * speeds[stage.node].block_s * 1e3 for stage in stages]
+    times[-1] += speeds[nodes[-1].name].head_s * 1e3
     times_of = HopTimes.of(snapshot, settings)
     hops = [
         times_of.entry(nodes[0].name),

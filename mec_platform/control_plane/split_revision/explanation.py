@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mec_platform.control_plane.split_revision.cost_model import plan_cost, stage_memory_bytes
+from mec_platform.control_plane.split_revision.node_times import describe_load, node_times
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import SplitPlan
@@ -14,6 +15,7 @@ def explain_plan(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) ->
     if cost is None or model is None:
         return [f"{plan.describe()}: cannot be costed, the model or a node of the plan is unknown or gone"]
     lines = [f"plan {plan.epoch} for {plan.model}: {plan.describe()}"]
+    times = node_times(snapshot)
     source = "gateway"
     for index, stage in enumerate(plan.stages):
         node = snapshot.node(stage.node)
@@ -27,6 +29,11 @@ def explain_plan(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) ->
             f"{needed / 1e6:.1f} of {node.memory_bytes / 1e6:.1f} MB"
         )
         source = stage.node
+    for name in dict.fromkeys(plan.nodes):
+        lines.append(
+            f"times of {name} for {describe_load(snapshot)}: block {times[name].block_s * 1e3:.3f} ms, "
+            f"{times[name].source}"
+        )
     lines += [
         f"hop {source} -> gateway: {cost.hop_ms[-1]:.2f} ms",
         f"latency {cost.latency_ms:.2f} ms per token: compute {cost.compute_ms:.2f} ms, hops {sum(cost.hop_ms):.2f} ms",

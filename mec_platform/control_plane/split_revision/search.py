@@ -14,7 +14,7 @@ Ties: the current plan wins, then fewer stages, then what comes first in the alp
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -26,6 +26,7 @@ from mec_platform.control_plane.split_revision.cost_model import (
     plan_cost,
     stage_memory_bytes,
 )
+from mec_platform.control_plane.split_revision.node_times import NodeTimes, node_times
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import NodeCapacity, Snapshot
 from mec_platform.domain.layers import LayerRange
@@ -137,15 +138,16 @@ def best_plan(snapshot: Snapshot, settings: PlanSettings, exclude: frozenset[str
 
 def _survey(snapshot: Snapshot, model: ModelShape, settings: PlanSettings) -> _Terrain:
     hops = HopTimes.of(snapshot, settings)
-    nodes = _candidates(snapshot, model, settings, hops)
+    times = node_times(snapshot)
+    nodes = _candidates(snapshot, model, settings, hops, times)
     names = [node.name for node in nodes]
     alpha = settings.alpha
     compute_weight = alpha - settings.beta / len(snapshot.nodes)
     entry = tuple(alpha * hops.entry(name) for name in names)
     exits = tuple(alpha * hops.exit(name) for name in names)
     hop = tuple(tuple(alpha * hops.between(a, b) if a != b else 0.0 for b in names) for a in names)
-    block_ms = tuple(node.block_time_s * 1e3 for node in nodes)
-    head_ms = tuple(node.head_time_s * 1e3 for node in nodes)
+    block_ms = tuple(times[node.name].block_s * 1e3 for node in nodes)
+    head_ms = tuple(times[node.name].head_s * 1e3 for node in nodes)
     shares = [exposed_share(LayerRange(0, stop), model.blocks) for stop in range(1, model.blocks + 1)]
     terrain = _Terrain(
         model=model,
@@ -188,7 +190,7 @@ def _optimism(terrain: _Terrain, used: int, last: int | None) -> _Optimism:
 
 
 def _candidates(
-    snapshot: Snapshot, model: ModelShape, settings: PlanSettings, hops: HopTimes
+    snapshot: Snapshot, model: ModelShape, settings: PlanSettings, hops: HopTimes, times: Mapping[str, NodeTimes]
 ) -> tuple[NodeCapacity, ...]:
     """All nodes where the search is exact; else the most promising, trusted and untrusted, with room for the model.
 
@@ -202,7 +204,7 @@ def _candidates(
         snapshot.nodes,
         key=lambda n: (
             n.name not in in_plan,
-            model.blocks * n.block_time_s * 1e3 + hops.entry(n.name),
+            model.blocks * times[n.name].block_s * 1e3 + hops.entry(n.name),
             n.name,
         ),
     )

@@ -60,6 +60,8 @@ class MemberReport(_message.Message):
     EMULATED_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
     CONTEXT_POSITIONS_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    PROFILE_RATIO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: Global___MemberRole.ValueType
     address: _builtins.str
@@ -78,12 +80,18 @@ class MemberReport(_message.Message):
     """last report of a member that stops in order"""
     context_positions: _builtins.int
     """KV positions in use, all sessions"""
+    profile_ratio: _builtins.float
+    """recent runs against what the profile says of them; 0 before the first"""
     @_builtins.property
     def hardware(self) -> _types_pb2.HardwareTarget: ...
     @_builtins.property
     def model(self) -> _types_pb2.ModelShape: ...
     @_builtins.property
     def links(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.LinkEstimate]: ...
+    @_builtins.property
+    def profile(self) -> _types_pb2.CostProfile:
+        """nodes that were profiled"""
+
     def __init__(
         self,
         *,
@@ -104,10 +112,12 @@ class MemberReport(_message.Message):
         emulated: _builtins.bool = ...,
         leaving: _builtins.bool = ...,
         context_positions: _builtins.int = ...,
+        profile: _types_pb2.CostProfile | None = ...,
+        profile_ratio: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hardware", b"hardware", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hardware", b"hardware", "model", b"model", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_time_us", b"block_time_us", "context_positions", b"context_positions", "emulated", b"emulated", "hardware", b"hardware", "head_time_us", b"head_time_us", "incarnation", b"incarnation", "leaving", b"leaving", "links", b"links", "memory_bytes", b"memory_bytes", "model", b"model", "name", b"name", "prefill_block_time_us_per_row", b"prefill_block_time_us_per_row", "role", b"role", "sessions", b"sessions", "tokens_per_s", b"tokens_per_s", "trusted", b"trusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_time_us", b"block_time_us", "context_positions", b"context_positions", "emulated", b"emulated", "hardware", b"hardware", "head_time_us", b"head_time_us", "incarnation", b"incarnation", "leaving", b"leaving", "links", b"links", "memory_bytes", b"memory_bytes", "model", b"model", "name", b"name", "prefill_block_time_us_per_row", b"prefill_block_time_us_per_row", "profile", b"profile", "profile_ratio", b"profile_ratio", "role", b"role", "sessions", b"sessions", "tokens_per_s", b"tokens_per_s", "trusted", b"trusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

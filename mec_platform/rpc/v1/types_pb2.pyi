@@ -177,6 +177,84 @@ class ModelShape(_message.Message):
 Global___ModelShape: _TypeAlias = ModelShape  # noqa: Y015
 
 @_typing.final
+class RowCost(_message.Message):
+    """Seconds of a call and of a tile of each size, in microseconds; see CostProfile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_US_FIELD_NUMBER: _builtins.int
+    TILE_US_FIELD_NUMBER: _builtins.int
+    call_us: _builtins.float
+    @_builtins.property
+    def tile_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """one for each of tile_rows"""
+
+    def __init__(
+        self,
+        *,
+        call_us: _builtins.float = ...,
+        tile_us: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_us", b"call_us", "tile_us", b"tile_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowCost: _TypeAlias = RowCost  # noqa: Y015
+
+@_typing.final
+class CostProfile(_message.Message):
+    """What a batch costs on a node: per block, call + its tiles + KV positions that its rows attend to; likewise the head."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TILE_ROWS_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
+    OWN_POSITION_US_FIELD_NUMBER: _builtins.int
+    SHARED_POSITION_US_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    RMS_ERROR_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """measured, analytical"""
+    own_position_us: _builtins.float
+    """rows alone in their session: decode steps"""
+    shared_position_us: _builtins.float
+    """rows of a chunk of a prompt"""
+    rms_error: _builtins.float
+    """relative"""
+    age_s: _builtins.float
+    @_builtins.property
+    def tile_rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """sizes that rows are cut into, largest first, the last is 1"""
+
+    @_builtins.property
+    def block(self) -> Global___RowCost: ...
+    @_builtins.property
+    def head(self) -> Global___RowCost: ...
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        tile_rows: _abc.Iterable[_builtins.int] | None = ...,
+        block: Global___RowCost | None = ...,
+        own_position_us: _builtins.float = ...,
+        shared_position_us: _builtins.float = ...,
+        head: Global___RowCost | None = ...,
+        rms_error: _builtins.float = ...,
+        age_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "block", b"block", "head", b"head", "own_position_us", b"own_position_us", "rms_error", b"rms_error", "shared_position_us", b"shared_position_us", "source", b"source", "tile_rows", b"tile_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CostProfile: _TypeAlias = CostProfile  # noqa: Y015
+
+@_typing.final
 class LinkEstimate(_message.Message):
     """Measured by the sender with probes; direction is sender -> peer."""
 
