@@ -185,6 +185,37 @@ _ARM_ROWS = (
         mattr=(*_NO_SVE, *_NO_SHA3, "-bf16"),
         machines=("Neoverse-V2",),
     ),
+    # Graviton 2: 8 channels DDR4-3200, two 128-bit units, 2.5 GHz.
+    _arm(
+        "neoverse-n1",
+        "AWS Graviton 2, Ampere Altra, and others with dot products",
+        "neoverse-n1",
+        "sdot",
+        _DOTPROD,
+        _limits(204.8, 2.5, 16, 64),
+        machines=("Neoverse-N1",),
+    ),
+    # RK3588: 64 bits LPDDR4X-4224, two 128-bit units, 2.4 GHz.
+    _arm(
+        "cortex-a76",
+        "Cortex-A76, as in Rockchip RK3588 boards",
+        "cortex-a76",
+        "sdot",
+        _DOTPROD,
+        _limits(33.8, 2.4, 16, 64),
+        machines=("Cortex-A76",),
+    ),
+    # Raspberry Pi 5: 32 bits LPDDR4X-4267, two 128-bit units, 2.4 GHz.
+    _arm(
+        "raspberry-pi-5",
+        "Raspberry Pi 5: four Cortex-A76",
+        "cortex-a76",
+        "sdot",
+        _DOTPROD,
+        _limits(17.1, 2.4, 16, 64),
+        machines=("Raspberry Pi 5", "Raspberry Pi Compute Module 5", "Raspberry Pi 500"),
+        cores=4,
+    ),
     # Jetson AGX Orin 64 GB: 256 bits LPDDR5-6400, two 128-bit units, 2.2 GHz.
     _arm(
         "cortex-a78",
@@ -216,37 +247,6 @@ _ARM_ROWS = (
         mattr=_NO_SHA3,
         machines=("Apple ",),
     ),
-    # Raspberry Pi 5: 32 bits LPDDR4X-4267, two 128-bit units, 2.4 GHz.
-    _arm(
-        "raspberry-pi-5",
-        "Raspberry Pi 5: four Cortex-A76",
-        "cortex-a76",
-        "sdot",
-        _DOTPROD,
-        _limits(17.1, 2.4, 16, 64),
-        machines=("Raspberry Pi 5", "Raspberry Pi Compute Module 5", "Raspberry Pi 500"),
-        cores=4,
-    ),
-    # RK3588: 64 bits LPDDR4X-4224, two 128-bit units, 2.4 GHz.
-    _arm(
-        "cortex-a76",
-        "Cortex-A76, as in Rockchip RK3588 boards",
-        "cortex-a76",
-        "sdot",
-        _DOTPROD,
-        _limits(33.8, 2.4, 16, 64),
-        machines=("Cortex-A76",),
-    ),
-    # Graviton 2: 8 channels DDR4-3200, two 128-bit units, 2.5 GHz.
-    _arm(
-        "neoverse-n1",
-        "AWS Graviton 2, Ampere Altra, and others with dot products",
-        "neoverse-n1",
-        "sdot",
-        _DOTPROD,
-        _limits(204.8, 2.5, 16, 64),
-        machines=("Neoverse-N1",),
-    ),
     # Jetson AGX Xavier: 256 bits LPDDR4X-4266, two 128-bit units, 2.26 GHz; a widening product is one of 8 bytes.
     _arm(
         "carmel",
@@ -257,16 +257,14 @@ _ARM_ROWS = (
         _limits(136.5, 2.26, 16, 32),
         machines=("Carmel",),
     ),
-    # Raspberry Pi 4: 32 bits LPDDR4-3200, 1.5 GHz.
+    # Raspberry Pi 3: 32 bits LPDDR2-900, 1.2 GHz.
     _arm(
-        "raspberry-pi-4",
-        "Raspberry Pi 4 and 400: four Cortex-A72",
-        "cortex-a72",
+        "cortex-a53",
+        "any 64-bit ARM: the safe baseline, tuned for Cortex-A53",
+        "cortex-a53",
         "smull",
         _NEON,
-        _limits(12.8, 1.5, 8, 16),
-        machines=("Raspberry Pi 4", "Raspberry Pi Compute Module 4"),
-        cores=4,
+        _limits(3.6, 1.2, 8, 16),
     ),
     # NXP LX2160A: 2 channels DDR4-3200, one 128-bit multiply-add a cycle, 2.0 GHz.
     _arm(
@@ -278,14 +276,16 @@ _ARM_ROWS = (
         _limits(51.2, 2.0, 8, 16),
         machines=("Cortex-A72",),
     ),
-    # Raspberry Pi 3: 32 bits LPDDR2-900, 1.2 GHz.
+    # Raspberry Pi 4: 32 bits LPDDR4-3200, 1.5 GHz.
     _arm(
-        "cortex-a53",
-        "any 64-bit ARM: the safe baseline, tuned for Cortex-A53",
-        "cortex-a53",
+        "raspberry-pi-4",
+        "Raspberry Pi 4 and 400: four Cortex-A72",
+        "cortex-a72",
         "smull",
         _NEON,
-        _limits(3.6, 1.2, 8, 16),
+        _limits(12.8, 1.5, 8, 16),
+        machines=("Raspberry Pi 4", "Raspberry Pi Compute Module 4"),
+        cores=4,
     ),
 )
 

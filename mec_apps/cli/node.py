@@ -11,6 +11,7 @@ import click
 from compiler.errors import TargetError
 from compiler.targets.choice import detect_local_target
 from mec_apps.cli.compile import model_option, quantisation_option
+from mec_apps.cli.hardware import print_hardware
 from mec_apps.cli.obtain import ModelRequest, obtain_model, source_option, store_option
 from mec_apps.cli.process import (
     compiled_options,
@@ -20,7 +21,7 @@ from mec_apps.cli.process import (
     run_process,
     verbose_option,
 )
-from mec_apps.cli.requests import CliError, platform_grpc_option, platform_url_option
+from mec_apps.cli.requests import CliError, json_option, platform_grpc_option, platform_url_option
 from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_apps.split_inference.node.cores import available_cores
 
@@ -76,6 +77,8 @@ from mec_apps.split_inference.node.cores import available_cores
 )
 @source_option
 @store_option
+@click.option("--show-hardware", is_flag=True, help="Print what this machine is and its compile target, and end.")
+@json_option
 @compiled_options[0]
 @compiled_options[1]
 @platform_url_option
@@ -101,6 +104,8 @@ def node(
     emulate_cpu_share: float,
     source: str,
     store: Path | None,
+    show_hardware: bool,
+    as_json: bool,
     package: Path | None,
     artefact: Path | None,
     platform_url: str,
@@ -111,6 +116,9 @@ def node(
     verbose: bool,
 ) -> None:
     """Run an edge node: it joins the platform and computes the layer ranges that it is given."""
+    if show_hardware:
+        print_hardware(as_json)
+        return
     from mec_apps.split_inference.node.agent import NodeAgent
     from mec_apps.split_inference.node.machine import read_machine
     from mec_apps.split_inference.node.settings import NodeSettings

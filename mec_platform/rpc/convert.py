@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.cost_profile import CostProfile, RowCost
-from mec_platform.domain.hardware import HardwareTarget
+from mec_platform.domain.hardware import Gpu, HardwareTarget
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.model_shape import ModelShape
 from mec_platform.domain.split_plan import SplitPlan, Stage
@@ -45,7 +45,18 @@ def plan_to_message(plan: SplitPlan, addresses: Mapping[str, str]) -> types_pb2.
 
 def hardware_from_message(message: types_pb2.HardwareTarget) -> HardwareTarget:
     """Hardware of a member's report."""
-    return HardwareTarget(message.arch, message.cpu_model, message.compile_target, message.cores, message.threads)
+    return HardwareTarget(
+        arch=message.arch,
+        cpu_model=message.cpu_model,
+        compile_target=message.compile_target,
+        cores=message.cores,
+        threads=message.threads,
+        board=message.board,
+        features=frozenset(message.features),
+        cache_bytes=tuple(message.cache_bytes),
+        memory_bytes=message.memory_bytes,
+        gpus=tuple(Gpu(gpu.name, gpu.capability, gpu.memory_bytes) for gpu in message.gpus),
+    )
 
 
 def hardware_to_message(hardware: HardwareTarget) -> types_pb2.HardwareTarget:
@@ -56,6 +67,14 @@ def hardware_to_message(hardware: HardwareTarget) -> types_pb2.HardwareTarget:
         compile_target=hardware.compile_target,
         cores=hardware.cores,
         threads=hardware.threads,
+        board=hardware.board,
+        features=sorted(hardware.features),
+        cache_bytes=hardware.cache_bytes,
+        memory_bytes=hardware.memory_bytes,
+        gpus=[
+            types_pb2.Gpu(name=gpu.name, capability=gpu.capability, memory_bytes=gpu.memory_bytes)
+            for gpu in hardware.gpus
+        ],
     )
 
 

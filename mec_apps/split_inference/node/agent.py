@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import platform
 import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -73,6 +70,7 @@ class NodeAgent:
             self._held.enter_context(store.hold_folder(folder))
         package = ModelPackage.open(settings.package_dir)
         context = min(settings.context, package.spec.context)
+        hardware = HardwareTarget.detect()
         shapers = LinkShapers()
         shapers.emulate(dict(settings.emulated_links))
         self._channels = Channels()
@@ -88,7 +86,7 @@ class NodeAgent:
                 max_sessions=settings.max_sessions + 1,
                 max_rows=MAX_BATCH_ROWS,
                 context=context,
-                machine=read_machine(settings.name, settings.target),
+                machine=read_machine(settings.name, settings.target, hardware),
             ),
             blocks=package.shape.blocks,
             context=context,
@@ -105,7 +103,7 @@ class NodeAgent:
                 f"the kernels cannot keep these limits: {error}; see --kv-tokens and --threads"
             ) from error
         self._package = package
-        self._hardware = _hardware(self._compute.model.target, settings.threads)
+        self._hardware = replace(hardware, compile_target=self._compute.model.target, threads=settings.threads)
         self._service = EdgeNodeService(
             settings,
             package,
@@ -244,12 +242,3 @@ class _NodeCollector(Collector):
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
-
-
-def _hardware(compile_target: str, threads: int) -> HardwareTarget:
-    cpu_model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            cpu_model = line.partition(":")[2].strip()
-            break
-    return HardwareTarget(platform.machine(), cpu_model, compile_target, os.cpu_count() or 1, threads)

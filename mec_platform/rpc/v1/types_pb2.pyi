@@ -102,7 +102,37 @@ class SplitPlan(_message.Message):
 Global___SplitPlan: _TypeAlias = SplitPlan  # noqa: Y015
 
 @_typing.final
+class Gpu(_message.Message):
+    """A GPU that its driver reports."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CAPABILITY_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    capability: _builtins.str
+    """NVIDIA's compute capability, as "8.6" """
+    memory_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        capability: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "memory_bytes", b"memory_bytes", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gpu: _TypeAlias = Gpu  # noqa: Y015
+
+@_typing.final
 class HardwareTarget(_message.Message):
+    """What could not be read of a machine is empty or zero."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ARCH_FIELD_NUMBER: _builtins.int
@@ -110,8 +140,13 @@ class HardwareTarget(_message.Message):
     COMPILE_TARGET_FIELD_NUMBER: _builtins.int
     CORES_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
+    BOARD_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     arch: _builtins.str
-    """x86_64, aarch64, cuda"""
+    """as uname -m prints it: x86_64, aarch64"""
     cpu_model: _builtins.str
     """as the machine names it"""
     compile_target: _builtins.str
@@ -120,6 +155,20 @@ class HardwareTarget(_message.Message):
     """cores the machine shows"""
     threads: _builtins.int
     """threads the node computes with"""
+    board: _builtins.str
+    """name of a single-board computer"""
+    memory_bytes: _builtins.int
+    """of the machine"""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the CPU, in the kernel's names (/proc/cpuinfo)"""
+
+    @_builtins.property
+    def cache_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the first core's data caches, from level 1"""
+
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gpu]: ...
     def __init__(
         self,
         *,
@@ -128,10 +177,15 @@ class HardwareTarget(_message.Message):
         compile_target: _builtins.str = ...,
         cores: _builtins.int = ...,
         threads: _builtins.int = ...,
+        board: _builtins.str = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
+        cache_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        memory_bytes: _builtins.int = ...,
+        gpus: _abc.Iterable[Global___Gpu] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "compile_target", b"compile_target", "cores", b"cores", "cpu_model", b"cpu_model", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arch", b"arch", "board", b"board", "cache_bytes", b"cache_bytes", "compile_target", b"compile_target", "cores", b"cores", "cpu_model", b"cpu_model", "features", b"features", "gpus", b"gpus", "memory_bytes", b"memory_bytes", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
