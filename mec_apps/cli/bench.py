@@ -114,6 +114,21 @@ def reconfigure(count: int, seed: int, as_json: bool) -> None:
     _report(_module("reconfigure").run(count, seed), as_json)
 
 
+@bench.command(epilog="Example: mec bench targets --quick --json")
+@model_option
+@quantisation_option
+@threads_option
+@click.option("--quick", is_flag=True, help="Only targets that this machine runs, fewer rounds and points.")
+@json_option
+def targets(model: str, quantisation: str, threads: int | None, quick: bool, as_json: bool) -> None:
+    """What compiling for each target costs and gives, and how well a cost profile predicts this machine."""
+    result = _module("targets").run(model, quantisation, threads or os.cpu_count() or 1, quick=quick)
+    if not as_json:
+        for row in result["targets"]:
+            click.echo(f"{row['target']:24} {row['not_built'] or ', '.join(row['instructions'])}")
+    _report(result, as_json)
+
+
 def _module(name: str) -> Any:
     if not (_CHECKOUT / "tests" / "benchmarks" / f"{name}.py").is_file():
         raise CliError("benchmarks are part of the source checkout; run mec from an editable install of it")
