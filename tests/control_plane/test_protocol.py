@@ -34,6 +34,7 @@ from mec_platform.control_plane.broadcast.protocol import (
     SessionSwitched,
     StageFailed,
     StagePrepared,
+    StageProgressed,
     SwitchSessions,
     advance,
     start,
@@ -154,6 +155,23 @@ def test_a_timer_of_an_earlier_phase_is_ignored(world: SimpleNamespace) -> None:
     run.feed(StagePrepared("b", 1.0), StagePrepared("c", 1.0))
     assert run.feed(DeadlinePassed(110.0)) == []
     assert run.feed(DeadlinePassed(120.0)) == [RevertSessions("g")]
+
+
+def test_a_stage_whose_weights_keep_arriving_gets_its_whole_time_again(world: SimpleNamespace) -> None:
+    run = Run(world)
+    assert run.feed(StagePrepared("b", 1.0), StageProgressed("c", 108.0)) == []
+    assert run.state.deadline_s == 118.0
+    assert run.feed(DeadlinePassed(110.0)) == []
+    assert run.feed(DeadlinePassed(118.0)) == [AbortEpoch("b"), AbortEpoch("c")]
+
+
+def test_progress_of_a_stage_that_is_not_waited_for_changes_nothing(world: SimpleNamespace) -> None:
+    run = Run(world)
+    run.feed(StagePrepared("b", 1.0))
+    before = run.state
+    for progress in (StageProgressed("b", 109.0), StageProgressed("a", 109.0), StageProgressed("c", 95.0)):
+        assert run.feed(progress) == []
+        assert run.state == before
 
 
 def test_a_stage_that_is_ready_after_the_abort_is_aborted_again(world: SimpleNamespace) -> None:

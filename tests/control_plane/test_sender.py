@@ -32,6 +32,10 @@ class Member:
         self.hang: set[str] = set()
         self.called = asyncio.Event()
         self.address = ""
+        self.arrivals = 0
+        """Pieces of weights that come one with each question, before a load is done."""
+        self.described = 0
+        self.loaded = asyncio.Event()
 
     async def start(self) -> None:
         self.server = make_server()
@@ -54,7 +58,15 @@ class ScriptedNode(edge_node_pb2_grpc.EdgeNodeServicer):
 
     async def LoadStage(self, request: edge_node_pb2.LoadStageRequest, context: Any) -> edge_node_pb2.LoadStageReply:
         await self._member.take("LoadStage", request, context)
+        if self._member.arrivals:
+            await self._member.loaded.wait()
         return edge_node_pb2.LoadStageReply(load_ms=12.5)
+
+    async def Describe(self, request: edge_node_pb2.DescribeRequest, context: Any) -> edge_node_pb2.NodeDescription:
+        self._member.described += 1
+        if self._member.described >= self._member.arrivals:
+            self._member.loaded.set()
+        return edge_node_pb2.NodeDescription(fetched_bytes=self._member.described)
 
     async def CommitEpoch(self, request: edge_node_pb2.EpochRequest, context: Any) -> edge_node_pb2.EpochReply:
         await self._member.take("CommitEpoch", request, context)
@@ -250,6 +262,14 @@ async def test_word_of_a_lost_member_ends_the_wait_for_it(site: Site) -> None:
     await sender.close()
     assert end.phase is Phase.ABORTED
     assert "node c was lost" in end.reason
+
+
+async def test_a_load_whose_weights_keep_arriving_outlasts_its_deadline(site: Site) -> None:
+    site.members["c"].arrivals = 20
+    sender = ReconfigurationSender(site.record, Deadlines(prepare_s=1, switch_s=30, commit_s=30, abort_s=30), 0.1)
+    end = await asyncio.wait_for(sender.carry_out(site.assignment()), 20)
+    await sender.close()
+    assert end.phase is Phase.DONE
 
 
 async def test_a_node_that_is_lost_from_the_start_is_not_even_called(site: Site) -> None:

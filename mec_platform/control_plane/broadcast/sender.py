@@ -24,6 +24,7 @@ LOAD_TIMEOUT_S = 6 * 3600.0
 """Bounds a load whose weights keep arriving; one whose weights do not is given up by the protocol's deadline."""
 
 WATCH_INTERVAL_S = 5.0
+_WATCH_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,15 @@ Record = Callable[[SplitPlan], Awaitable[str | None]]
 
 
 class ReconfigurationSender:
-    """Carries out one reconfiguration at a time; `record` is the commit point."""
+    """Carries out one reconfiguration at a time; `record` is the commit point.
 
-    def __init__(self, record: Record, deadlines: protocol.Deadlines) -> None:
+    Nodes that load a stage are asked every `watch_interval_s` how much of its weights has arrived.
+    """
+
+    def __init__(
+        self, record: Record, deadlines: protocol.Deadlines, watch_interval_s: float = WATCH_INTERVAL_S
+    ) -> None:
+        self._watch_interval_s = watch_interval_s
         self._record = record
         self._deadlines = deadlines
         self._channels = Channels()
@@ -137,10 +144,10 @@ class ReconfigurationSender:
         """Tells the protocol whenever weights have arrived on a node that loads a stage."""
         arrived: int | None = None
         while True:
-            await asyncio.sleep(WATCH_INTERVAL_S)
+            await asyncio.sleep(self._watch_interval_s)
             try:
                 seen = await self._node(node, assignment).Describe(
-                    edge_node_pb2.DescribeRequest(), timeout=WATCH_INTERVAL_S
+                    edge_node_pb2.DescribeRequest(), timeout=_WATCH_TIMEOUT_S
                 )
             except (grpc.aio.AioRpcError, KeyError):
                 continue  # whether the node is lost is decided elsewhere
