@@ -32,7 +32,7 @@ def gpu_blocks_scratch(dims: ArchitectureDims) -> list[dict]:
 
 
 def gpu_blocks_function(dims: ArchitectureDims, matrices: Mapping[str, GpuWeight]):
-    """The TIR function; `regions` is how many regions of each block run: all, except to time them."""
+    """The TIR function over layers [first, stop) of L; `regions` of each run, in order: all, except to time them."""
     D, NQ, FF, HD, H, KVH = dims.hidden, dims.qkv, dims.ffn, dims.head_dim, dims.heads, dims.kv_heads
     qkv_w, out_w, gate_up_w, down_w = (matrices[name] for name in ("qkv", "output", "gate_up", "down"))
     attention = gpu_attention(dims)
@@ -53,6 +53,8 @@ def gpu_blocks_function(dims: ArchitectureDims, matrices: Mapping[str, GpuWeight
         table: T.int32,
         stride: T.int32,
         regions: T.int32,
+        first: T.int32,
+        stop: T.int32,
         rope: T.Buffer((CTX, HD), "float32"),
         keys: T.Buffer((L, P, KVH, HD, PAGE_TOKENS), "float16"),
         values: T.Buffer((L, P, KVH, PAGE_TOKENS, HD), "float16"),
@@ -95,7 +97,7 @@ def gpu_blocks_function(dims: ArchitectureDims, matrices: Mapping[str, GpuWeight
         def put_up(value, row, output):
             gate[row, output] = value * gate[row, output] / (f32(1) + T.exp(f32(0) - gate[row, output]))
 
-        for l in T.serial(L):
+        for l in T.serial(first, stop):
             if regions > 0:
                 normalise(rows, h, frame, 0, n1, l, x)
             if regions > 1:

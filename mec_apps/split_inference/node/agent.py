@@ -22,9 +22,9 @@ from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.artefact_check import ArtefactError
-from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.compute import MAX_BATCH_ROWS, ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
+from mec_apps.split_inference.node.load_model import load_model
 from mec_apps.split_inference.node.machine import read_machine
 from mec_apps.split_inference.node.saved_profile import find_profile, profile_key
 from mec_apps.split_inference.node.service import EdgeNodeService
@@ -78,15 +78,15 @@ class NodeAgent:
             settings.name, shapers, lambda frame: self._compute.submit(frame), self._end_sessions_of
         )
         self._compute = ComputeThread(
-            lambda: CompiledModel(
+            lambda: load_model(
                 package,
                 settings.artefact_dir,
+                read_machine(settings.name, settings.target, hardware),
                 threads=settings.threads,
                 kv_pages=settings.kv_tokens // PAGE_TOKENS,
                 max_sessions=settings.max_sessions + 1,
                 max_rows=MAX_BATCH_ROWS,
                 context=context,
-                machine=read_machine(settings.name, settings.target, hardware),
             ),
             blocks=package.shape.blocks,
             context=context,

@@ -1,6 +1,7 @@
 """Runs an artefact over a model package: tokens to hidden rows, rows through layer ranges, hidden rows to logits.
 
-It owns the KV memory of all blocks and every scratch buffer; what slots and pages mean is the caller's business.
+The `StageModel` of a node that computes on its CPU. It owns the KV memory of all blocks and every scratch buffer; what
+slots and pages mean is the caller's business.
 
 Threads: TVM keeps a pool of worker threads per calling thread. Make every call of `embed`, `run_blocks` and `head` from
 the same thread (any one; the instance remembers the first), or each calling thread starts a pool of its own.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import mmap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,12 @@ from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.artefact import open_artefact
 from mec_apps.split_inference.node.artefact_check import MachineFacts, PackageFacts
 from mec_apps.split_inference.node.machine import read_machine
+from mec_apps.split_inference.node.sampling import sample_token
+from mec_apps.split_inference.node.stage_model import BatchResult, Floats, StageBatch, check_range
 from mec_apps.split_inference.node.tvm_runtime import ThreadPool, load_library, load_runtime
 from mec_platform.domain.layers import LayerRange
 
+_CALIBRATION_LAYERS = 16
 _MAX_INDEX = 2**31 - 1  # kernels index with 32 bits
 
 
@@ -67,6 +72,10 @@ class CompiledModel:
         self.max_rows = max_rows
         self.context = context
         self.page_tokens: int = manifest["page_tokens"]
+        self.page_bytes = dims.kv_heads * dims.head_dim * self.page_tokens * 2
+        self.kv_pages = kv_pages
+        self.blocks = spec.blocks
+        self.calibration_layers = min(_CALIBRATION_LAYERS, spec.blocks)
         self.target: str = manifest["target"]
 
         pages_per_session = -(-context // self.page_tokens)
@@ -108,6 +117,54 @@ class CompiledModel:
         self._range_views: dict[LayerRange, list[Any]] = {}
         self._row_views: dict[int, dict[str, list[Any]]] = {}
 
+    def run(self, batch: StageBatch) -> BatchResult:
+        """See `StageModel`."""
+        if batch.is_first:
+            hidden = self.embed(np.frombuffer(batch.content, np.int32))
+        else:
+            hidden = np.frombuffer(batch.content, np.float32).reshape(len(batch.positions), -1)
+        started = time.perf_counter()
+        hidden = self.run_blocks(batch.layers, hidden, batch.positions, batch.slots)
+        blocks_done = time.perf_counter()
+        if not batch.is_last:
+            return BatchResult(hidden, [], blocks_done - started, 0.0)
+        tokens = self._sample(batch, hidden) if batch.draws else []
+        return BatchResult(None, tokens, blocks_done - started, time.perf_counter() - blocks_done)
+
+    def _sample(self, batch: StageBatch, hidden: Floats) -> list[int]:
+        logits = self.head(hidden[[draw.row for draw in batch.draws]])
+        return [
+            sample_token(row, draw.settings.temperature, draw.settings.top_p, draw.settings.seed, draw.position)
+            for row, draw in zip(logits, batch.draws, strict=True)
+        ]
+
+    def time_head(self) -> float:
+        """See `StageModel`."""
+        started = time.perf_counter()
+        sample_token(self.head(self.embed(np.zeros(1, np.int32)))[0], 0.0, 1.0, 0, 0)
+        return time.perf_counter() - started
+
+    def load_stage(self, layers: LayerRange, is_first: bool, is_last: bool) -> None:
+        """Nothing to do: weights are mapped, and KV takes memory when it is written."""
+
+    def release_text(self, embed: bool, head: bool) -> None:
+        """Nothing to do: weights are mapped."""
+
+    def measurable(self, layers: LayerRange) -> LayerRange | None:
+        """See `StageModel`: any layer can run."""
+        return layers
+
+    def read_pages(self, layer: int, pages: Sequence[int]) -> tuple[bytes, bytes]:
+        """See `StageModel`."""
+        chosen = list(pages)
+        return self.keys[layer, chosen].tobytes(), self.values[layer, chosen].tobytes()
+
+    def write_pages(self, layer: int, pages: Sequence[int], keys: bytes, values: bytes) -> None:
+        """See `StageModel`."""
+        chosen = list(pages)
+        for memory, content in ((self.keys, keys), (self.values, values)):
+            memory[layer, chosen] = np.frombuffer(content, np.float16).reshape(len(chosen), *memory.shape[2:])
+
     def embed(self, tokens: np.ndarray) -> np.ndarray:
         """Hidden rows of int32 `tokens` [M]; a fresh float32 [M, hidden].
 
@@ -115,7 +172,7 @@ class CompiledModel:
             ValueError: too many rows, or a token outside the vocabulary.
         """
         rows = self._enter(len(tokens))
-        _check_range("tokens", tokens, self._package.spec.vocab)
+        check_range("tokens", tokens, self._package.spec.vocab)
         self._tokens[:rows] = tokens
         views = self._views(rows)["embed"]
         self._functions["embed"](*views, *self._text_weights["embed"])
@@ -136,8 +193,8 @@ class CompiledModel:
             ValueError: too many rows, or layers, positions or slots outside what this model was made for.
         """
         rows = self._enter(len(hidden))
-        _check_range("positions", positions, self.context)
-        _check_range("slots", slots, len(self.page_table))
+        check_range("positions", positions, self.context)
+        check_range("slots", slots, len(self.page_table))
         self._hidden[:rows] = hidden
         self._positions[:rows] = positions
         self._slots[:rows] = slots
@@ -224,12 +281,6 @@ class CompiledModel:
                 shape = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
                 cut.append(array.reshape(-1)[: int(np.prod(shape))].reshape(shape))
         return cut
-
-
-def _check_range(what: str, numbers: np.ndarray, stop: int) -> None:
-    """Kernels index with these numbers unchecked, and some of them come from the network."""
-    if numbers.min() < 0 or numbers.max() >= stop:
-        raise ValueError(f"{what} must be in [0, {stop}), not {numbers.min()} to {numbers.max()}")
 
 
 def _lazy_array(shape: tuple[int, ...]) -> tuple[mmap.mmap, np.ndarray]:

@@ -19,12 +19,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from mec_apps.split_inference.frames import MAX_ROWS, Frame, FrameKind, Refusal, check_rows
-from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.kv_pages import SCRATCH_SLOT, KvPages, KvRefusal
-from mec_apps.split_inference.node.sampling import sample_token
+from mec_apps.split_inference.node.stage_model import Draw, Floats, Integers, StageBatch, StageModel
 from mec_apps.split_inference.node.stages import LoadedStage, StageTable
 from mec_apps.split_inference.node.timings import Timings
 from mec_platform.domain.cost_profile import Batch, CostProfile, prompt_batch
@@ -34,6 +32,7 @@ MAX_BATCH_ROWS = 2 * MAX_ROWS
 """Rows that one run takes at most; also what the model's scratch memory is sized for."""
 
 _CALIBRATION_RUNS = 15
+_HEAD_RUNS = 3
 _WINDOW_LAYERS = 4
 _WINDOWS = 4
 """Measurements without work go round windows of layers, so that weights come from memory as they do when decoding: one
@@ -41,8 +40,6 @@ layer run again and again sits in a cache and looks twice as fast."""
 
 
 Result = TypeVar("Result")
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int32]
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +62,7 @@ class ComputeThread:
 
     def __init__(
         self,
-        load_model: Callable[[], CompiledModel],
+        load_model: Callable[[], StageModel],
         blocks: int,
         context: int,
         hidden_bytes_per_row: int,
@@ -82,7 +79,7 @@ class ComputeThread:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Frame | Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
-        self.model: CompiledModel
+        self.model: StageModel
         self.kv: KvPages
         self.stages = StageTable()
         self.timings = Timings(profile)
@@ -137,18 +134,18 @@ class ComputeThread:
 
     def _prepare(self) -> None:
         self.model = self._load_model()
-        self.kv = KvPages(
-            self.model.page_table, self.model.keys.shape[1], self._blocks, self.model.page_tokens, self._context
-        )
-        self.model.page_table[SCRATCH_SLOT] = 0
-        self.warm_up(LayerRange(0, min(_WINDOW_LAYERS * _WINDOWS, self._blocks)), runs=0)
+        model = self.model
+        self.kv = KvPages(model.page_table, model.kv_pages, self._blocks, model.page_tokens, self._context)
+        model.page_table[SCRATCH_SLOT] = 0
+        layers = LayerRange(0, model.calibration_layers)
+        model.load_stage(layers, is_first=False, is_last=True)
+        self.warm_up(layers, runs=0)
         for _ in range(_CALIBRATION_RUNS):
             self._measure_window()
-        tokens = np.zeros(1, np.int32)
-        for _ in range(3):
-            started = time.perf_counter()
-            sample_token(self.model.head(self.model.embed(tokens))[0], 0.0, 1.0, 0, 0)
-            self.timings.add_head(time.perf_counter() - started, 1)
+        for _ in range(_HEAD_RUNS):
+            self.timings.add_head(model.time_head(), 1)
+        model.release_layers(layers)
+        model.release_text(embed=True, head=True)
 
     def warm_up(self, layers: LayerRange, runs: int) -> None:
         """Runs layers on the scratch page: faults their weights in and measures them. Sessions are not touched."""
@@ -169,7 +166,9 @@ class ComputeThread:
         self._window = start // _WINDOW_LAYERS + 1
         if self._window == _WINDOWS:
             self._window = 0
-        self._measure(LayerRange(start, min(start + _WINDOW_LAYERS, self._blocks)), 1)
+        layers = self.model.measurable(LayerRange(start, min(start + _WINDOW_LAYERS, self._blocks)))
+        if layers is not None:
+            self._measure(layers, 1)
 
     def _run_scratch(self, layers: LayerRange, rows: int) -> float:
         """Seconds for rows `[0, rows)` of the scratch slot through `layers`."""
@@ -262,41 +261,28 @@ class ComputeThread:
         frames = [item.frame for item in admitted]
         positions, slots = _places(admitted)
         payload = frames[0].payload if len(frames) == 1 else b"".join(f.payload for f in frames)
-        started = time.perf_counter()
-        if stage.is_first:
-            hidden = self.model.embed(np.frombuffer(payload, np.int32))
-        else:
-            hidden = np.frombuffer(payload, np.float32).reshape(len(positions), -1).copy()
-        blocks_started = time.perf_counter()
-        hidden = self.model.run_blocks(stage.layers, hidden, positions, slots)
-        blocks_s = time.perf_counter() - blocks_started
         ends = list(itertools.accumulate(f.rows for f in frames))
-        tokens = self._sample(frames, hidden, ends) if stage.is_last else {}
+        wanted = [i for i, frame in enumerate(frames) if frame.wants_token] if stage.is_last else []
+        draws = [Draw(ends[i] - 1, frames[i].position + frames[i].rows, frames[i].sampling) for i in wanted]
+        batch = StageBatch(stage.layers, payload, stage.is_first, stage.is_last, positions, slots, draws)
+        started = time.perf_counter()
+        result = self.model.run(batch)
         ran = time.perf_counter() - started
         held = self._hold_cpu_share(ran)
-        self.timings.add_blocks(blocks_s * held / ran, len(stage.layers), _batch(frames))
+        self.timings.add_blocks(result.blocks_s * held / ran, len(stage.layers), _batch(frames))
+        if wanted:
+            self.timings.add_head(result.head_s, len(wanted))
         self.frames_run += len(frames)
         self.rows_run += len(positions)
         spent_us = round(held * 1e6)
-        if stage.is_last:
-            return [Outcome(None, _result(frames[i], token, spent_us)) for i, token in tokens.items()]
+        hidden = result.hidden
+        if hidden is None:
+            sampled = zip(wanted, result.tokens, strict=True)
+            return [Outcome(None, _result(frames[i], token, spent_us)) for i, token in sampled]
         return [
             Outcome(stage.next_node, _hidden(frame, hidden[end - frame.rows : end], spent_us))
             for frame, end in zip(frames, ends, strict=True)
         ]
-
-    def _sample(self, frames: Sequence[Frame], hidden: Floats, ends: Sequence[int]) -> dict[int, int]:
-        wanted = [i for i, frame in enumerate(frames) if frame.wants_token]
-        if not wanted:
-            return {}
-        started = time.perf_counter()
-        logits = self.model.head(hidden[[ends[i] - 1 for i in wanted]])
-        tokens = {}
-        for row, i in enumerate(wanted):
-            settings, position = frames[i].sampling, frames[i].position + frames[i].rows
-            tokens[i] = sample_token(logits[row], settings.temperature, settings.top_p, settings.seed, position)
-        self.timings.add_head(time.perf_counter() - started, len(wanted))
-        return tokens
 
     def _hold_cpu_share(self, ran_s: float) -> float:
         """EMULATED slower CPU: idles so that the run took 1/share of its time; returns the time taken."""

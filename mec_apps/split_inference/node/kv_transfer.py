@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from mec_apps.split_inference.frames import Refusal
-from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.kv_pages import KvPages, KvRefusal
+from mec_apps.split_inference.node.stage_model import StageModel
 from mec_platform.domain.layers import LayerRange
 
 PAGES_PER_CHUNK = 64
@@ -28,7 +26,7 @@ class KvPiece:
 
 
 def cut_kv(
-    model: CompiledModel, kv: KvPages, session: int, layers: LayerRange, first_position: int, last_position: int
+    model: StageModel, kv: KvPages, session: int, layers: LayerRange, first_position: int, last_position: int
 ) -> list[KvPiece]:
     """Copies whole pages that hold `[first_position, last_position)`.
 
@@ -44,27 +42,28 @@ def cut_kv(
         for start in range(first, last, PAGES_PER_CHUNK):
             pages = held.pages[start : min(start + PAGES_PER_CHUNK, last)]
             valid = min(last_position, (start + len(pages)) * model.page_tokens)
-            keys, values = model.keys[layer, pages].tobytes(), model.values[layer, pages].tobytes()
+            keys, values = model.read_pages(layer, pages)
             pieces.append(KvPiece(session, layer, start, valid, keys, values))
     return pieces
 
 
-def store_kv(model: CompiledModel, kv: KvPages, piece: KvPiece) -> int:
+def store_kv(model: StageModel, kv: KvPages, piece: KvPiece) -> int:
     """Stores a piece and returns its bytes. Storing it again changes nothing.
 
     Raises:
         KvRefusal: BAD_FRAME for sizes that do not fit this model, GAP where an earlier piece is missing, NO_PAGES.
     """
-    key_page, value_page = model.keys[0, 0], model.values[0, 0]
-    pages, rest = divmod(len(piece.keys), key_page.nbytes)
+    pages, rest = divmod(len(piece.keys), model.page_bytes)
     last_page = piece.first_page + pages
     fits = (
         rest == 0
         and pages >= 1
-        and len(piece.values) == pages * value_page.nbytes
-        and 0 <= piece.layer < len(model.keys)
+        and len(piece.values) == len(piece.keys)
+        and 0 <= piece.layer < model.blocks
         and (last_page - 1) * model.page_tokens < piece.valid_positions <= last_page * model.page_tokens
     )
+    if fits and model.measurable(LayerRange(piece.layer, piece.layer + 1)) != LayerRange(piece.layer, piece.layer + 1):
+        raise KvRefusal(Refusal.GAP, f"layer {piece.layer} is not loaded on this node")
     if not fits:
         raise KvRefusal(Refusal.BAD_FRAME, "a KV chunk whose sizes do not fit this node's model")
     held = kv.get(piece.session)
@@ -72,8 +71,6 @@ def store_kv(model: CompiledModel, kv: KvPages, piece: KvPiece) -> int:
     if piece.first_page * model.page_tokens > have:
         raise KvRefusal(Refusal.GAP, f"layer {piece.layer} holds {have} positions, the chunk starts after them")
     held = kv.reserve(piece.session, piece.valid_positions)
-    indices = held.pages[piece.first_page : last_page]
-    model.keys[piece.layer, indices] = np.frombuffer(piece.keys, np.float16).reshape(pages, *key_page.shape)
-    model.values[piece.layer, indices] = np.frombuffer(piece.values, np.float16).reshape(pages, *value_page.shape)
+    model.write_pages(piece.layer, held.pages[piece.first_page : last_page], piece.keys, piece.values)
     kv.mark_valid(piece.session, LayerRange(piece.layer, piece.layer + 1), piece.valid_positions)
     return len(piece.keys) + len(piece.values)

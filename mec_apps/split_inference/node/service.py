@@ -119,6 +119,8 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             await self._compute.call(lambda: self._load(stage))
         except StaleEpoch as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except MemoryError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except LinkLost as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the next stage cannot be reached: {error}")
         load_ms = (time.perf_counter() - started) * 1e3
@@ -230,6 +232,11 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
     def _load(self, stage: LoadedStage) -> None:
         cold = [layers.intersection(stage.layers) for layers in self._compute.stages.unused_layers(self._shape.blocks)]
         self._compute.stages.prepare(stage)
+        try:
+            self._compute.model.load_stage(stage.layers, stage.is_first, stage.is_last)
+        except MemoryError:
+            self._abort(stage.epoch)
+            raise
         for layers in cold:
             if layers is not None:
                 self._compute.warm_up(layers, _WARM_UP_RUNS)
@@ -248,6 +255,10 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         for layers in stages.unused_layers(self._shape.blocks):
             self._compute.kv.forget_layers(layers)
             self._compute.model.release_layers(layers)
+        held = stages.stages
+        self._compute.model.release_text(
+            embed=not any(stage.is_first for stage in held), head=not any(stage.is_last for stage in held)
+        )
         if not stages.stages:
             for session in self._compute.kv.sessions:
                 self._compute.kv.end(session)

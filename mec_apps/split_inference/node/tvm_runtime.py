@@ -30,10 +30,7 @@ def load_runtime() -> ModuleType:
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "20000")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    found = importlib.util.find_spec("tvm")
-    if found is None or found.origin is None:
-        raise ArtefactError("TVM's runtime is not installed; run: pip install 'mec-platform[node]'")
-    library = Path(found.origin).parent / "lib" / "libtvm_runtime.so"
+    library = _library_folder() / "libtvm_runtime.so"
     # tvm_ffi imports torch where it is installed, for 200 MB that a node does not need: None makes that import fail.
     absent = "torch" not in sys.modules
     if absent:
@@ -48,6 +45,27 @@ def load_runtime() -> ModuleType:
     except OSError as error:
         raise ArtefactError(f"cannot load TVM's runtime ({error}); reinstall apache-tvm") from error
     return tvm_ffi  # type: ignore[no-any-return]
+
+
+def load_cuda_part() -> None:
+    """The part of TVM's runtime that talks to an NVIDIA GPU; `load_runtime` comes first.
+
+    Raises:
+        ArtefactError: CUDA's driver or runtime is missing.
+    """
+    try:
+        ctypes.CDLL(str(_library_folder() / "libtvm_runtime_cuda.so"), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise ArtefactError(
+            f"TVM's CUDA runtime cannot be loaded ({error}); install NVIDIA's driver and the CUDA 13 runtime"
+        ) from error
+
+
+def _library_folder() -> Path:
+    found = importlib.util.find_spec("tvm")
+    if found is None or found.origin is None:
+        raise ArtefactError("TVM's runtime is not installed; run: pip install 'mec-platform[node]'")
+    return Path(found.origin).parent / "lib"
 
 
 def load_library(ffi: ModuleType, artefact_dir: Path) -> Any:
