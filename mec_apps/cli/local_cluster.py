@@ -43,6 +43,7 @@ class NodeOptions:
     """One edge node. `links` are emulated, by peer name, `*` for all others; `cpu_share` below 1 is emulated too.
 
     A node with a `store` of its own is not given compiled folders: it fetches what it needs from the platform and its peers.
+    `artefact` is for a node that computes on other hardware than the others, a simulated GPU for one.
     """
 
     name: str
@@ -52,6 +53,7 @@ class NodeOptions:
     links: Mapping[str, EmulatedLink] = field(default_factory=dict)
     cpu_share: float = 1.0
     store: Path | None = None
+    artefact: Path | None = None
 
 
 class LocalCluster:
@@ -193,7 +195,7 @@ class LocalCluster:
         if options.cpu_share < 1:
             arguments += ["--emulate-cpu-share", str(options.cpu_share)]
         if options.store is None:
-            arguments += self._folder_arguments()
+            arguments += self._folder_arguments(options.artefact)
         else:
             arguments += ["--source", "platform", "--store", str(options.store), "--model", self._shape_name()]
         await self._start_process(name, [*arguments, *self._platform_arguments()])
@@ -216,8 +218,8 @@ class LocalCluster:
             *(self.start_node(name) for name in self._options),
         )
 
-    def _folder_arguments(self) -> list[str]:
-        return ["--package", str(self._compiled.package), "--artefact", str(self._compiled.artefact)]
+    def _folder_arguments(self, artefact: Path | None = None) -> list[str]:
+        return ["--package", str(self._compiled.package), "--artefact", str(artefact or self._compiled.artefact)]
 
     def _platform_arguments(self) -> list[str]:
         return ["--platform-url", self.platform_url, "--platform-grpc", self.platform_grpc]

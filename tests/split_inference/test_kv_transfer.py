@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mec_apps.split_inference.frames import Refusal
 from mec_apps.split_inference.node import kv_transfer
+from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.kv_pages import KvPages, KvRefusal
 from mec_apps.split_inference.node.kv_transfer import KvPiece, cut_kv, store_kv
 from mec_platform.domain.layers import LayerRange
@@ -29,6 +30,8 @@ class Memory:
     """The KV tensors of a CompiledModel: two heads of two values."""
 
     page_tokens: int = PAGE_TOKENS
+    page_bytes: int = PAGE_BYTES
+    blocks: int = BLOCKS
     keys: npt.NDArray[np.float16] = field(
         default_factory=lambda: np.zeros((BLOCKS, PAGES, 2, 2, PAGE_TOKENS), np.float16)
     )
@@ -36,6 +39,9 @@ class Memory:
         default_factory=lambda: np.zeros((BLOCKS, PAGES, 2, PAGE_TOKENS, 2), np.float16)
     )
     page_table: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((6, CONTEXT // PAGE_TOKENS), np.int32))
+    read_pages = CompiledModel.read_pages
+    write_pages = CompiledModel.write_pages
+    measurable = CompiledModel.measurable
 
 
 class Node:

@@ -1,10 +1,10 @@
 """Packs a batch into the one int32 array that a device gets of it. Counterpart: `compiler.kernels.gpu.frame`, which reads it.
 
-    positions    [rows]
-    slots        [rows]               rows of the page table below
-    content      [rows] tokens, or [rows, hidden] float32 bits
-    draws        [draws, 6]           row, position, temperature, nucleus, seed (low, high word)
-    page table   [sessions of the batch, pages that their contexts reach]
+positions    [rows]
+slots        [rows]               rows of the page table below
+content      [rows] tokens, or [rows, hidden] float32 bits
+draws        [draws, 6]           row, position, temperature, nucleus, seed (low, high word)
+page table   [sessions of the batch, pages that their contexts reach]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mec_apps.split_inference.node.stage_model import StageBatch, Integers
+from mec_apps.split_inference.node.stage_model import Integers, StageBatch
 
 _DRAW = struct.Struct("<iiffII")
 _WORD = 4
@@ -48,7 +48,7 @@ def pack_device_frame(batch: StageBatch, page_table: Integers, page_tokens: int,
     frame[:rows] = batch.positions
     frame[rows : 2 * rows] = places
     frame[2 * rows : draws] = np.frombuffer(batch.content, np.int32)
-    packed = memoryview(frame[draws:table]).cast("B")
+    packed = frame[draws:table].view(np.uint8).data
     for i, draw in enumerate(batch.draws):
         settings, seed = draw.settings, draw.settings.seed % 2**64
         _DRAW.pack_into(

@@ -12,7 +12,7 @@ from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.device_memory import DeviceMemory, Tensor
 from mec_platform.domain.layers import LayerRange
 
-_RUN_LAYERS = 8
+RUN_LAYERS = 8
 """Most layers of a run. A run is freed when none of its layers is needed any more, so it must not be long; a call of the
 kernels for so many layers costs no more than one for all (a launch takes some microseconds, a call as long)."""
 
@@ -76,11 +76,11 @@ class DeviceLayers:
             layer = stop
 
     def _missing(self, layers: LayerRange) -> Iterator[tuple[int, int]]:
-        """Consecutive layers that are not here, at most `_RUN_LAYERS` at a time."""
+        """Consecutive layers that are not here, at most `RUN_LAYERS` at a time."""
         start = None
         for layer in range(layers.start, layers.stop + 1):
             absent = layer < layers.stop and layer not in self._runs
-            if start is not None and (not absent or layer - start == _RUN_LAYERS):
+            if start is not None and (not absent or layer - start == RUN_LAYERS):
                 yield start, layer
                 start = None
             if absent and start is None:

@@ -18,9 +18,9 @@ import numpy as np
 from mec_apps.split_inference.generation import SamplingSettings
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.device_frame import FrameLayout, frame_words, pack_device_frame
-from mec_apps.split_inference.node.device_layers import DeviceLayers
+from mec_apps.split_inference.node.device_layers import RUN_LAYERS, DeviceLayers
 from mec_apps.split_inference.node.device_memory import DeviceMemory, Tensor
-from mec_apps.split_inference.node.stage_model import StageBatch, BatchResult, Draw, Floats, Integers, check_range
+from mec_apps.split_inference.node.stage_model import BatchResult, Draw, Floats, Integers, StageBatch, check_range
 from mec_apps.split_inference.node.tvm_runtime import load_cuda_part, load_library, load_runtime
 from mec_platform.domain.layers import LayerRange
 
@@ -53,13 +53,6 @@ class DeviceModel:
         context: int,
     ) -> None:
         spec, dims = package.spec, package.dims
-        ffi = load_runtime()
-        device = DEVICES[manifest["device"]]
-        if device.startswith("cuda"):
-            load_cuda_part()
-        module = load_library(ffi, artefact_dir)
-        self._functions = {name: module[name] for name in manifest["functions"]}
-        self.memory = DeviceMemory(ffi, device)
         self.target: str = manifest["target"]
         self.threads = threads
         self.page_tokens: int = manifest["page_tokens"]
@@ -71,32 +64,42 @@ class DeviceModel:
         self._package = package
         self._max_rows = max_rows
         self._context = context
-        pages = -(-context // self.page_tokens)
-        if kv_pages * self.page_bytes // 2 * self.calibration_layers > _MAX_INDEX:
+        if kv_pages * self.page_bytes // 2 * RUN_LAYERS > _MAX_INDEX:
             raise ValueError(f"{kv_pages} KV pages are more than the kernels can index; use fewer")
+        pages = -(-context // self.page_tokens)
         self.page_table: Integers = np.zeros((max_sessions, pages), np.int32)
-        names = {name: function["weights"] for name, function in manifest["functions"].items()}
-        self._layers = DeviceLayers(self.memory, package, names["blocks"], kv_pages, self.page_tokens)
-        self._text_names = {name: names[name] for name in ("embed", "head")}
+        ffi, device = load_runtime(), DEVICES[manifest["device"]]
+        if device.startswith("cuda"):
+            load_cuda_part()
+        module = load_library(ffi, artefact_dir)
+        facts = manifest["functions"]
+        self._functions = {name: module[name] for name in facts}
+        self.memory = DeviceMemory(ffi, device)
+        self._layers = DeviceLayers(self.memory, package, facts["blocks"]["weights"], kv_pages, self.page_tokens)
+        self._text_names: dict[str, list[str]] = {name: facts[name]["weights"] for name in ("embed", "head")}
         self._text: dict[str, list[Tensor]] = {}
-        words = frame_words(max_rows, dims.hidden, max_sessions, pages)
+        self._rope = self.memory.upload(package.tensor("rope")[: pages * self.page_tokens])
+        self._head_s = 0.0
+        self._allocate(facts, frame_words(max_rows, dims.hidden, max_sessions, pages))
+
+    def _allocate(self, facts: dict[str, Any], words: int) -> None:
+        """Room for a frame of so many words, activations and results, here and on the device."""
+        dims, rows, allocate = self._package.dims, self._max_rows, self.memory.allocate
         self._frame: Integers = np.zeros(words, np.int32)
-        self._result: Floats = np.zeros((max_rows, dims.hidden), np.float32)
-        self._tokens: Integers = np.zeros(max_rows, np.int32)
-        allocate, limits = self.memory.allocate, {"rows": max_rows, "draws": max_rows}
+        self._result: Floats = np.zeros((rows, dims.hidden), np.float32)
+        self._tokens: Integers = np.zeros(rows, np.int32)
         self._device_frame = allocate((words,), "int32")
-        self._hidden = allocate((max_rows, dims.hidden), "float32")
-        self._logits = allocate((max_rows, dims.vocab), "float32")
-        self._device_tokens = allocate((max_rows,), "int32")
+        self._hidden = allocate((rows, dims.hidden), "float32")
+        self._logits = allocate((rows, dims.vocab), "float32")
+        self._device_tokens = allocate((rows,), "int32")
+        limits = {"rows": rows, "draws": rows}
         self._scratch = {
             name: [
                 allocate(tuple(limits.get(size, size) for size in entry["shape"]), entry["dtype"])
                 for entry in function["scratch"]
             ]
-            for name, function in manifest["functions"].items()
+            for name, function in facts.items()
         }
-        self._rope = self.memory.upload(package.tensor("rope")[: pages * self.page_tokens])
-        self._head_s = 0.0
 
     def run(self, batch: StageBatch) -> BatchResult:
         """See `StageModel`."""
@@ -277,7 +280,9 @@ class DeviceModel:
         rows = len(batch.positions)
         if not 1 <= rows <= self._max_rows:
             raise ValueError(f"a batch has 1 to {self._max_rows} rows, not {rows}")
-        if len(batch.slots) != rows or len(batch.content) != rows * (4 if batch.is_first else self._hidden.shape[1] * 4):
+        if len(batch.slots) != rows or len(batch.content) != rows * (
+            4 if batch.is_first else self._hidden.shape[1] * 4
+        ):
             raise ValueError(f"{rows} rows, but {len(batch.slots)} slots and {len(batch.content)} bytes of content")
         if batch.is_first:
             check_range("tokens", np.frombuffer(batch.content, np.int32), self._package.spec.vocab)

@@ -62,15 +62,16 @@ def store_kv(model: StageModel, kv: KvPages, piece: KvPiece) -> int:
         and 0 <= piece.layer < model.blocks
         and (last_page - 1) * model.page_tokens < piece.valid_positions <= last_page * model.page_tokens
     )
-    if fits and model.measurable(LayerRange(piece.layer, piece.layer + 1)) != LayerRange(piece.layer, piece.layer + 1):
-        raise KvRefusal(Refusal.GAP, f"layer {piece.layer} is not loaded on this node")
     if not fits:
         raise KvRefusal(Refusal.BAD_FRAME, "a KV chunk whose sizes do not fit this node's model")
+    layer = LayerRange(piece.layer, piece.layer + 1)
+    if model.measurable(layer) != layer:
+        raise KvRefusal(Refusal.GAP, f"layer {piece.layer} is not loaded on this node")
     held = kv.get(piece.session)
     have = 0 if held is None else held.valid[piece.layer]
     if piece.first_page * model.page_tokens > have:
         raise KvRefusal(Refusal.GAP, f"layer {piece.layer} holds {have} positions, the chunk starts after them")
     held = kv.reserve(piece.session, piece.valid_positions)
     model.write_pages(piece.layer, held.pages[piece.first_page : last_page], piece.keys, piece.values)
-    kv.mark_valid(piece.session, LayerRange(piece.layer, piece.layer + 1), piece.valid_positions)
+    kv.mark_valid(piece.session, layer, piece.valid_positions)
     return len(piece.keys) + len(piece.values)
