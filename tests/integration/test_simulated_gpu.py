@@ -11,7 +11,7 @@ from tests.integration.edge import Edge
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
-TOKENS = 24
+TOKENS = 16
 
 
 async def test_a_mixed_chain_answers_as_cpus_do_and_kv_moves_to_and_from_the_gpu(compiled: CompiledFolders) -> None:
@@ -26,10 +26,9 @@ async def test_a_mixed_chain_answers_as_cpus_do_and_kv_moves_to_and_from_the_gpu
         on_cpus = await edge.answer(TOKENS)
         await edge.apply([("edge-1", 0, 8), ("gpu", 8, 14), ("edge-3", 14, 30)])
         mixed, done = await edge.answer_through(
-            TOKENS, 8, lambda: edge.apply([("edge-3", 0, 11), ("edge-1", 11, 22), ("gpu", 22, 30)])
+            TOKENS, 5, lambda: edge.apply([("edge-3", 0, 11), ("edge-1", 11, 22), ("gpu", 22, 30)])
         )
         assert mixed == on_cpus
         assert (done.outcome, done.kind, done.sessions) == ("committed", "re_split", 1)
         assert done.moved_bytes > 0
-        assert await edge.answer(TOKENS, temperature=0.8, seed=3) == await edge.answer(TOKENS, temperature=0.8, seed=3)
         await edge.drained()
