@@ -230,6 +230,6 @@ def test_a_cuda_artefact_on_a_machine_without_a_gpu_is_one_line(model_file: Path
     limits = {"threads": 1, "kv_pages": 8, "max_sessions": 2, "max_rows": 8, "context": 64}
     with pytest.raises(ArtefactError, match=r"compiled for h100 \(x86_64, GPU sm_90\); .* has no GPU that can be used"):
         load_model(package, folder, read_machine("edge-1"), **limits)
-    turing = read_machine("edge-1", gpus=("7.5",))
+    turing = replace(read_machine("edge-1"), gpus=("7.5",))
     with pytest.raises(ArtefactError, match=r"GPU sm_90\); edge-1 is .* GPU sm_75\) and has no such GPU"):
         load_model(package, folder, turing, **limits)
