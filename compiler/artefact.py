@@ -5,11 +5,7 @@ The only module outside `kernels` that imports TVM, and therefore imported only 
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,11 +13,12 @@ from typing import Any
 import tvm
 
 from compiler.contract import OUTPUTS, describe_arguments
-from compiler.errors import BuildError
 from compiler.fatbin import check_fatbin
 from compiler.gpu_artefact import compile_gpu
+from compiler.instruction_families import count_families
 from compiler.kernels import activations, blocks, linear, text
 from compiler.kernels.expansion import quick_expansion
+from compiler.linking import link_for
 from compiler.models.spec import ArchitectureDims
 from compiler.passes.pipeline import adapt
 from compiler.quantisation import Quantisation, interface_key
@@ -83,7 +80,7 @@ def write_artefact(
         module, functions = lower(dims, quantisation, host)
         compiled = tvm.compile(adapt(module, host), target=tvm.target.Target(host.llvm()))
         facts = {"functions": functions}
-    export_library(folder, compiled)
+    export_library(folder, compiled, target.arch)
     if isinstance(target, GpuTarget) and target.sm is not None:
         check_fatbin((folder / LIBRARY).read_bytes(), target.sm, [kernel["name"] for kernel in facts["kernels"]])
     write_manifest(
@@ -102,16 +99,17 @@ def write_artefact(
             "page_tokens": PAGE_TOKENS,
             "tvm": tvm.__version__,
             "regions": list(blocks.REGIONS),
+            "instructions": count_families(compiled.mod.inspect_source("s"), target.arch),
             **facts,
         },
     )
 
 
-def export_library(folder: Path, compiled: Any) -> None:
-    """Links what TVM has compiled into the folder's library. Raises BuildError."""
+def export_library(folder: Path, compiled: Any, arch: str) -> None:
+    """Links what TVM has compiled into the folder's library, for machines of `arch`. Raises BuildError."""
     # Beside the folder that becomes the entry, under a name by which the store knows whose leftovers these are.
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as workspace:
-        compiled.export_library(str(folder / LIBRARY), fcompile=link_shared, workspace_dir=workspace)
+        compiled.export_library(str(folder / LIBRARY), fcompile=link_for(arch), workspace_dir=workspace)
 
 
 def require_room(folder: Path) -> None:
@@ -120,26 +118,3 @@ def require_room(folder: Path) -> None:
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
     path.unlink()
-
-
-def link_shared(output: str, objects: list[str], options: list[str] | None = None, **_: object) -> None:
-    """Links object files into a shared library; the form of function that TVM's export calls.
-
-    Raises:
-        BuildError: no linker, or it fails.
-    """
-    command = [*_linker(), "-shared", "-fPIC", "-o", output, *objects, *(options or [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BuildError(f"linking the artefact failed ({last}); check that {command[0]} works")
-
-
-def _linker() -> list[str]:
-    for name in ("cc", "gcc", "clang"):
-        found = shutil.which(name)
-        if found:
-            return [found]
-    if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc"]
-    raise BuildError("no C compiler to link the artefact; install gcc, or run: pip install ziglang")

@@ -21,9 +21,9 @@ import tvm_ffi
 from tvm import tirx
 from tvm.script import tirx as T
 
-from compiler.artefact import link_shared
 from compiler.kernels.dot import DOTS
 from compiler.kernels.vector import LANES, f32, fma, lanes, prefetch, splat
+from compiler.linking import link_for
 from compiler.passes.pipeline import adapt
 from compiler.targets.choice import detect_local_target, find_cpu_target
 from compiler.targets.row import CpuTarget
@@ -69,7 +69,9 @@ class LimitKernels:
         module = tvm.IRModule(
             {"read": _read_function(), "floats": _tile_function(row, False), "bytes": _tile_function(row, True)}
         )
-        self._module = tvm.compile(adapt(module, row), target=tvm.target.Target(row.llvm())).jit(fcompile=link_shared)
+        self._module = tvm.compile(adapt(module, row), target=tvm.target.Target(row.llvm())).jit(
+            fcompile=link_for(row.arch)
+        )
         self._threads = threads
         os.environ["TVM_NUM_THREADS"] = str(threads)
         tvm_ffi.get_global_func("runtime.config_threadpool")(1, threads)

@@ -5,7 +5,7 @@ set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-prepare_environment platform node compiler dev
+prepare_environment platform node compiler cross dev
 cd "$CHECKOUT"
 
 check() {

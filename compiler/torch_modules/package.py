@@ -94,7 +94,7 @@ def write_encoder_artefact(
     require_room(folder)
     module = lower_functions([lowered[structure].run for structure in structures], target)
     compiled = tvm.compile(module, target=tvm.target.Target(target.llvm()))
-    export_library(folder, compiled)
+    export_library(folder, compiled, target.arch)
     write_manifest(
         folder,
         {

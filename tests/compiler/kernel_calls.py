@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 import tvm
 import tvm_ffi
+from tvm import tirx
+from tvm.script import tirx as T
 
 from compiler.kernels import activations
 from compiler.kernels.activations import ActivationFormat
+from compiler.kernels.expansion import quick_expansion
+from compiler.kernels.linear import multiplier, weight_format
+from compiler.kernels.vector import lanes
 from compiler.models.spec import ArchitectureDims
 from compiler.passes.pipeline import adapt
+from compiler.quantisation import INTEGER_BITS
 from compiler.targets.cpu import CPU_TARGETS
 from compiler.targets.row import CpuTarget
 
@@ -52,6 +58,37 @@ def integers_of(values: np.ndarray, columns: int) -> np.ndarray:
     """The integers of quantised rows, int64 [M, columns/32, 32], without padding."""
     terms = values[:, : 2 * columns].reshape(len(values), -1, 2, 32).astype(np.int64)
     return 256 * terms[:, :, 0] + terms[:, :, 1]
+
+
+def multiply_function(stored: str, target: CpuTarget) -> Any:
+    """multiply(w, s, values, scales, out) of any width and any count of outputs and rows."""
+    weights = weight_format(stored, target)
+    dtype = activation_format(small_dims(), stored in INTEGER_BITS).values_dtype
+    M, N, G, stride = (tirx.Var(name, "int32") for name in ("M", "N", "G", "stride"))
+    strip = (G, weights.words, 2, 16) if weights.scaled else (G * 32, 32)
+
+    with quick_expansion():
+
+        @T.prim_func
+        def multiply(
+            w: T.Buffer((1, N, *strip), weights.q_dtype),
+            s: T.Buffer((1, N, G, 4, 16), "float16"),
+            values: T.Buffer((M, stride), dtype),
+            scales: T.Buffer((M, G * 2), "float32"),
+            out: T.Buffer((M, N * 32), "float32"),
+        ):
+            T.func_attr({"global_symbol": "multiply", "tirx.noalias": True})
+
+            @T.inline
+            def put(left, right, offset, row, block, thread):
+                out[row, lanes(block * 32)] = left[lanes(offset)]
+                out[row, lanes(block * 32 + 16)] = right[lanes(offset)]
+
+            u = T.alloc_buffer((1, 1, 7, 8, 2, 16), "uint32")
+            for b in T.serial(N):
+                multiplier(weights, put)(M, w, s, u, 0, b, G, values, scales, 0)
+
+    return multiply
 
 
 def compile_function(function: Any, target: CpuTarget) -> Callable[..., None]:

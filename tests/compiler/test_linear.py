@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvm import tirx
-from tvm.script import tirx as T
 
 from compiler.kernels.activations import LARGEST
-from compiler.kernels.expansion import quick_expansion
-from compiler.kernels.linear import multiplier, weight_format
-from compiler.kernels.vector import lanes
 from compiler.models.groups import Groups
 from compiler.packing import pack_floats, pack_groups
 from compiler.quantisation import INTEGER_BITS
@@ -28,6 +23,7 @@ from tests.compiler.kernel_calls import (
     aligned,
     aligned_zeros,
     compile_function,
+    multiply_function,
     small_dims,
 )
 
@@ -41,34 +37,7 @@ any_shape = given(seed=st.integers(0, 999), rows=st.integers(1, 40), strips=st.i
 
 @lru_cache
 def compile_multiply(stored: str, target: CpuTarget) -> Callable[..., None]:
-    """multiply(w, s, values, scales, out) of any width and any count of outputs and rows."""
-    weights = weight_format(stored, target)
-    dtype = activation_format(small_dims(), stored in INTEGER_BITS).values_dtype
-    M, N, G, stride = (tirx.Var(name, "int32") for name in ("M", "N", "G", "stride"))
-    strip = (G, weights.words, 2, 16) if weights.scaled else (G * 32, 32)
-
-    with quick_expansion():
-
-        @T.prim_func
-        def multiply(
-            w: T.Buffer((1, N, *strip), weights.q_dtype),
-            s: T.Buffer((1, N, G, 4, 16), "float16"),
-            values: T.Buffer((M, stride), dtype),
-            scales: T.Buffer((M, G * 2), "float32"),
-            out: T.Buffer((M, N * 32), "float32"),
-        ):
-            T.func_attr({"global_symbol": "multiply", "tirx.noalias": True})
-
-            @T.inline
-            def put(left, right, offset, row, block, thread):
-                out[row, lanes(block * 32)] = left[lanes(offset)]
-                out[row, lanes(block * 32 + 16)] = right[lanes(offset)]
-
-            u = T.alloc_buffer((1, 1, 7, 8, 2, 16), "uint32")
-            for b in T.serial(N):
-                multiplier(weights, put)(M, w, s, u, 0, b, G, values, scales, 0)
-
-    return compile_function(multiply, target)
+    return compile_function(multiply_function(stored, target), target)
 
 
 def multiply_integers(
