@@ -15,6 +15,7 @@ from mec_apps.cli.compile import quantisation_option, run_compiler
 from mec_apps.cli.requests import CliError, json_option, print_json
 from mec_apps.cli.stored_models import StoredModel, entries_only_of, models_called, names_of, read_models
 from mec_platform.content_store.entries import MODELS, NAMES
+from mec_platform.content_store.partial_weights import PartialWeights
 from mec_platform.content_store.store import ContentStore
 from mec_platform.content_store.weights import WEIGHTS, ManifestError, hash_part, weight_parts
 
@@ -138,12 +139,13 @@ def _inspect(model: StoredModel) -> dict[str, Any]:
         parts = weight_parts(model.manifest)
     except ManifestError as error:
         return {**model.facts(), "interface": model.manifest.get("interface"), "missing": [], "damaged": [str(error)]}
-    present = set(parts) if model.entry.kind == MODELS else set()
+    folder = model.entry.folder
+    present = set(parts) if model.entry.kind == MODELS else PartialWeights(folder, model.manifest).whole_parts()
     damaged = []
     with _bar(f"verifying {model.name}", sum(parts[name].size for name in present)) as advance:
         for name in parts:
             if name in present:
-                if hash_part(model.entry.folder / WEIGHTS, parts[name]) != parts[name].sha256:
+                if hash_part(folder / WEIGHTS, parts[name]) != parts[name].sha256:
                     damaged.append(name)
                 advance(parts[name].size)
     missing = [name for name in parts if name not in present]

@@ -126,7 +126,7 @@ class ContentStoreService(content_store_pb2_grpc.ContentStoreServicer):
         try:
             with contextlib.ExitStack() as held:
                 folder, manifest = await asyncio.to_thread(self._find, entry)
-                held.enter_context(self._store.hold_folder(folder))
+                await asyncio.to_thread(held.enter_context, self._store.hold_folder(folder))
                 path, extents = await asyncio.to_thread(extents_of, folder, manifest)
                 file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
                 held.callback(os.close, file)

@@ -113,6 +113,7 @@ class ContentStore:
                 self._publish(fresh, folder)
             except OSError as error:
                 if error.errno in _NO_ROOM and not isinstance(error, StoreFull):
+                    shutil.rmtree(fresh, ignore_errors=True)
                     raise StoreFull(error.errno, self._no_room(error)) from error
                 raise
             finally:
@@ -125,7 +126,11 @@ class ContentStore:
     def hold(self, kind: str, key: str) -> Iterator[Path]:
         """The folder of an entry, which is not removed meanwhile. Whether it is there is the caller's to see."""
         folder = self.folder(kind, key)
-        with locked(self._beside(folder, "use"), shared=True):
+        use = self._beside(folder, "use")
+        if not use.exists() and not os.access(folder.parent, os.W_OK):
+            yield folder  # a store that this process cannot write: it evicts nothing there either
+            return
+        with locked(use, shared=True):
             self._record_use(kind, key)
             yield folder
 

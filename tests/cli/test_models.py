@@ -14,7 +14,9 @@ from compiler import build
 from compiler.build import CompiledModel, compile_model, compile_targets, ensure_model_package
 from compiler.errors import BuildError
 from mec_apps.cli.models import models
+from mec_platform.content_store.partial_weights import PartialWeights, create_partial_weights
 from mec_platform.content_store.store import ContentStore
+from mec_platform.content_store.weights import weight_parts
 from tests.compiler.conftest import write_tiny_model
 
 
@@ -136,3 +138,27 @@ def test_a_target_that_cannot_be_compiled_stops_no_other(tiny: Path, monkeypatch
     outcomes = compile_targets(str(tiny), "int4", ["x86-64-v3", local], ContentStore()).targets
     assert [str(each.failure) for each in outcomes] == ["no linker for x86-64-v3", "None"]
     assert outcomes[1].artefact_dir == compiled.artefact_dir
+
+
+def test_a_package_in_part_says_which_parts_are_missing(store: ContentStore, package: Path) -> None:
+    manifest = json.loads((package / "manifest.json").read_text())
+    part = weight_parts(manifest)["block.2"]
+
+    def build(folder: Path) -> None:
+        for name in ("tokenizer.json", "chat_template.jinja", "manifest.json"):
+            shutil.copy(package / name, folder)
+        create_partial_weights(folder, manifest)
+
+    store.ensure("partial_models", "p1", build)
+    weights = PartialWeights(store.folder("partial_models", "p1"), manifest)
+    whole, position = (package / "weights.bin").read_bytes(), 0
+    for extent in part.extents:
+        weights.write(part, position, whole[extent.offset : extent.offset + extent.size])
+        position += extent.size
+    assert weights.finish(part)
+    store.remove("models", package.name)
+    (report,) = run_json("inspect", "tiny")
+    assert not report["is_whole"]
+    assert report["missing"] == ["block.0", "block.1", "block.3", "embed", "head", "rope"]
+    assert report["damaged"] == []
+    assert "in part" in run("list").stdout

@@ -18,6 +18,7 @@ from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.stages import LoadedStage
 from mec_platform.content_store.entries import PARTIAL_MODELS, read_manifest
 from mec_platform.content_store.partial_weights import PartialWeights
+from mec_platform.content_store.store import ContentStore
 from mec_platform.content_store.weights import parts_of_stage
 
 _LOGGED_STEPS = 10
@@ -25,9 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class StageWeights:
-    """The weights of one package. `fetched_bytes` counts what has arrived since the node started."""
+    """The weights of one package in `store`. `fetched_bytes` counts what has arrived since the node started."""
 
-    def __init__(self, package: ModelPackage, directory: SourceDirectory) -> None:
+    def __init__(self, package: ModelPackage, directory: SourceDirectory, store: ContentStore) -> None:
+        self._store = store
         self._package = package
         self._directory = directory
         self._turn = asyncio.Lock()
@@ -56,6 +58,7 @@ class StageWeights:
         async with self._turn, _filling(weights):
             whole = weights.whole_parts()
             await self._fetch(weights, [name for name in names if name not in whole])
+        await asyncio.to_thread(self._store.evict)  # the package has grown; what is in use stays
 
     async def _fetch(self, weights: PartialWeights, names: Sequence[str]) -> None:
         sources = await self._directory.sources()

@@ -112,7 +112,7 @@ class NodeAgent:
             self._data_plane,
             shapers,
             self._channels,
-            StageWeights(package, SourceDirectory(settings.platform_grpc, settings.name, self._channels)),
+            StageWeights(package, SourceDirectory(settings.platform_grpc, settings.name, self._channels), store),
         )
         self._server = make_server()
         edge_node_pb2_grpc.add_EdgeNodeServicer_to_server(self._service, self._server)

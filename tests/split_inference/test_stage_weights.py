@@ -1,0 +1,147 @@
+"""The weights of a stage arrive before it is loaded: only those, once, and with room made by what nobody uses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import resource
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mec_apps.split_inference.content.choice import Candidate
+from mec_apps.split_inference.content.fetching import fetch_artefact, fetch_package
+from mec_apps.split_inference.content.source import ContentSource
+from mec_apps.split_inference.content.sources import SourceDirectory
+from mec_apps.split_inference.content.stage_weights import StageWeights
+from mec_apps.split_inference.content.transfer import FetchError
+from mec_apps.split_inference.node.stages import LoadedStage
+from mec_platform.content_store.entries import write_manifest
+from mec_platform.content_store.grpc_service import ContentStoreService
+from mec_platform.content_store.partial_weights import PartialWeights
+from mec_platform.content_store.store import ContentStore
+from mec_platform.domain.layers import LayerRange
+from mec_platform.rpc.endpoints import Channels, make_server, start_server
+from mec_platform.rpc.v1 import content_store_pb2_grpc
+from tests.content_store.packages import BLOCK_BYTES, EMBED_BYTES, ROPE_BYTES, add_artefact, add_package
+
+MIDDLE = LoadedStage(1, LayerRange(2, 4), is_first=False, next_node="edge-2")
+FIRST = LoadedStage(2, LayerRange(0, 1), is_first=True, next_node="edge-2")
+
+
+class Site:
+    """A platform that serves a package, and a node that has none of its weights."""
+
+    def __init__(self, root: Path) -> None:
+        self.there = ContentStore(root / "there")
+        self.here = ContentStore(root / "here", 10_000_000)
+        self.manifest = add_package(self.there)
+        self.channels = Channels()
+
+    async def start(self) -> None:
+        self.server = make_server()
+        content_store_pb2_grpc.add_ContentStoreServicer_to_server(ContentStoreService(self.there), self.server)
+        self.address = await start_server(self.server, "127.0.0.1", 0, [])
+        source = ContentSource("there", self.channels.to(self.address))
+        self.folder = await fetch_package(self.here, Candidate("p1", self.manifest), [source], lambda *step: None)
+
+    def weights(self) -> StageWeights:
+        # Of a package, weights need its folder, and whether the head has a matrix of its own.
+        package: Any = SimpleNamespace(folder=self.folder, spec=SimpleNamespace(tied_embedding=True))
+        return StageWeights(package, SourceDirectory(self.address, "edge-1", self.channels), self.here)
+
+    def whole(self) -> frozenset[str]:
+        return PartialWeights(self.folder, self.manifest).whole_parts()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    site = Site(tmp_path)
+    await site.start()
+    yield site
+    await site.channels.close()
+    await site.server.stop(grace=None)
+
+
+async def test_a_stage_gets_its_own_parts_and_later_only_what_it_lacks(site: Site) -> None:
+    weights = site.weights()
+    await weights.ensure(MIDDLE)
+    assert site.whole() == {"rope", "block.2", "block.3"}
+    assert weights.fetched_bytes == ROPE_BYTES + 2 * sum(BLOCK_BYTES)
+    await weights.ensure(FIRST)
+    assert site.whole() == {"rope", "block.0", "block.2", "block.3", "embed"}
+    assert weights.fetched_bytes == ROPE_BYTES + 3 * sum(BLOCK_BYTES) + EMBED_BYTES
+
+
+async def test_two_loads_at_once_fetch_once(site: Site) -> None:
+    one, other = site.weights(), site.weights()
+    await asyncio.gather(one.ensure(MIDDLE), one.ensure(MIDDLE), other.ensure(MIDDLE))
+    assert one.fetched_bytes + other.fetched_bytes == ROPE_BYTES + 2 * sum(BLOCK_BYTES)
+
+
+async def test_weights_that_nobody_has_are_named(site: Site) -> None:
+    site.there.remove("models", "p1")
+    with pytest.raises(FetchError, match=r"rope cannot be fetched .the platform: models/p1 is not in this store"):
+        await site.weights().ensure(MIDDLE)
+
+
+async def test_a_part_that_is_damaged_there_is_not_taken(site: Site) -> None:
+    part = PartialWeights(site.folder, site.manifest).parts["block.3"]
+    folder = site.there.folder("models", "p1")
+    with (folder / "weights.bin").open("r+b") as file:
+        file.seek(part.extents[1].offset)
+        file.write(b"damaged")
+    write_manifest(folder, site.manifest)  # or the store would notice: these weights are few enough to be hashed
+    with pytest.raises(FetchError, match=r"block\.3"):
+        await site.weights().ensure(MIDDLE)
+    assert site.whole() == {"rope", "block.2"}
+
+
+async def test_what_nobody_uses_makes_room_for_weights(site: Site) -> None:
+    add_artefact(site.here, "old", size=9_500_000)
+    with site.here.hold("partial_models", "p1"):
+        await site.weights().ensure(FIRST)
+    assert [entry.key for entry in site.here.entries()] == ["p1"]
+
+
+def _fetch_with_little_room(root: str, address: str, answer: Any) -> None:
+    """In a process of its own: a limit on file sizes stands for the disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    async def fetch() -> None:
+        channels = Channels()
+        source = ContentSource("there", channels.to(address))
+        manifest = await source.manifest("artefacts", "a1")
+        await fetch_artefact(ContentStore(Path(root)), Candidate("a1", manifest), [source], lambda *step: None)
+
+    try:
+        asyncio.run(fetch())
+    except OSError as error:
+        answer.send([type(error).__name__, str(error)])
+    else:
+        answer.send(["nothing", ""])
+
+
+async def test_a_fetch_on_a_full_disk_leaves_nothing_and_says_what_to_do(site: Site) -> None:
+    add_artefact(site.there)
+    spawn = multiprocessing.get_context("spawn")
+    answer, theirs = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_fetch_with_little_room, args=(str(site.here.root), site.address, theirs))
+    process.start()
+    kind, message = await asyncio.to_thread(answer.recv)
+    await asyncio.to_thread(process.join)
+    assert kind == "StoreFull"
+    assert "MEC_CACHE_LIMIT" in message
+    assert [path.name for path in (site.here.root / "artefacts").iterdir()] == [".a1.lock"]
+
+
+async def test_a_whole_package_needs_no_source(site: Site) -> None:
+    site.folder = site.there.folder("models", "p1")
+    weights = site.weights()
+    await weights.ensure(FIRST)
+    assert weights.fetched_bytes == 0
+    assert json.loads((site.folder / "manifest.json").read_text()) == site.manifest
