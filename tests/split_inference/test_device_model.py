@@ -6,14 +6,12 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.build import CompiledModel as CompiledDirs
 from compiler.build import compile_model
 from mec_apps.split_inference.frames import Refusal
 from mec_apps.split_inference.generation import SamplingSettings
@@ -25,16 +23,15 @@ from mec_apps.split_inference.node.kv_pages import KvPages, KvRefusal
 from mec_apps.split_inference.node.kv_transfer import cut_kv, store_kv
 from mec_apps.split_inference.node.load_model import load_model
 from mec_apps.split_inference.node.machine import read_machine
-from mec_apps.split_inference.node.stage_model import Draw, StageBatch, StageModel
+from mec_apps.split_inference.node.stage_model import Draw, StageBatch
 from mec_platform.domain.layers import LayerRange
 from tests.compiler.conftest import BLOCKS, VOCAB, write_tiny_model
+from tests.split_inference.device_runs import CONTEXT, SESSIONS, TOKENS, hidden_of, open_model
 
 pytestmark = pytest.mark.slow
 
-CONTEXT, SESSIONS = 384, 4
 WHOLE = LayerRange(0, BLOCKS)
 GREEDY = SamplingSettings()
-TOKENS = np.random.default_rng(11).integers(0, VOCAB, 300).astype(np.int32)
 # float32 activations here, 15-bit integers on the CPU: of the largest magnitude of a hidden row.
 TOLERANCE = 1e-3
 
@@ -42,14 +39,6 @@ TOLERANCE = 1e-3
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
-def open_model(dirs: CompiledDirs, **limits: int) -> Any:
-    """A model with two sessions' pages in shuffled order."""
-    sizes = {"threads": 2, "kv_pages": 100, "max_sessions": SESSIONS, "max_rows": 320, "context": CONTEXT} | limits
-    model = load_model(ModelPackage.open(dirs.package_dir), dirs.artefact_dir, read_machine(), **sizes)
-    model.page_table[:] = np.random.default_rng(3).permutation(100)[: SESSIONS * CONTEXT // 16].reshape(SESSIONS, -1)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +56,10 @@ def device(model_file: Path) -> DeviceModel:
     return model
 
 
-def hidden_of(
-    model: StageModel, start: int, stop: int, slot: int = 0, layers: LayerRange = WHOLE, content: bytes | None = None
-) -> np.ndarray:
-    """Hidden rows of TOKENS[start:stop] of one session; `content` where they come from an earlier stage."""
-    positions = np.arange(start, stop, dtype=np.int32)
-    is_first = content is None
-    content = TOKENS[start:stop].tobytes() if content is None else content
-    result = model.run(StageBatch(layers, content, is_first, False, positions, np.full(stop - start, slot, np.int32)))
-    assert result.hidden is not None
-    return result.hidden.copy()
-
-
 @pytest.fixture(scope="module")
 def expected(device: DeviceModel) -> np.ndarray:
     """Hidden rows of TOKENS, run in one piece."""
-    return hidden_of(device, 0, len(TOKENS), slot=3)
+    return hidden_of(device, WHOLE, 0, len(TOKENS), slot=3)
 
 
 @pytest.mark.parametrize("quantisation", ["int4", "f32"])
@@ -91,7 +68,7 @@ def test_hidden_rows_and_tokens_agree_with_the_cpu(model_file: Path, quantisatio
     rows, tokens = [], []
     for model in models:
         model.load_stage(WHOLE, is_first=True, is_last=True)
-        rows.append(hidden_of(model, 0, 300))
+        rows.append(hidden_of(model, WHOLE, 0, 300))
         draws = [Draw(i, i + 1, GREEDY) for i in range(300)]
         positions = np.arange(300, dtype=np.int32)
         batch = StageBatch(WHOLE, TOKENS.tobytes(), True, True, positions, np.full(300, 1, np.int32), draws)
@@ -114,7 +91,7 @@ def test_chunks_and_cuts_change_no_bit(
         hidden: np.ndarray | None = None
         for first, stop in zip([0, *cuts], [*cuts, BLOCKS], strict=True):
             content = None if hidden is None else hidden.tobytes()
-            hidden = hidden_of(device, start, start + size, slot, LayerRange(first, stop), content)
+            hidden = hidden_of(device, LayerRange(first, stop), start, start + size, slot, content)
         assert hidden is not None
         assert hidden.tobytes() == expected[start : start + size].tobytes()
         start += size
@@ -122,9 +99,9 @@ def test_chunks_and_cuts_change_no_bit(
 
 def test_company_changes_no_bit(device: DeviceModel, expected: np.ndarray) -> None:
     """Decode steps of three sessions at different positions, in one batch."""
-    hidden_of(device, 0, 280, slot=0)
-    hidden_of(device, 0, 17, slot=1)
-    hidden_of(device, 0, 130, slot=2)
+    hidden_of(device, WHOLE, 0, 280, slot=0)
+    hidden_of(device, WHOLE, 0, 17, slot=1)
+    hidden_of(device, WHOLE, 0, 130, slot=2)
     positions = np.array([280, 17, 130], np.int32)
     batch = StageBatch(WHOLE, TOKENS[positions].tobytes(), True, False, positions, np.array([0, 1, 2], np.int32))
     result = device.run(batch).hidden
@@ -160,18 +137,18 @@ def test_a_layer_is_uploaded_once_and_freed_when_unused(model_file: Path) -> Non
     with pytest.raises(ValueError, match="layer 2 is not loaded"):
         model.read_pages(2, [0])
     with pytest.raises(ValueError, match="layer 0 is not loaded"):
-        hidden_of(model, 0, 1)
+        hidden_of(model, WHOLE, 0, 1)
 
 
 def test_kv_moves_between_a_cpu_and_a_device(cpu: CompiledModel, device: DeviceModel) -> None:
     """A session starts on one, goes to the other with its KV and on to the first again: the rows stay what they were."""
-    reference = hidden_of(cpu, 0, 60, slot=0)
+    reference = hidden_of(cpu, WHOLE, 0, 60, slot=0)
     for source, target in ((cpu, device), (device, cpu)):
         books = [KvPages(np.zeros_like(m.page_table), 100, BLOCKS, 16, CONTEXT) for m in (source, target)]
         held = books[0].extend(7, WHOLE, 0, 50)
         source.page_table[1] = 0
         source.page_table[1, : len(held.pages)] = held.pages
-        hidden_of(source, 0, 50, slot=1)
+        hidden_of(source, WHOLE, 0, 50, slot=1)
         books[0].mark_valid(7, WHOLE, 50)
         for piece in cut_kv(source, books[0], 7, WHOLE, 0, 50):
             store_kv(target, books[1], piece)
@@ -179,7 +156,7 @@ def test_kv_moves_between_a_cpu_and_a_device(cpu: CompiledModel, device: DeviceM
         for layer in WHOLE:
             assert source.read_pages(layer, held.pages[:3]) == target.read_pages(layer, moved.pages[:3])
         target.page_table[2, : len(moved.pages)] = moved.pages
-        after = hidden_of(target, 50, 60, slot=2)
+        after = hidden_of(target, WHOLE, 50, 60, slot=2)
         assert np.abs(after - reference[50:]).max() < TOLERANCE * np.abs(reference).max()
 
 

@@ -46,13 +46,14 @@ class DeviceLayers:
         """Layers that are needed, in ascending order."""
         return tuple(sorted(self._runs))
 
-    def load(self, layers: LayerRange) -> None:
-        """Uploads those of `layers` that are not here. Raises MemoryError; then nothing has changed."""
+    def load(self, layers: LayerRange) -> bool:
+        """Uploads those of `layers` that are not here, if any. Raises MemoryError; then nothing has changed."""
         fresh: dict[int, LayerRun] = {}
         for start, stop in self._missing(layers):
             run = self._upload(LayerRange(start, stop))
             fresh |= dict.fromkeys(run.layers, run)
         self._runs |= fresh
+        return bool(fresh)
 
     def release(self, layers: LayerRange) -> None:
         """These layers are not needed any more; a run that no layer needs is freed."""

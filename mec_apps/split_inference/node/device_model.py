@@ -78,7 +78,7 @@ class DeviceModel:
         self._layers = DeviceLayers(self.memory, package, facts["blocks"]["weights"], kv_pages, self.page_tokens)
         self._text_names: dict[str, list[str]] = {name: facts[name]["weights"] for name in ("embed", "head")}
         self._text: dict[str, list[Tensor]] = {}
-        self._rope = self.memory.upload(package.tensor("rope")[: pages * self.page_tokens])
+        self._rope = self.memory.allocate((pages * self.page_tokens, dims.head_dim), "float32")
         self._head_s = 0.0
         self._allocate(facts, frame_words(max_rows, dims.hidden, max_sessions, pages))
 
@@ -155,7 +155,9 @@ class DeviceModel:
             self._load_text("embed")
         if is_last:
             self._load_text("head")
-        self._layers.load(layers)
+        if self._layers.load(layers):
+            # Again with every load: a node that fetches its weights has this table, too, only when it has a stage.
+            self.memory.put(self._rope, self._package.tensor("rope")[: self._rope.shape[0]])
 
     def release_layers(self, layers: LayerRange) -> None:
         """See `StageModel`."""
