@@ -79,7 +79,7 @@ def write_artefact(
         host = require_cpu(target)
         module, functions = lower(dims, quantisation, host)
         compiled = tvm.compile(adapt(module, host), target=tvm.target.Target(host.llvm()))
-        facts = {"functions": functions}
+        facts = {"functions": functions, "tiling": host.tiling()}
     export_library(folder, compiled, target.arch)
     if isinstance(target, GpuTarget) and target.sm is not None:
         check_fatbin((folder / LIBRARY).read_bytes(), target.sm, [kernel["name"] for kernel in facts["kernels"]])

@@ -23,6 +23,7 @@ from compiler.quantisation import AUTO, find_quantisation
 from compiler.targets.choice import detect_local_target, find_target, require_cpu
 from compiler.targets.gpu import GpuTarget
 from compiler.targets.row import CompileTarget
+from compiler.tunings import tuned_row
 from mec_platform.content_store.entries import ARTEFACTS, MODELS, content_key, read_entry, write_manifest
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.kernel_contract import KERNEL_VERSION, PAGE_TOKENS
@@ -163,7 +164,8 @@ def find_compiled(model: str, quantisation: str, target: str | None, store: Cont
     if manifest is not None:
         found["package"] = str(store.folder(MODELS, key))
         dims = ArchitectureDims(**manifest["dims"])
-        artefact = artefact_key(dims, manifest["quantisation"], target or detect_local_target())
+        row = tuned_row(find_target(target or detect_local_target()), dims, manifest["quantisation"], store)
+        artefact = artefact_key(dims, manifest["quantisation"], row)
         if store.find(ARTEFACTS, artefact) is not None:
             found["artefact"] = str(store.folder(ARTEFACTS, artefact))
     return {**found, "package_key": key}
@@ -226,9 +228,8 @@ def _open_model(path: Path, name: str) -> ModelFile:
     return GgufModel(path, name)
 
 
-def artefact_key(dims: ArchitectureDims, quantisation: str, target: str) -> str:
+def artefact_key(dims: ArchitectureDims, quantisation: str, row: CompileTarget) -> str:
     """Hash over everything that decides an artefact."""
-    row = find_target(target)
     return content_key(
         dims.as_dict(),
         quantisation,
@@ -248,16 +249,24 @@ def kernel_source() -> str:
 def ensure_artefact(
     dims: ArchitectureDims, quantisation: str, target: str, store: ContentStore, progress: Report
 ) -> tuple[Path, bool]:
-    """Folder of the artefact, and whether it had to be built."""
-    scheme, row = find_quantisation(quantisation), find_target(target)
-    key = artefact_key(dims, quantisation, target)
+    """Folder of the artefact, and whether it had to be built; tuned where the target was tuned on this machine."""
+    row = tuned_row(find_target(target), dims, quantisation, store)
+    return ensure_row_artefact(dims, quantisation, row, store, progress)
+
+
+def ensure_row_artefact(
+    dims: ArchitectureDims, quantisation: str, row: CompileTarget, store: ContentStore, progress: Report
+) -> tuple[Path, bool]:
+    """The same for a row as it is."""
+    scheme = find_quantisation(quantisation)
+    key = artefact_key(dims, quantisation, row)
 
     def build(fresh: Path) -> None:
-        progress(f"compiling kernels for {target}", 0, 1)
+        progress(f"compiling kernels for {row.name}", 0, 1)
         from compiler.artefact import write_artefact
 
         write_artefact(fresh, dims, scheme, row, kernel_source())
-        progress(f"compiling kernels for {target}", 1, 1)
+        progress(f"compiling kernels for {row.name}", 1, 1)
 
     built = store.ensure(ARTEFACTS, key, build)
     return store.folder(ARTEFACTS, key), built
@@ -268,7 +277,7 @@ def _key_of(row: CompileTarget) -> list[Any]:
     if isinstance(row, GpuTarget):
         return [row.cuda(), row.host.llvm()]
     cpu = require_cpu(row)
-    return [cpu.llvm(), cpu.dot, cpu.tile_rows, cpu.tile_queries]
+    return [cpu.llvm(), cpu.dot, cpu.tiling()]
 
 
 def source_hash(package: str) -> str:

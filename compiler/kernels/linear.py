@@ -33,22 +33,20 @@ from compiler.kernels.vector import (
 from compiler.quantisation import INTEGER_BITS
 from compiler.targets.row import CpuTarget
 
-PREFETCH_GROUPS = 8
-PREFETCH_ROWS = 4  # most rows that wait for their weights; more have enough to do with each
-
 
 @dataclass(frozen=True)
 class WeightFormat:
     """Shapes of a packed weight, and the code over it.
 
-    `tiles[rows]` multiply that many rows, largest first. `unpack`, where there is one, makes bytes of a strip's nibbles,
-    which the largest tile takes; it pays for two such tiles. `read` gives one unscaled weight as a float.
+    `tiles[rows]` multiply that many rows, largest first; the largest is used from `enough` rows on. `unpack`, where there
+    is one, makes bytes of a strip's nibbles, which the largest tile takes. `read` gives one unscaled weight as a float.
     """
 
     words: int
     q_dtype: str
     scaled: bool
     tiles: dict[int, Any]
+    enough: int
     unpack: Any = None
     read: Any = None
 
@@ -67,8 +65,8 @@ class WeightFormat:
         return (1, 1, columns // 32 if self.unpack else 1, 8, 2, 16)
 
 
-def _byte_tile(rows: int, words: int, dot):
-    """`rows` x 32 outputs; weights are the bytes of w, or its nibbles (words = 4)."""
+def _byte_tile(rows: int, words: int, dot, ahead: int):
+    """`rows` x 32 outputs; weights are the bytes of w, or its nibbles (words = 4), asked for `ahead` groups early if any."""
 
     @T.inline
     def add_products(left, right, first, second, values, row, column):
@@ -105,9 +103,9 @@ def _byte_tile(rows: int, words: int, dot):
                 right[lanes(r * 16)] = splat(T.int32(0))
             for term in T.unroll(2):
                 for j in T.unroll(words):
-                    if term == 0 and rows <= PREFETCH_ROWS:
+                    if term == 0 and ahead > 0:
                         for t in T.unroll(2):
-                            T.evaluate(prefetch(T.address_of(w[w_layer, w_block, g + PREFETCH_GROUPS, j, t, 0])))
+                            T.evaluate(prefetch(T.address_of(w[w_layer, w_block, g + ahead, j, t, 0])))
                     add_packed(
                         left,
                         right,
@@ -127,14 +125,17 @@ def _byte_tile(rows: int, words: int, dot):
     return tile
 
 
-@T.inline
-def _unpack_nibbles(w, u, layer, block, groups):
-    for g in T.serial(groups):
-        for j in T.unroll(4):
-            for t in T.unroll(2):
-                T.evaluate(prefetch(T.address_of(w[layer, block, g + PREFETCH_GROUPS, j, t, 0])))
-                u[0, 0, g, j, t, lanes(0)] = low_nibbles(w[layer, block, g, j, t, lanes(0)])
-                u[0, 0, g, 4 + j, t, lanes(0)] = high_nibbles(w[layer, block, g, j, t, lanes(0)])
+def _nibble_unpacker(ahead: int):
+    @T.inline
+    def unpack(w, u, layer, block, groups):
+        for g in T.serial(groups):
+            for j in T.unroll(4):
+                for t in T.unroll(2):
+                    T.evaluate(prefetch(T.address_of(w[layer, block, g + ahead, j, t, 0])))
+                    u[0, 0, g, j, t, lanes(0)] = low_nibbles(w[layer, block, g, j, t, lanes(0)])
+                    u[0, 0, g, 4 + j, t, lanes(0)] = high_nibbles(w[layer, block, g, j, t, lanes(0)])
+
+    return unpack
 
 
 def _float_tile(rows: int, to_float):
@@ -160,16 +161,21 @@ _FLOATS = {"f32": ("float32", lambda a, _: a), "f16": ("float16", widen), "bf16"
 
 def weight_format(stored: str, target: CpuTarget) -> WeightFormat:
     """The format of one `quantisation.Storage`, with the tiles and the instructions of `target`."""
+    largest, ahead = target.tile_rows[0], target.prefetch_groups
     if stored in _FLOATS:
         dtype, to_float = _FLOATS[stored]
         tiles = {rows: _float_tile(rows, to_float) for rows in target.tile_rows}
-        return WeightFormat(0, dtype, False, tiles, read=lambda a: to_float(a, 1))
-    words, largest = INTEGER_BITS[stored], target.tile_rows[0]
-    dot = DOTS[target.dot]
-    tiles = {rows: _byte_tile(rows, words, dot[words]) for rows in target.tile_rows}
+        return WeightFormat(0, dtype, False, tiles, largest, read=lambda a: to_float(a, 1))
+    words, dot = INTEGER_BITS[stored], DOTS[target.dot]
+
+    def tile(rows: int, words: int):
+        return _byte_tile(rows, words, dot[words], ahead if rows <= target.prefetch_rows else 0)
+
+    tiles = {rows: tile(rows, words) for rows in target.tile_rows}
     if words == 8:
-        return WeightFormat(words, "uint32", True, tiles)
-    return WeightFormat(words, "uint32", True, tiles | {largest: _byte_tile(largest, 8, dot[4])}, _unpack_nibbles)
+        return WeightFormat(words, "uint32", True, tiles, largest)
+    enough = target.unpack_tiles * largest
+    return WeightFormat(words, "uint32", True, tiles | {largest: tile(largest, 8)}, enough, _nibble_unpacker(ahead))
 
 
 def multiplier(weights: WeightFormat, sink):
@@ -178,7 +184,7 @@ def multiplier(weights: WeightFormat, sink):
     Calls `sink(left, right, offset, row, block, thread)` for each row: its outputs are left and right[offset : offset+16].
     """
     largest, *smaller = weights.tiles  # each divides the one before; the last is 1
-    enough = 2 * largest if weights.unpack else largest  # rows for which the largest tile is used
+    enough = weights.enough
 
     def tile_of(rows: int):
         @T.inline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 # How a kernel sums four unsigned bytes times four signed bytes into each 32-bit lane; the number is the width of its
 # registers in bits. Every way gives the same integers.
@@ -18,6 +18,9 @@ ByteDot = Literal[
     "smull",
     "portable",
 ]
+
+
+TILING = ("tile_rows", "tile_queries", "prefetch_rows", "prefetch_groups", "unpack_tiles")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ class CpuTarget(CompileTarget):
 
     `tile_rows` are the rows that are multiplied at once with 32 columns of weights, largest first, each dividing the one
     before it, down to 1, and at least two; `tile_queries` is the most query heads at once with a page. Both are what the
-    vector registers hold; they change no bit.
+    vector registers hold. Tiles of up to `prefetch_rows` rows wait for their weights and ask for them `prefetch_groups`
+    groups of 32 columns early; more rows have enough to do with each. Unpacking the nibbles of a strip pays from
+    `unpack_tiles` of the largest tiles on. These five are the row's tiling: they change speed and no bit.
     """
 
     kind: ClassVar[Literal["cpu", "gpu"]] = "cpu"
@@ -68,6 +73,9 @@ class CpuTarget(CompileTarget):
     dot: ByteDot
     tile_rows: tuple[int, ...]
     tile_queries: int
+    prefetch_rows: int = 4
+    prefetch_groups: int = 8
+    unpack_tiles: int = 2
     machines: tuple[str, ...] = ()
     cores: int | None = None
 
@@ -75,3 +83,7 @@ class CpuTarget(CompileTarget):
         """TVM's target description."""
         described: dict[str, str | list[str]] = {"kind": "llvm", "mtriple": self.mtriple, "mcpu": self.mcpu}
         return described | ({"mattr": list(self.mattr)} if self.mattr else {})
+
+    def tiling(self) -> dict[str, Any]:
+        """What of the row decides how kernels are cut, and may be tuned; as JSON knows it."""
+        return {**{name: getattr(self, name) for name in TILING}, "tile_rows": list(self.tile_rows)}

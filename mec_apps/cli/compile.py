@@ -77,8 +77,26 @@ def run_compiler(arguments: Sequence[str]) -> tuple[dict[str, Any], int]:
 @quantisation_option
 @click.option("--target", "targets", multiple=True, help="Row of the target table; repeatable (default: this machine).")
 @click.option("--all-targets", is_flag=True, help="Every target whose tools are installed; the others are listed.")
+@click.option(
+    "--tune",
+    "tune_s",
+    type=click.FloatRange(1),
+    metavar="SECONDS",
+    help="Search the fastest tiling on this machine, about so long; later compilations on it take what was found.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 256), help="With --tune: threads to compute with (default: all cores)."
+)
 @json_option
-def compile_command(model: str, quantisation: str, targets: tuple[str, ...], all_targets: bool, as_json: bool) -> None:
+def compile_command(
+    model: str,
+    quantisation: str,
+    targets: tuple[str, ...],
+    all_targets: bool,
+    tune_s: float | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Compile a model for hardware targets; what the cache holds is not compiled again.
 
     One package of weights serves all targets. A target that cannot be compiled here is reported and the others go on; then
@@ -86,6 +104,15 @@ def compile_command(model: str, quantisation: str, targets: tuple[str, ...], all
     """
     if all_targets and targets:
         raise CliError("--all-targets compiles every target; leave out --target")
+    if tune_s is not None:
+        if all_targets or len(targets) > 1:
+            raise CliError("--tune measures one target that this machine runs; name one --target or none")
+        from mec_apps.cli.tune.tuning import tune_and_show  # needs the compiler and TVM
+
+        tune_and_show(model, quantisation, targets[0] if targets else None, tune_s, threads, as_json)
+        return
+    if threads is not None:
+        raise CliError("--threads goes with --tune: artefacts run on any number of threads")
     arguments = ["--model", model, "--quantisation", quantisation]
     arguments += ["--all-targets"] if all_targets else [word for name in targets for word in ("--target", name)]
     facts, code = run_compiler(arguments)

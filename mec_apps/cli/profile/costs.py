@@ -19,12 +19,13 @@ from compiler.targets.row import CpuTarget
 from mec_apps.cli.compile import CompiledFolders, ensure_compiled
 from mec_apps.cli.profile.analytical import ASSUMED_ERROR, COMPUTE_SHARE, MEMORY_SHARE, analytical_profile
 from mec_apps.cli.profile.fit import HELD_OUT_BOUND, Judged, fit_profile, held_out, judge, largest_error
-from mec_apps.cli.profile.sweep import QUICK_ROUNDS, ROUNDS, Sweep, Sweeper
+from mec_apps.cli.profile.sweep import QUICK_ROUNDS, ROUNDS, Sweep, Sweeper, sweep_points
 from mec_apps.cli.profile.sweep import Progress as Report
 from mec_apps.cli.requests import print_json
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.machine import read_machine
 from mec_apps.split_inference.node.saved_profile import profile_key, save_profile
+from mec_platform.content_store.entries import read_manifest
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.cost_profile import CostProfile, RowCost
 
@@ -68,10 +69,11 @@ def measure_profile(package_dir: Path, artefact_dir: Path, threads: int, *, quic
     sweeper = Sweeper(package_dir, artefact_dir, threads)
     rounds = QUICK_ROUNDS if quick else ROUNDS
     with _progress_bar(f"measuring on {threads} threads") as report:
-        sweep = sweeper.measure(rounds, quick=quick, on_progress=report)
+        points = sweep_points(sweeper.context, sweeper.positions, quick=quick)
+        sweep = sweeper.measure(points, rounds, report)
     target = sweeper.runtime.target
-    row = find_target(target)
-    profile = fit_profile(sweep.seconds, row.tile_rows if isinstance(row, CpuTarget) else (1,))
+    tiling = (read_manifest(artefact_dir) or {}).get("tiling", {"tile_rows": [1]})
+    profile = fit_profile(sweep.seconds, tuple(tiling["tile_rows"]))
     package = sweeper.package
     return Measured(
         package.spec.name, package.quantisation, target, threads, profile, judge(profile, sweep.seconds), sweep

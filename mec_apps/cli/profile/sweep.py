@@ -11,7 +11,7 @@ import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -117,9 +117,8 @@ class Sweeper:
         self._pages = noise.permutation(self.runtime.keys.shape[1])
         self._hidden = noise.normal(size=(max(CHUNKS), self.package.dims.hidden)).astype(np.float32)
 
-    def measure(self, rounds: int, *, quick: bool, on_progress: Progress) -> Sweep:
+    def measure(self, points: Sequence[Point], rounds: int, on_progress: Progress) -> Sweep:
         """Visits all points `rounds` times."""
-        points = sweep_points(self.context, self.positions, quick=quick)
         visits: defaultdict[Point, list[float]] = defaultdict(list)
         reference = []
         for turn in range(rounds):

@@ -1,0 +1,1 @@
+"""`mec compile --tune`."""
