@@ -100,6 +100,13 @@ def test_an_artefact_of_another_quantisation_or_cpu_is_refused(
         load(compiled_model_dirs, folder)
 
 
+def test_an_artefact_for_another_architecture_is_refused(compiled_model_dirs: CompiledDirs) -> None:
+    there = compile_model("smollm2", "int4", "raspberry-pi-5")
+    assert there.package_dir == compiled_model_dirs.package_dir
+    with pytest.raises(ArtefactError, match=r"for raspberry-pi-5 \(aarch64\); .* \(x86_64\); run on it: mec compile"):
+        load(compiled_model_dirs, there.artefact_dir)
+
+
 def test_a_library_is_checked_before_it_is_loaded(compiled_model_dirs: CompiledDirs, tmp_path: Path) -> None:
     """The library of another architecture is this one's with another number in its header: enough for the refusal."""
     folder = copied(compiled_model_dirs.artefact_dir, tmp_path / "artefact")
