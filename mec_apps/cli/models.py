@@ -24,7 +24,11 @@ from mec_platform.content_store.weights import WEIGHTS, ManifestError, hash_part
 @json_option
 @click.pass_context
 def models(context: click.Context, as_json: bool) -> None:
-    """The compiled models in the content store (default: list them)."""
+    """The compiled models in the content store (default: list them).
+
+    The store keeps 20 GB ($MEC_CACHE_LIMIT, as in 500MiB or none): what was not used for longest makes room, never what is
+    in use.
+    """
     if context.invoked_subcommand is None:
         _list(as_json)
 

@@ -64,24 +64,34 @@ def weight_parts(manifest: dict[str, Any]) -> dict[str, WeightPart]:
         ManifestError: the manifest does not say what they are, or they do not fit weights.bin.
     """
     try:
-        whole = int(manifest["files"][WEIGHTS]["bytes"])
-        extents: dict[str, list[Extent]] = {}
-        blocks = len(manifest["block_sha256"])
-        for tensor in manifest["tensors"]:
-            group, offset, size = str(tensor["name"]).partition(".")[0], int(tensor["offset"]), int(tensor["bytes"])
-            if offset < 0 or size < 0 or offset + size > whole:
-                raise ManifestError(f"tensor {tensor['name']} does not lie within {WEIGHTS}")
-            if group != _BLOCKS:
-                extents.setdefault(group, []).append(Extent(offset, size))
-                continue
+        extents = _extents(manifest)
+        hashes = {block_part(block): str(sha256) for block, sha256 in enumerate(manifest["block_sha256"])}
+        hashes |= {str(name): str(sha256) for name, sha256 in manifest.get("part_sha256", {}).items()}
+        without = ", ".join(sorted(extents.keys() - hashes.keys()))
+        if without:
+            raise ManifestError(f"no hash of {without}")
+        return {name: WeightPart(name, sha256, tuple(extents[name])) for name, sha256 in hashes.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
+        raise ManifestError(f"the package's manifest is damaged or from another release ({error})") from error
+
+
+def _extents(manifest: dict[str, Any]) -> dict[str, list[Extent]]:
+    """Extents by part: of tensors "blocks.NAME" every block has an equal share, "blocks.7.NAME" belongs to block 7."""
+    whole, blocks = int(manifest["files"][WEIGHTS]["bytes"]), len(manifest["block_sha256"])
+    extents: dict[str, list[Extent]] = {}
+    for tensor in manifest["tensors"]:
+        words, offset, size = str(tensor["name"]).split("."), int(tensor["offset"]), int(tensor["bytes"])
+        if offset < 0 or size < 0 or offset + size > whole:
+            raise ManifestError(f"tensor {tensor['name']} does not lie within {WEIGHTS}")
+        if words[0] != _BLOCKS:
+            extents.setdefault(words[0], []).append(Extent(offset, size))
+        elif words[1].isdigit():
+            extents.setdefault(block_part(int(words[1])), []).append(Extent(offset, size))
+        else:
             share = size // blocks
             for block in range(blocks):
                 extents.setdefault(block_part(block), []).append(Extent(offset + block * share, share))
-        hashes = {block_part(block): str(sha256) for block, sha256 in enumerate(manifest["block_sha256"])}
-        hashes |= {str(name): str(sha256) for name, sha256 in manifest["part_sha256"].items()}
-        return {name: WeightPart(name, sha256, tuple(extents[name])) for name, sha256 in hashes.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise ManifestError(f"the package's manifest is damaged or from another release ({error})") from error
+    return extents
 
 
 def parts_of_stage(start: int, stop: int, *, is_first: bool, is_last: bool, tied_embedding: bool) -> tuple[str, ...]:

@@ -73,9 +73,25 @@ def test_a_stage_reads_its_blocks_and_the_text_matrices_at_the_ends(stage: dict[
     assert set(parts_of_stage(2, 4, **stage)) == {"rope", "block.2", "block.3"} | more
 
 
-@pytest.mark.parametrize("lost", ["files", "block_sha256", "part_sha256", "tensors"])
-def test_a_manifest_that_says_less_is_refused(whole: tuple[Path, dict[str, Any]], lost: str) -> None:
-    with pytest.raises(ManifestError, match=lost):
+def test_blocks_of_different_shapes_have_tensors_of_their_own() -> None:
+    tensors = [("blocks.0.0", 0, 10), ("blocks.1.0", 4096, 20), ("blocks.0.1", 8192, 30)]
+    manifest = {
+        "files": {"weights.bin": {"bytes": 9000}},
+        "block_sha256": ["a", "b"],
+        "tensors": [{"name": name, "offset": offset, "bytes": size} for name, offset, size in tensors],
+    }
+    assert weight_parts(manifest) == {
+        "block.0": WeightPart("block.0", "a", (Extent(0, 10), Extent(8192, 30))),
+        "block.1": WeightPart("block.1", "b", (Extent(4096, 20),)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("lost", "word"),
+    [("files", "files"), ("block_sha256", "block_sha256"), ("part_sha256", "no hash of embed"), ("tensors", "tensors")],
+)
+def test_a_manifest_that_says_less_is_refused(whole: tuple[Path, dict[str, Any]], lost: str, word: str) -> None:
+    with pytest.raises(ManifestError, match=word):
         weight_parts({name: value for name, value in whole[1].items() if name != lost})
 
 
