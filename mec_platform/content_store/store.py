@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mec_platform.content_store.entries import MANIFEST, NAMES, StoredEntry, bytes_on_disk, default_cache, read_entry
+from mec_platform.content_store.entries import MANIFEST, StoredEntry, bytes_on_disk, default_cache, read_entry
 from mec_platform.content_store.eviction import LIMIT_VARIABLE, choose_evictions, limit_from_environment
 from mec_platform.content_store.locks import locked
 from mec_platform.domain.errors import MendableError
@@ -28,6 +28,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 _RECENT_S = 3600.0  # uses within this are not recorded one by one
 _ABANDONED_S = 86400.0  # a fetch that was cut off is continued within this, or its leftovers go
+_WORTH_EVICTING_BYTES = 64 << 10  # artefacts take 400 kB; names, profiles and tunings a few kB
 _FETCHED = "fetch"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -173,8 +174,8 @@ class ContentStore:
         ]
 
     def _evictable(self) -> list[StoredEntry]:
-        """Everything that can be made again; names were given by users."""
-        return [entry for entry in self.entries() if entry.kind != NAMES]
+        """Small entries stay: removing one makes no room, and some hold what users said or what took long to measure."""
+        return [entry for entry in self.entries() if entry.bytes_on_disk >= _WORTH_EVICTING_BYTES]
 
     def _stored(self, folder: Path) -> StoredEntry:
         use, is_free = self._beside(folder, "use"), True

@@ -132,6 +132,14 @@ def test_the_entry_that_was_just_built_stays_even_above_the_limit(tmp_path: Path
     assert names(store) == ["b"]
 
 
+def test_small_entries_stay(store: ContentStore) -> None:
+    """Names and profiles: removing them would make no room."""
+    store.ensure("names", "n", lambda folder: fill(folder, 100))
+    assert ContentStore(store.root, 0).evict() == []
+    store.remove("names", "n")
+    assert store.entries() == []
+
+
 def test_reading_within_the_hour_writes_nothing(store: ContentStore) -> None:
     store.ensure("artefacts", "a", fill)
     stamp = store.root / "artefacts" / ".a.use"
