@@ -24,7 +24,7 @@ from mec_apps.split_inference.content.fetching import (
     find_offer,
     local_package,
 )
-from mec_apps.split_inference.content.sources import SourceDirectory
+from mec_apps.split_inference.content.sources import SourceDirectory, platform_first
 from mec_apps.split_inference.node.artefact_check import MachineFacts
 from mec_platform.content_store.entries import ARTEFACTS
 from mec_platform.content_store.store import ContentStore
@@ -119,7 +119,7 @@ async def _fetch(
     try:
         while True:
             sources = await directory.sources()
-            choice, reason = await find_offer(sources, wanted, request.machine)
+            choice, reason = await find_offer(platform_first(sources), wanted, request.machine)
             if choice.package is not None:
                 break
             if asyncio.get_running_loop().time() >= give_up:

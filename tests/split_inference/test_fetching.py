@@ -18,7 +18,7 @@ from mec_apps.split_inference.content.choice import Candidate, Wanted, choose_en
 from mec_apps.split_inference.content.fetching import fetch_artefact, fetch_package, find_local, find_offer
 from mec_apps.split_inference.content.sinks import PartSink
 from mec_apps.split_inference.content.source import ContentSource
-from mec_apps.split_inference.content.sources import SourceDirectory
+from mec_apps.split_inference.content.sources import SourceDirectory, platform_first
 from mec_apps.split_inference.content.transfer import FetchError, transfer
 from mec_apps.split_inference.node.artefact_check import MachineFacts
 from mec_platform.content_store.entries import bytes_on_disk, read_manifest
@@ -305,7 +305,9 @@ async def test_the_platform_says_whom_to_ask_first(here: ContentStore, serve: Se
     for preferred, order in ((True, ["edge-1", "the platform"]), (False, ["the platform", "edge-1"])):
         address = await serve(here, Sources(nodes, preferred))
         directory = SourceDirectory(address, "edge-9", channels)
-        assert [source.name for source in await directory.sources()] == order
+        sources = await directory.sources()
+        assert [source.name for source in sources] == order
+        assert [source.name for source in platform_first(sources)] == ["the platform", "edge-1"]
 
 
 async def test_a_source_that_says_nothing_is_given_up(

@@ -34,3 +34,10 @@ class SourceDirectory:
             if name != self._own_name and address
         ]
         return [*peers, self._platform] if self._others_first else [self._platform, *peers]
+
+
+def platform_first(sources: Sequence[ContentSource]) -> list[ContentSource]:
+    """The order in which to ask for manifests: bytes are checked against them, so a node's word counts only where the
+    platform has none.
+    """
+    return sorted(sources, key=lambda source: source.name != PLATFORM)
