@@ -8,6 +8,8 @@ from compiler.build import CompiledModel, compile_model
 
 # Marker: why its tests run only where `-m` names it.
 OPT_IN = {
+    "arm": "runs nodes of another machine under an emulator; run deploy/arm_sandbox.sh DIR as root, then: "
+    "MEC_ARM_SANDBOX=DIR pytest -m arm",
     "cuda_compile": "compiles for every GPU target, some minutes; run: pytest -m cuda_compile",
     "gpu": "runs on an NVIDIA GPU; run: pytest -m gpu tests/hardware",
 }

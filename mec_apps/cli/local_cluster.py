@@ -33,7 +33,7 @@ from mec_platform.rpc.v1 import (
     types_pb2,
 )
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.05
 
@@ -43,7 +43,8 @@ class NodeOptions:
     """One edge node. `links` are emulated, by peer name, `*` for all others; `cpu_share` below 1 is emulated too.
 
     A node with a `store` of its own is not given compiled folders: it fetches what it needs from the platform and its peers.
-    `artefact` is for a node that computes on other hardware than the others, a simulated GPU for one.
+    `artefact` is for a node that computes on other hardware than the others, a simulated GPU for one; `interpreter` is the
+    command that runs Python there, where this process's own will not do: an emulator of the other hardware.
     """
 
     name: str
@@ -54,6 +55,7 @@ class NodeOptions:
     cpu_share: float = 1.0
     store: Path | None = None
     artefact: Path | None = None
+    interpreter: tuple[str, ...] = (sys.executable,)
 
 
 class LocalCluster:
@@ -198,7 +200,7 @@ class LocalCluster:
             arguments += self._folder_arguments(options.artefact)
         else:
             arguments += ["--source", "platform", "--store", str(options.store), "--model", self._shape_name()]
-        await self._start_process(name, [*arguments, *self._platform_arguments()])
+        await self._start_process(name, [*arguments, *self._platform_arguments()], options.interpreter)
 
     def log_tail(self, name: str, lines: int = 5) -> str:
         """The end of a process's log."""
@@ -228,12 +230,14 @@ class LocalCluster:
         """What the compiled package calls its model."""
         return str(json.loads((self._compiled.package / "manifest.json").read_text())["shape"]["name"])
 
-    async def _start_process(self, name: str, arguments: list[str]) -> None:
+    async def _start_process(
+        self, name: str, arguments: list[str], interpreter: tuple[str, ...] = (sys.executable,)
+    ) -> None:
         ready = Path(self._folder.name) / f"{name}.ready"
         ready.unlink(missing_ok=True)
         with self._log_path(name).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
+                *interpreter,
                 "-m",
                 "mec_apps.cli",
                 *arguments,

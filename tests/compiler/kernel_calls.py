@@ -60,6 +60,17 @@ def integers_of(values: np.ndarray, columns: int) -> np.ndarray:
     return 256 * terms[:, :, 0] + terms[:, :, 1]
 
 
+def integer_rows(x: np.ndarray, row_scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values and scales of quantised rows: x is int64 [M, K], of which `row_scales` [M, K/32] are the scales."""
+    rows, columns = x.shape
+    groups = x.reshape(rows, -1, 32)
+    high = (groups + 128) >> 8
+    values = aligned_zeros((rows, activation_format(small_dims(), True).values_stride(columns)), np.int8)
+    values[:, : 2 * columns] = np.stack([high, groups - 256 * high], axis=2).reshape(rows, -1)
+    scales = np.stack([row_scales, row_scales * groups.sum(2)], axis=2).reshape(rows, -1)
+    return values, scales.astype(np.float32)
+
+
 def multiply_function(stored: str, target: CpuTarget) -> Any:
     """multiply(w, s, values, scales, out) of any width and any count of outputs and rows."""
     weights = weight_format(stored, target)

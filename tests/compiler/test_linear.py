@@ -23,6 +23,7 @@ from tests.compiler.kernel_calls import (
     aligned,
     aligned_zeros,
     compile_function,
+    integer_rows,
     multiply_function,
     small_dims,
 )
@@ -45,13 +46,7 @@ def multiply_integers(
 ) -> np.ndarray:
     """x: int64 [M, K], of which `row_scales` [M, K/32] are the scales."""
     q, s = pack_groups(weights, INTEGER_BITS[stored])
-    rows, columns = x.shape
-    high = (x + 128) >> 8
-    terms = np.stack([grouped(high), grouped(x - 256 * high)], axis=2)
-    values = aligned_zeros((rows, activation_format(small_dims(), True).values_stride(columns)), np.int8)
-    values[:, : 2 * columns] = terms.reshape(rows, -1)
-    scales = np.stack([row_scales, row_scales * grouped(x).sum(2)], axis=2).reshape(rows, -1)
-    return multiply(stored, target, q, s, values, scales.astype(np.float32))
+    return multiply(stored, target, q, s, *integer_rows(x, row_scales))
 
 
 def multiply_floats(stored: str, target: CpuTarget, packed: np.ndarray, x: np.ndarray) -> np.ndarray:
