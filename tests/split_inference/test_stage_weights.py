@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -137,6 +138,71 @@ async def test_a_fetch_on_a_full_disk_leaves_nothing_and_says_what_to_do(site: S
     assert kind == "StoreFull"
     assert "MEC_CACHE_LIMIT" in message
     assert [path.name for path in (site.here.root / "artefacts").iterdir()] == [".a1.lock"]
+
+
+def _load_middle(root: str, folder: str, address: str) -> None:
+    """In a process of its own, which is killed."""
+
+    async def load() -> None:
+        package: Any = SimpleNamespace(folder=Path(folder), spec=SimpleNamespace(tied_embedding=True))
+        directory = SourceDirectory(address, "edge-1", Channels())
+        await StageWeights(package, directory, ContentStore(Path(root))).ensure(MIDDLE)
+
+    asyncio.run(load())
+
+
+async def test_what_a_killed_node_had_fetched_is_not_fetched_again(site: Site) -> None:
+    async with stalling_proxy(site.address, after_bytes=ROPE_BYTES + sum(BLOCK_BYTES) + 100_000) as (address, stalled):
+        arguments = (str(site.here.root), str(site.folder), address)
+        process = multiprocessing.get_context("spawn").Process(target=_load_middle, args=arguments)
+        process.start()
+        await asyncio.wait_for(stalled.wait(), 60)
+        await until(lambda: len(site.whole()) == 2)
+        process.kill()
+        await asyncio.to_thread(process.join)
+    weights = site.weights()
+    await weights.ensure(MIDDLE)
+    assert site.whole() == {"rope", "block.2", "block.3"}
+    assert weights.fetched_bytes == sum(BLOCK_BYTES)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds. Fails the test where it does not within a minute."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - another process writes a file
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def stalling_proxy(address: str, after_bytes: int) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A relay that passes so many bytes from the server, and no more; the event tells when it has."""
+    host, port = address.split(":")
+    stalled = asyncio.Event()
+    writers: list[asyncio.StreamWriter] = []
+    copies: list[asyncio.Future[None]] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: int) -> None:
+        while left > 0 and (data := await reader.read(min(left, 65536))):
+            writer.write(data)
+            left -= len(data)
+        stalled.set()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(host, int(port))
+        writers.extend((writer, server_writer))
+        copies.append(asyncio.ensure_future(copy(reader, server_writer, 1 << 30)))
+        copies.append(asyncio.ensure_future(copy(server_reader, writer, after_bytes)))
+
+    proxy = await asyncio.start_server(relay, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}", stalled
+    finally:
+        proxy.close()
+        for way in copies:
+            way.cancel()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*copies, return_exceptions=True)
 
 
 async def test_a_whole_package_needs_no_source(site: Site) -> None:
