@@ -15,6 +15,8 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
+from mec_apps.split_inference.content.sources import SourceDirectory
+from mec_apps.split_inference.content.stage_weights import StageWeights
 from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
 from mec_apps.split_inference.gateway import sessions as sessions_module
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
@@ -35,6 +37,7 @@ from mec_apps.split_inference.node.data_plane import DataPlane
 from mec_apps.split_inference.node.service import EdgeNodeService
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.peer_link import LinkLost, LinkPool
+from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.split_plan import SplitPlan, Stage
@@ -88,8 +91,9 @@ class InProcessNode:
             deliver=self.data_plane.deliver,
         )
         settings = NodeSettings(name, package_dir, artefact_dir, "", "", emulate=True)
+        weights = StageWeights(package, SourceDirectory("", name, self.channels), ContentStore(package_dir.parents[1]))
         self.service = EdgeNodeService(
-            settings, package, HARDWARE, self.compute, self.data_plane, self.shapers, self.channels
+            settings, package, HARDWARE, self.compute, self.data_plane, self.shapers, self.channels, weights
         )
         self.address = ""
 
