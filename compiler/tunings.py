@@ -6,8 +6,11 @@ on that machine takes it, and its values are part of the artefact's key.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from compiler.models.spec import ArchitectureDims
@@ -46,12 +49,21 @@ def with_tiling(row: CpuTarget, tiling: dict[str, Any]) -> CpuTarget:
     return replace(row, **values)
 
 
-def save_tuning(
-    row: CpuTarget, tuned: CpuTarget, dims: ArchitectureDims, quantisation: str, gain: float, store: ContentStore
-) -> None:
-    """Keeps the tiling of `tuned` for `row`, in the place of an earlier one."""
+@contextmanager
+def building_tuning(row: CpuTarget, dims: ArchitectureDims, quantisation: str, store: ContentStore) -> Iterator[Path]:
+    """A folder of the store to search in and to leave a tuning in with `write_tuning`, in the place of an earlier one.
+
+    One search at a time; where it ends with an exception, or is killed, the earlier tuning stays and the folder goes.
+    """
+    with store.building(TUNINGS, _key(row, dims, quantisation), anew=True) as fresh:
+        assert fresh is not None  # which only an entry that is there would be
+        yield fresh
+
+
+def write_tuning(folder: Path, row: CpuTarget, tuned: CpuTarget, quantisation: str, gain: float) -> None:
+    """Fills the folder with the tiling of `tuned` for `row`."""
     facts = {"kind": "tuning", "target": row.name, "quantisation": quantisation, "tiling": tuned.tiling(), "gain": gain}
-    store.replace(TUNINGS, _key(row, dims, quantisation), lambda fresh: write_manifest(fresh, facts))
+    write_manifest(folder, facts)
 
 
 def _key(row: CpuTarget, dims: ArchitectureDims, quantisation: str) -> str:

@@ -52,6 +52,12 @@ def test_every_candidate_differs_from_the_default_and_keeps_what_was_found_befor
     assert all(candidate.tile_rows == best.tile_rows for candidate in query_changes(best))
 
 
+def test_no_tile_is_far_larger_than_what_the_registers_hold() -> None:
+    row = find_cpu_target("x86-64-v3")
+    assert {change(row).tile_rows for change in row_changes(row, quantised=True)} <= {(2, 1), (3, 1)}
+    assert all(candidate.tile_queries <= 6 for candidate in query_changes(row))
+
+
 def test_floats_are_tuned_in_their_tiles_alone() -> None:
     assert all(change(ROW).prefetch_groups == ROW.prefetch_groups for change in row_changes(ROW, quantised=False))
 

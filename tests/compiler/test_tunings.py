@@ -13,7 +13,8 @@ from compiler.build import artefact_key
 from compiler.kernels import text
 from compiler.kernels.linear import weight_format
 from compiler.targets.choice import detect_local_target, find_cpu_target, find_target
-from compiler.tunings import TUNINGS, save_tuning, tuned_row, with_tiling
+from compiler.targets.row import CpuTarget
+from compiler.tunings import TUNINGS, building_tuning, tuned_row, with_tiling, write_tuning
 from mec_platform.content_store.store import ContentStore
 from tests.compiler.kernel_calls import activation_format, aligned, aligned_zeros, compile_function, small_dims
 
@@ -35,6 +36,11 @@ def logits(row: Any) -> np.ndarray:
     return out
 
 
+def keep(tuned: CpuTarget, store: ContentStore) -> None:
+    with building_tuning(ROW, DIMS, "int4", store) as folder:
+        write_tuning(folder, ROW, tuned, "int4", 1.1)
+
+
 @pytest.mark.slow
 def test_no_tiling_changes_a_bit() -> None:
     expected = logits(ROW)
@@ -47,7 +53,7 @@ def test_a_saved_tuning_is_taken_for_its_target_dimensions_and_quantisation_only
     store = ContentStore(tmp_path)
     found = replace(ROW, tile_rows=(6, 3, 1), prefetch_groups=16)
     assert tuned_row(ROW, DIMS, "int4", store) is ROW
-    save_tuning(ROW, found, DIMS, "int4", 1.1, store)
+    keep(found, store)
     assert tuned_row(ROW, DIMS, "int4", store) == found
     assert tuned_row(ROW, DIMS, "int8", store) is ROW
     assert tuned_row(ROW, small_dims(hidden=96), "int4", store) is ROW
@@ -57,13 +63,29 @@ def test_a_saved_tuning_is_taken_for_its_target_dimensions_and_quantisation_only
     assert tuned_row(gpu, DIMS, "int4", store) is gpu
 
 
+def test_a_search_that_fails_leaves_the_earlier_tuning_and_nothing_else(tmp_path: Path) -> None:
+    store, found = ContentStore(tmp_path), replace(ROW, prefetch_groups=16)
+    keep(found, store)
+
+    def fail() -> None:
+        with building_tuning(ROW, DIMS, "int4", store) as folder:
+            (folder / "workshop").mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert tuned_row(ROW, DIMS, "int4", store) == found
+    (entry,) = store.entries(TUNINGS)
+    assert [path for path in entry.folder.parent.iterdir() if path.is_dir()] == [entry.folder]
+
+
 def test_a_tuning_is_part_of_the_key_of_an_artefact() -> None:
     assert artefact_key(DIMS, "int4", ROW) != artefact_key(DIMS, "int4", replace(ROW, prefetch_groups=16))
 
 
 def test_a_damaged_tuning_counts_as_none(tmp_path: Path) -> None:
     store = ContentStore(tmp_path)
-    save_tuning(ROW, ROW, DIMS, "int4", 1.0, store)
+    keep(ROW, store)
     (entry,) = store.entries(TUNINGS)
     manifest = entry.folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"prefetch_rows": ', '"prefetch_rows": -'))

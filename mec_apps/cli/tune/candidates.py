@@ -16,6 +16,10 @@ from compiler.targets.row import CpuTarget
 LEAST_GAIN = 0.01
 """A gain below this is none, however steady it was measured."""
 
+MOST_OF_DEFAULT = 1.5
+"""Tiles are at most so many times as large as the default's, which the registers hold: LLVM takes minutes over tiles that
+spill, and they are slow."""
+
 _TILE_ROWS = ((4, 2, 1), (6, 3, 1), (8, 4, 2, 1), (10, 5, 1), (12, 6, 3, 1), (2, 1), (3, 1))
 _UNPACK_TILES = (1, 2, 4)
 _PREFETCH_GROUPS = (4, 8, 16, 32)
@@ -54,7 +58,8 @@ def compare(pairs: Pairs) -> Comparison:
 
 def row_changes(best: CpuTarget, quantised: bool) -> Iterator[Callable[[CpuTarget], CpuTarget]]:
     """Changes of what multiplies rows, each to be applied to the best row at that moment."""
-    yield from (_change("tile_rows", value) for value in _TILE_ROWS if value != best.tile_rows)
+    most = MOST_OF_DEFAULT * best.tile_rows[0]
+    yield from (_change("tile_rows", value) for value in _TILE_ROWS if value != best.tile_rows and value[0] <= most)
     if quantised:
         yield from (_change("unpack_tiles", value) for value in _UNPACK_TILES if value != best.unpack_tiles)
         yield from (_change("prefetch_groups", value) for value in _PREFETCH_GROUPS if value != best.prefetch_groups)
@@ -63,7 +68,9 @@ def row_changes(best: CpuTarget, quantised: bool) -> Iterator[Callable[[CpuTarge
 
 def query_changes(best: CpuTarget) -> Iterator[CpuTarget]:
     """Rows with another count of query heads at once, which only whole artefacts show."""
-    yield from (replace(best, tile_queries=value) for value in _TILE_QUERIES if value != best.tile_queries)
+    most = MOST_OF_DEFAULT * best.tile_queries
+    values = (value for value in _TILE_QUERIES if value != best.tile_queries and value <= most)
+    yield from (replace(best, tile_queries=value) for value in values)
 
 
 def _change(name: str, value: object) -> Callable[[CpuTarget], CpuTarget]:

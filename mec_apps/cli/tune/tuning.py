@@ -2,13 +2,13 @@
 
 Half of the budget goes to the kernel that multiplies rows, of which a candidate takes a second or two; then whole artefacts
 are compiled, of the best found and with other counts of query heads. What wins is measured once more against the default.
-Candidates are built in a folder of their own: until the end nothing is kept, and a search that is stopped leaves nothing.
+Candidates are built in a folder of the store that becomes the tuning's entry at the end: a search that is stopped, or
+killed, leaves nothing that the store does not clear away.
 """
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from compiler.models.spec import ArchitectureDims
 from compiler.quantisation import find_quantisation
 from compiler.targets.choice import detect_local_target, find_cpu_target
 from compiler.targets.row import CpuTarget
-from compiler.tunings import save_tuning
+from compiler.tunings import building_tuning, write_tuning
 from mec_apps.cli.compile import ensure_compiled
 from mec_apps.cli.requests import print_json
 from mec_apps.cli.tune.candidates import Comparison, query_changes, row_changes
@@ -88,20 +88,33 @@ def tune(model: str, quantisation: str, target: str | None, budget_s: float, thr
     manifest = read_manifest(package) or {}
     dims, chosen, store = ArchitectureDims(**manifest["dims"]), str(manifest["quantisation"]), ContentStore()
     default, _ = ensure_row_artefact(dims, chosen, row, store, _silent)
-    with tempfile.TemporaryDirectory(prefix="mec-tune-") as folder, _progress_bar(row.name, budget_s) as show:
-        search = _Search(row, dims, chosen, package, default, ContentStore(Path(folder)), threads, budget_s, show)
-        winner, artefact = search.run()
-        confirmed = search.confirm(artefact) if winner is not None else Comparison(1.0, 0.0)
-        if winner is None or not confirmed.is_faster:
-            return search.outcome(None, confirmed, default)
-        key = artefact_key(dims, chosen, winner)
+    try:
+        with building_tuning(row, dims, chosen, store) as fresh, _progress_bar(row.name, budget_s) as show:
+            workshop = fresh / "workshop"
+            search = _Search(row, dims, chosen, package, default, ContentStore(workshop), threads, budget_s, show)
+            winner, artefact = search.run()
+            confirmed = search.confirm(artefact) if winner is not None else Comparison(1.0, 0.0)
+            if winner is None or not confirmed.is_faster:
+                raise _NoGain(search.outcome(None, confirmed, default))
+            key = artefact_key(dims, chosen, winner)
 
-        def copy(fresh: Path) -> None:
-            shutil.copytree(artefact, fresh, dirs_exist_ok=True)
+            def copy(entry: Path) -> None:
+                shutil.copytree(artefact, entry, dirs_exist_ok=True)
 
-        store.ensure(ARTEFACTS, key, copy)
-        save_tuning(row, winner, dims, chosen, confirmed.gain, store)
-        return search.outcome(winner, confirmed, store.folder(ARTEFACTS, key))
+            store.ensure(ARTEFACTS, key, copy)
+            shutil.rmtree(workshop)
+            write_tuning(fresh, row, winner, chosen, confirmed.gain)
+            return search.outcome(winner, confirmed, store.folder(ARTEFACTS, key))
+    except _NoGain as none:
+        return none.outcome
+
+
+class _NoGain(Exception):
+    """Ends a search whose folder is not to be kept."""
+
+    def __init__(self, outcome: Tuned) -> None:
+        super().__init__("no gain")
+        self.outcome = outcome
 
 
 class _Search:
