@@ -13,7 +13,14 @@ from rich.progress import Progress
 
 from mec_apps.cli.compile import quantisation_option, run_compiler
 from mec_apps.cli.requests import CliError, json_option, print_json
-from mec_apps.cli.stored_models import StoredModel, entries_only_of, models_called, names_of, read_models
+from mec_apps.cli.stored_models import (
+    StoredModel,
+    entries_only_of,
+    latest_builds,
+    models_called,
+    names_of,
+    read_models,
+)
 from mec_platform.content_store.entries import MODELS, NAMES
 from mec_platform.content_store.partial_weights import PartialWeights
 from mec_platform.content_store.store import ContentStore
@@ -30,14 +37,15 @@ def models(context: click.Context, as_json: bool) -> None:
     in use.
     """
     if context.invoked_subcommand is None:
-        _list(as_json)
+        _list(show_all=False, as_json=as_json)
 
 
 @models.command("list", epilog="Example: mec models list --json")
+@click.option("--all", "show_all", is_flag=True, help="Also builds of earlier releases and files.")
 @json_option
-def list_command(as_json: bool) -> None:
-    """List packages with their artefacts per target, sizes, and last use (to the hour, UTC)."""
-    _list(as_json)
+def list_command(show_all: bool, as_json: bool) -> None:
+    """List packages with their artefacts per target, sizes, and last use (to the hour, UTC); with --json all of them."""
+    _list(show_all, as_json)
 
 
 @models.command(epilog="Example: mec models inspect smollm2 --json")
@@ -107,7 +115,7 @@ def remove(name: str, yes: bool, as_json: bool) -> None:
         click.echo(f"removed {len(removed)} entries, {size:.0f} MB")
 
 
-def _list(as_json: bool) -> None:
+def _list(show_all: bool, as_json: bool) -> None:
     found, damaged = read_models(ContentStore())
     for folder in damaged:
         click.echo(f"{folder} is damaged; delete the folder, mec compile makes it again", err=True)
@@ -116,7 +124,8 @@ def _list(as_json: bool) -> None:
         return
     if not found:
         click.echo("no compiled model in the cache; run: mec compile")
-    for model in found:
+    shown, left_out = (found, 0) if show_all else latest_builds(found)
+    for model in shown:
         facts = model.facts()
         part = "" if facts["is_whole"] else "  in part"
         click.echo(
@@ -125,6 +134,10 @@ def _list(as_json: bool) -> None:
         )
         for artefact in facts["artefacts"]:
             click.echo(f"  {artefact['target']}  {_size(artefact)}  {_use(artefact)}  {artefact['artefact']}")
+    if left_out:
+        click.echo(
+            f"and {left_out} entries of earlier builds, which make room in time; mec models list --all shows them"
+        )
 
 
 def _find(store: ContentStore, name: str) -> tuple[list[StoredModel], list[StoredModel]]:

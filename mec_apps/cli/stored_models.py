@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ class StoredModel:
     def name(self) -> str:
         """What the package calls its model."""
         return str(self.manifest["shape"]["name"])
+
+    def entries(self) -> list[StoredEntry]:
+        """The package and its artefacts."""
+        return [self.entry, *(entry for entry, _ in self.artefacts)]
 
     def facts(self) -> dict[str, Any]:
         """Plain data. Raises KeyError or TypeError where the manifest is damaged."""
@@ -69,6 +73,23 @@ def read_models(store: ContentStore) -> tuple[list[StoredModel], list[Path]]:
         else:
             models.append(model)
     return sorted(models, key=lambda model: (model.name, model.manifest["quantisation"])), damaged
+
+
+def latest_builds(models: Sequence[StoredModel]) -> tuple[list[StoredModel], int]:
+    """Of the builds of one model and quantisation, and of its artefacts for one target, those used last; and how many
+    are left out. Others stem from earlier releases or files, and make room in time."""
+    kept: dict[tuple[str, str], StoredModel] = {}
+    for model in sorted(models, key=lambda model: model.entry.used_s):
+        artefacts = {
+            facts.get("target"): (entry, facts)
+            for entry, facts in sorted(model.artefacts, key=lambda pair: pair[0].used_s)
+        }
+        kept[model.name, model.manifest["quantisation"]] = replace(
+            model, artefacts=tuple(artefacts[target] for target in sorted(artefacts, key=str))
+        )
+    entries = {(entry.kind, entry.key) for model in models for entry in model.entries()}
+    shown = {(entry.kind, entry.key) for model in kept.values() for entry in model.entries()}
+    return [kept[key] for key in sorted(kept)], len(entries - shown)
 
 
 def models_called(models: Sequence[StoredModel], name: str) -> list[StoredModel]:

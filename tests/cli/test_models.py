@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,19 @@ def test_an_artefact_is_listed_with_every_package_that_it_can_run(
     (listed,) = run_json("list")
     assert [artefact["target"] for artefact in listed["artefacts"]] == ["toaster"]
     assert "toaster" in run("list").stdout
+
+
+def test_of_earlier_builds_only_their_count_is_listed(store: ContentStore, package: Path) -> None:
+    earlier = shutil.copytree(package, store.folder("models", "earlier"))
+    long_ago = package.stat().st_mtime - 86_400
+    for path in (earlier, *earlier.iterdir()):
+        os.utime(path, (long_ago, long_ago))
+    listed = run("list").stdout
+    assert str(package) in listed
+    assert str(earlier) not in listed
+    assert "1 entries of earlier builds" in listed
+    assert str(earlier) in run("list", "--all").stdout
+    assert len(run_json("list")) == 2
 
 
 def test_an_intact_package_has_nothing_missing_and_nothing_damaged(package: Path) -> None:
