@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from mec_platform.content_store.grpc_service import ContentStoreService, Source, Sources
 from mec_platform.content_store.store import ContentStore
 from mec_platform.control_plane.broadcast.service import ReconfigurationBroadcastService
-from mec_platform.control_plane.control_loop import ControlLoop
+from mec_platform.control_plane.deployments import Deployments
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
 from mec_platform.control_plane.monitoring.service import CapacityProfilerService
@@ -92,8 +92,10 @@ class Platform:
             transports=platform_transports(f"http://{settings.host}:{settings.rest_port}"),
         )
         await self._registry.start()
-        self._loop = ControlLoop(Journal(self._log), settings.control, settings.monitoring, manual=settings.manual)
-        await self._loop.start()
+        self._deployments = Deployments(
+            Journal(self._log), settings.control, settings.monitoring, manual=settings.manual
+        )
+        await self._deployments.start()
         await self._serve_grpc()
         await self._serve_rest()
 
@@ -103,8 +105,8 @@ class Platform:
             await self._runner.cleanup()
         if hasattr(self, "_server"):
             await self._server.stop(grace=0.5)
-        if hasattr(self, "_loop"):
-            await self._loop.stop()
+        if hasattr(self, "_deployments"):
+            await self._deployments.stop()
         if hasattr(self, "_registry"):
             await self._registry.stop()
         if hasattr(self, "_log"):
@@ -113,13 +115,15 @@ class Platform:
     async def _serve_grpc(self) -> None:
         server = self._server = make_server()
         registry_pb2_grpc.add_ServiceRegistryServicer_to_server(ServiceRegistryService(self._registry), server)
-        control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(CapacityProfilerService(self._loop), server)
-        control_plane_pb2_grpc.add_AdaptiveOrchestratorServicer_to_server(
-            AdaptiveOrchestratorService(self._loop), server
+        control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(
+            CapacityProfilerService(self._deployments), server
         )
-        control_plane_pb2_grpc.add_SplitRevisionServicer_to_server(SplitRevisionService(self._loop), server)
+        control_plane_pb2_grpc.add_AdaptiveOrchestratorServicer_to_server(
+            AdaptiveOrchestratorService(self._deployments), server
+        )
+        control_plane_pb2_grpc.add_SplitRevisionServicer_to_server(SplitRevisionService(self._deployments), server)
         control_plane_pb2_grpc.add_ReconfigurationBroadcastServicer_to_server(
-            ReconfigurationBroadcastService(self._loop), server
+            ReconfigurationBroadcastService(self._deployments), server
         )
         content_store_pb2_grpc.add_ContentStoreServicer_to_server(
             ContentStoreService(ContentStore(self._settings.store_dir), self._find_sources), server
@@ -133,11 +137,13 @@ class Platform:
 
     async def _serve_rest(self) -> None:
         collectors = CollectorRegistry()
-        loop = self._loop
-        epoch = Gauge("mec_plan_epoch", "Epoch of the committed split plan", registry=collectors)
-        epoch.set_function(lambda: 0 if loop.plan is None else loop.plan.epoch)
+        deployments = self._deployments
+        epoch = Gauge("mec_plan_epoch", "Highest epoch of a committed split plan", registry=collectors)
+        epoch.set_function(
+            lambda: max((each.plan.epoch for each in deployments.loops if each.plan is not None), default=0)
+        )
         nodes = Gauge("mec_live_nodes", "Edge nodes that report", registry=collectors)
-        nodes.set_function(lambda: len(loop.observe().nodes))
+        nodes.set_function(lambda: sum(len(each.observe().nodes) for each in deployments.loops))
         app = make_enablement_app(self._registry, collectors=collectors)
         if self._extend is not None:
             self._extend(app, self.grpc_address)

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from mec_apps.cli.requests import (
     CliError,
     as_dict,
+    deployment_option,
     json_option,
     platform_channel,
     platform_grpc_option,
@@ -27,11 +28,12 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 
 @click.command(epilog="Example: mec status --json")
+@deployment_option
 @platform_grpc_option
 @json_option
-def status(platform_grpc: str, as_json: bool) -> None:
+def status(model: str, platform_grpc: str, as_json: bool) -> None:
     """Nodes, gateways, links and the committed plan."""
-    snapshot = run_async(_snapshot(platform_grpc))
+    snapshot = run_async(_snapshot(platform_grpc, model))
     if as_json:
         print_json(as_dict(snapshot))
         return
@@ -92,20 +94,22 @@ def services(name: str | None, platform_url: str, as_json: bool) -> None:
 
 @click.command(epilog="Example: mec watch")
 @click.option("--all", "show_all", is_flag=True, help="Also every decision to keep the plan.")
+@deployment_option
 @platform_grpc_option
 @json_option
-def watch(show_all: bool, platform_grpc: str, as_json: bool) -> None:
+def watch(show_all: bool, model: str, platform_grpc: str, as_json: bool) -> None:
     """Follow decisions and reconfigurations until Ctrl-C."""
-    run_async(_watch(platform_grpc, show_all, as_json))
+    run_async(_watch(platform_grpc, model, show_all, as_json))
 
 
 @click.command(epilog="Example: mec plan --exclude edge-2")
 @click.option("--exclude", multiple=True, help="Leave a node out (repeatable).")
+@deployment_option
 @platform_grpc_option
 @json_option
-def plan(exclude: tuple[str, ...], platform_grpc: str, as_json: bool) -> None:
+def plan(exclude: tuple[str, ...], model: str, platform_grpc: str, as_json: bool) -> None:
     """The best plan for the world as it is, explained; nothing is changed."""
-    proposal = run_async(_propose(platform_grpc, exclude))
+    proposal = run_async(_propose(platform_grpc, model, exclude))
     if as_json:
         print_json(as_dict(proposal))
         return
@@ -113,17 +117,17 @@ def plan(exclude: tuple[str, ...], platform_grpc: str, as_json: bool) -> None:
         click.echo(line)
 
 
-async def _snapshot(address: str) -> control_plane_pb2.Snapshot:
+async def _snapshot(address: str, model: str) -> control_plane_pb2.Snapshot:
     async with platform_channel(address) as channel:
         return await control_plane_pb2_grpc.CapacityProfilerStub(channel).GetSnapshot(
-            control_plane_pb2.GetSnapshotRequest()
+            control_plane_pb2.GetSnapshotRequest(model=model)
         )
 
 
-async def _propose(address: str, exclude: tuple[str, ...]) -> control_plane_pb2.ProposePlanReply:
+async def _propose(address: str, model: str, exclude: tuple[str, ...]) -> control_plane_pb2.ProposePlanReply:
     async with platform_channel(address) as channel:
         return await control_plane_pb2_grpc.SplitRevisionStub(channel).ProposePlan(
-            control_plane_pb2.ProposePlanRequest(exclude_nodes=exclude)
+            control_plane_pb2.ProposePlanRequest(exclude_nodes=exclude, model=model)
         )
 
 
@@ -139,26 +143,26 @@ async def _discover(url: str, name: str | None) -> list[dict[str, Any]]:
     ]
 
 
-async def _watch(address: str, show_all: bool, as_json: bool) -> None:
+async def _watch(address: str, model: str, show_all: bool, as_json: bool) -> None:
     async with platform_channel(address) as channel, BackgroundTasks() as tasks:
         following = [
-            tasks.start("decisions", _follow_decisions(channel, show_all, as_json)),
-            tasks.start("reconfigurations", _follow_reconfigurations(channel, as_json)),
+            tasks.start("decisions", _follow_decisions(channel, model, show_all, as_json)),
+            tasks.start("reconfigurations", _follow_reconfigurations(channel, model, as_json)),
         ]
         await asyncio.gather(*following)
 
 
-async def _follow_decisions(channel: Any, show_all: bool, as_json: bool) -> None:
+async def _follow_decisions(channel: Any, model: str, show_all: bool, as_json: bool) -> None:
     stub = control_plane_pb2_grpc.AdaptiveOrchestratorStub(channel)
-    async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest()):
+    async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest(model=model)):
         if decision.kind == "keep" and not show_all:
             continue
         _print_line(as_json, "decision", decision, f"{decision.at_s:10.1f}  {decision.kind:8}  {decision.reason}")
 
 
-async def _follow_reconfigurations(channel: Any, as_json: bool) -> None:
+async def _follow_reconfigurations(channel: Any, model: str, as_json: bool) -> None:
     stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
-    async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest()):
+    async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest(model=model)):
         plan_ = plan_from_message(done.plan)
         text = (
             f"{done.at_s:10.1f}  {done.outcome:9}  epoch {plan_.epoch}: {plan_.describe()}; pause {done.pause_ms_max:.1f} ms, "

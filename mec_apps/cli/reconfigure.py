@@ -9,6 +9,7 @@ import click
 from mec_apps.cli.requests import (
     CliError,
     as_dict,
+    deployment_option,
     json_option,
     platform_channel,
     platform_grpc_option,
@@ -23,11 +24,12 @@ _STAGE = re.compile(r"(?P<node>[^=\s]+)=(?P<start>\d+):(?P<stop>\d+)")
 @click.command(epilog="Example: mec reconfigure edge-1=0:12 edge-3=12:30")
 @click.argument("stages", nargs=-1, required=True, metavar="NODE=START:STOP...")
 @click.option("--reason", default="asked for by an operator", show_default=True)
+@deployment_option
 @platform_grpc_option
 @json_option
-def reconfigure(stages: tuple[str, ...], reason: str, platform_grpc: str, as_json: bool) -> None:
+def reconfigure(stages: tuple[str, ...], reason: str, model: str, platform_grpc: str, as_json: bool) -> None:
     """Put layer ranges (half-open, in order) on nodes while answers go on."""
-    request = control_plane_pb2.ApplyPlanRequest(stages=[_stage(text) for text in stages], reason=reason)
+    request = control_plane_pb2.ApplyPlanRequest(stages=[_stage(text) for text in stages], reason=reason, model=model)
     done = run_async(_apply(platform_grpc, request))
     if as_json:
         print_json(as_dict(done))

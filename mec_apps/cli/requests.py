@@ -40,6 +40,9 @@ platform_url_option = click.option(
     envvar="MEC_PLATFORM_URL",
     help="REST address of the platform (Mp1).",
 )
+deployment_option = click.option(
+    "--model", default="", help="The model whose deployment is meant; needed where several are deployed."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -16,11 +16,16 @@ RECENT = 30
 
 
 class PlatformState:
-    """Reads the snapshot when asked and follows decisions and reconfigurations from the first question on."""
+    """Reads the snapshot when asked and follows decisions and reconfigurations from the first question on.
+
+    Of several deployments it shows the one that came up first.
+    """
 
     def __init__(self, platform_grpc: str) -> None:
         self._platform_grpc = platform_grpc
         self._channel: grpc.aio.Channel | None = None
+        self._model = ""
+        self._following = False
         self._tasks = BackgroundTasks()
         self._decisions: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self._reconfigurations: deque[dict[str, Any]] = deque(maxlen=RECENT)
@@ -29,10 +34,14 @@ class PlatformState:
         """The state in the shape that the page expects. Raises AioRpcError where the platform does not answer."""
         if self._channel is None:
             self._channel = open_channel(self._platform_grpc)
+        if self._model == "":
+            self._model = await _first_deployment(self._channel)
+        if not self._following:
+            self._following = True
             self._tasks.start("dashboard decisions", self._follow_decisions(self._channel))
             self._tasks.start("dashboard reconfigurations", self._follow_reconfigurations(self._channel))
         stub = control_plane_pb2_grpc.CapacityProfilerStub(self._channel)
-        snapshot = await stub.GetSnapshot(control_plane_pb2.GetSnapshotRequest(), timeout=2)
+        snapshot = await stub.GetSnapshot(control_plane_pb2.GetSnapshotRequest(model=self._model), timeout=2)
         return {
             **_world(snapshot),
             "decisions": list(self._decisions),
@@ -47,7 +56,7 @@ class PlatformState:
 
     async def _follow_decisions(self, channel: grpc.aio.Channel) -> None:
         stub = control_plane_pb2_grpc.AdaptiveOrchestratorStub(channel)
-        async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest()):
+        async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest(model=self._model)):
             entry = {"at_s": decision.at_s, "kind": decision.kind, "reason": decision.reason}
             if self._decisions and self._decisions[0]["kind"] == decision.kind == "keep":
                 self._decisions.popleft()  # of a steady world only the latest word is shown
@@ -55,7 +64,7 @@ class PlatformState:
 
     async def _follow_reconfigurations(self, channel: grpc.aio.Channel) -> None:
         stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
-        async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest()):
+        async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest(model=self._model)):
             self._reconfigurations.appendleft(
                 {
                     "at_s": done.at_s,
@@ -66,6 +75,13 @@ class PlatformState:
                     "moved_bytes": done.moved_bytes,
                 }
             )
+
+
+async def _first_deployment(channel: grpc.aio.Channel) -> str:
+    """Its model; "" while there is none, which stands for the first one to come."""
+    stub = control_plane_pb2_grpc.CapacityProfilerStub(channel)
+    deployed = await stub.ListDeployments(control_plane_pb2.ListDeploymentsRequest(), timeout=2)
+    return deployed.models[0] if deployed.models else ""
 
 
 def _world(snapshot: control_plane_pb2.Snapshot) -> dict[str, Any]:

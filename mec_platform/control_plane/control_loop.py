@@ -1,4 +1,7 @@
-"""The shell around `tick`: observe, decide, commit, act. One reconfiguration at a time; everything is told to watchers."""
+"""The shell around `tick`: observe, decide, commit, act, for one deployment. `deployments` has one of these per model.
+
+One reconfiguration of a deployment at a time; everything is told to watchers.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,21 @@ class DecisionMade:
 
 
 class ControlLoop:
-    """`manual` decides and says so, but carries out only the first plan and what replaces a plan that has lost a node."""
+    """The loop of the deployment of `model`, which is "" until a node has reported one.
+
+    `manual` decides and says so, but carries out only the first plan and what replaces a plan that has lost a node.
+    """
 
     def __init__(
-        self, journal: Journal, control: ControlSettings, monitoring: MonitoringSettings, *, manual: bool = False
+        self,
+        journal: Journal,
+        control: ControlSettings,
+        monitoring: MonitoringSettings,
+        model: str,
+        *,
+        manual: bool = False,
     ) -> None:
+        self.model = model
         self._journal = journal
         self._control = control
         self._monitoring_settings = monitoring
@@ -68,9 +81,8 @@ class ControlLoop:
         self._decisions: Feed[DecisionMade] = Feed()
         self._reconfigurations: Feed[ReconfigurationEnded] = Feed()
 
-    async def start(self) -> None:
-        """Reads the committed plan and begins to decide. Raises LogUnavailable."""
-        await self._journal.load()
+    def start(self) -> None:
+        """Begins to decide, from the plan that the journal has."""
         self._monitoring = MonitoringState(started_s=self.now_s)
         self._tasks.start("control loop", self._run())
 
@@ -87,7 +99,16 @@ class ControlLoop:
     @property
     def plan(self) -> SplitPlan | None:
         """The committed plan."""
-        return self._journal.plan
+        return self._journal.plans.get(self.model)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether any node of this deployment is alive."""
+        return bool(self.observe().nodes)
+
+    def has_node(self, name: str) -> bool:
+        """Whether a live node of this deployment has that name."""
+        return self.observe().node(name) is not None
 
     def plan_settings(self) -> PlanSettings:
         """Limits and weights of plans in force."""
@@ -121,7 +142,9 @@ class ControlLoop:
         return None
 
     def fail_member(self, name: str, reason: str) -> None:
-        """Takes word of a member's failure and decides at once."""
+        """Takes word of a member's failure and decides at once; others' members are no matter of this deployment."""
+        if name not in self._monitoring.members:
+            return
         _log.warning("%s is reported as failed: %s", name, reason)
         self._monitoring = apply_failure(self._monitoring, MemberFailed(self.now_s, name, reason))
         self._tell_sender()
@@ -150,8 +173,10 @@ class ControlLoop:
 
     async def _run(self) -> None:
         while True:
+            # Not wait_for: that one loses a cancellation which comes together with the wake-up.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), TICK_S)
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 async with self._acting:
@@ -218,7 +243,9 @@ class ControlLoop:
             sessions=len(end.switched),
             replayed_tokens=end.replayed_tokens,
         )
-        _log.info("epoch %d %s after %.0f ms: %s", plan.epoch, ended.outcome, ended.total_ms, end.reason)
+        _log.info(
+            "%s: epoch %d %s after %.0f ms: %s", plan.model, plan.epoch, ended.outcome, ended.total_ms, end.reason
+        )
         self._reconfigurations.publish(ended)
         return ended
 

@@ -1,7 +1,11 @@
-"""What the control plane keeps: committed plans (one stream, compare-and-set) and decisions with their snapshots."""
+"""What the control plane keeps: committed plans (one stream, compare-and-set) and decisions with their snapshots.
+
+Every plan names its model, so the plans of all deployments share the stream; each deployment's epochs are its own.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 
@@ -22,24 +26,36 @@ class Journal:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._revision = 0
-        self.plan: SplitPlan | None = None
+        self._committing = asyncio.Lock()
+        self.plans: dict[str, SplitPlan] = {}
+        """The committed plan of every deployment, by model; the one committed last comes last."""
+
+    @property
+    def plan(self) -> SplitPlan | None:
+        """The plan committed last, of any deployment."""
+        return next(reversed(self.plans.values()), None)
 
     async def load(self) -> None:
-        """Reads the committed plan. Raises LogUnavailable."""
+        """Reads the committed plans. Raises LogUnavailable."""
         for entry in await self._log.read(PLANS):
             self._revision = entry.revision
-            self.plan = _plan_from_json(entry.payload)
+            self._take(_plan_from_json(entry.payload))
 
     async def commit(self, plan: SplitPlan) -> str | None:
-        """Makes `plan` the committed plan; returns why it could not be. Committing the same plan again is harmless."""
-        if plan == self.plan:
+        """Makes `plan` its model's committed plan; returns why it could not be. Committing the same plan again is harmless."""
+        async with self._committing:
+            if plan == self.plans.get(plan.model):
+                return None
+            try:
+                self._revision = await self._log.append(PLANS, "plan.committed", _plan_to_json(plan), self._revision)
+            except (RevisionConflict, LogUnavailable) as error:
+                return str(error)
+            self._take(plan)
             return None
-        try:
-            revision = await self._log.append(PLANS, "plan.committed", _plan_to_json(plan), self._revision)
-        except (RevisionConflict, LogUnavailable) as error:
-            return str(error)
-        self._revision, self.plan = revision, plan
-        return None
+
+    def _take(self, plan: SplitPlan) -> None:
+        self.plans.pop(plan.model, None)
+        self.plans[plan.model] = plan
 
     async def note_decision(self, decision: Reconfigure, snapshot: Snapshot) -> None:
         """Keeps a decision to change with everything that it looked at. Raises LogUnavailable."""

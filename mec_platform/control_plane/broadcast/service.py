@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationAborted, ReconfigurationEnded
+from mec_platform.control_plane.selection import Selection, select_deployment
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.split_plan import SplitPlan, Stage
 from mec_platform.rpc.convert import plan_to_message
@@ -17,7 +18,7 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types
 
 
 class PlanControl(Protocol):
-    """What the service needs of the control loop."""
+    """What the service needs of a deployment's control loop."""
 
     @property
     def plan(self) -> SplitPlan | None: ...
@@ -32,32 +33,35 @@ class PlanControl(Protocol):
 class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroadcastServicer):
     """The servicer."""
 
-    def __init__(self, control: PlanControl) -> None:
-        self._control = control
+    def __init__(self, deployments: Selection[PlanControl]) -> None:
+        self._deployments = deployments
 
     async def ApplyPlan(
         self, request: control_plane_pb2.ApplyPlanRequest, context: Context
     ) -> control_plane_pb2.Reconfiguration:
+        control = await select_deployment(self._deployments, request.model, context)
         try:
             stages = [Stage(stage.node, LayerRange(stage.layers.start, stage.layers.stop)) for stage in request.stages]
-            ended = await self._control.apply_stages(stages, request.reason)
+            ended = await control.apply_stages(stages, request.reason)
         except (ValueError, PlanRejected) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except ReconfigurationAborted as error:
             await context.abort(grpc.StatusCode.ABORTED, str(error))
-        return _message(ended, self._control.addresses())
+        return _message(ended, control.addresses())
 
     async def GetPlan(self, request: control_plane_pb2.GetPlanRequest, context: Context) -> types_pb2.SplitPlan:
-        plan = self._control.plan
+        control = await select_deployment(self._deployments, request.model, context)
+        plan = control.plan
         if plan is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no plan has been committed yet")
-        return plan_to_message(plan, self._control.addresses())
+        return plan_to_message(plan, control.addresses())
 
     async def WatchReconfigurations(
         self, request: control_plane_pb2.WatchReconfigurationsRequest, context: Context
     ) -> AsyncIterator[control_plane_pb2.Reconfiguration]:
-        async for ended in self._control.watch_reconfigurations():
-            yield _message(ended, self._control.addresses())
+        control = await select_deployment(self._deployments, request.model, context)
+        async for ended in control.watch_reconfigurations():
+            yield _message(ended, control.addresses())
 
 
 def _message(ended: ReconfigurationEnded, addresses: Mapping[str, str]) -> control_plane_pb2.Reconfiguration:

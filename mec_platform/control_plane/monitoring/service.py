@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 import grpc
 import grpc.aio
 
 from mec_platform.control_plane.monitoring.estimates import MemberReported, Refusal
+from mec_platform.control_plane.selection import Selection, select_deployment
 from mec_platform.domain.capacity import Snapshot
-from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.convert import (
     hardware_from_message,
     profile_from_message,
@@ -24,24 +26,27 @@ MAX_NAME = 128
 
 
 class Monitor(Protocol):
-    """What the service needs of the control loop."""
-
-    @property
-    def now_s(self) -> float: ...
-
-    @property
-    def plan(self) -> SplitPlan | None: ...
+    """What the service needs of a deployment's control loop."""
 
     def observe(self) -> Snapshot: ...
 
+
+class Monitors(Selection[Monitor], Protocol):
+    """All deployments."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
     def take_report(self, event: MemberReported) -> Refusal | None: ...
+
+    def of_report(self, event: MemberReported) -> Monitor | None: ...
 
 
 class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
     """The servicer."""
 
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
+    def __init__(self, deployments: Monitors) -> None:
+        self._deployments = deployments
         self._emulated: dict[str, set[str]] = {}
 
     async def Report(self, request: control_plane_pb2.MemberReport, context: Context) -> control_plane_pb2.ReportReply:
@@ -49,15 +54,15 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
         if problem is not None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
         try:
-            event = _event(request, self._monitor.now_s)
+            event = _event(request, asyncio.get_running_loop().time())
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        refusal = self._monitor.take_report(event)
-        if refusal is not None:
-            await context.abort(grpc.StatusCode.ALREADY_EXISTS, refusal.reason)
+        refusal, monitor = self._deployments.take_report(event), self._deployments.of_report(event)
+        if refusal is not None or monitor is None:
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "" if refusal is None else refusal.reason)
         if request.emulated:
             self._emulated[request.name] = {link.peer for link in request.links if link.emulated}
-        seen = self._monitor.observe()
+        seen = monitor.observe()
         members = [
             control_plane_pb2.Member(name=node.name, address=node.address, role=control_plane_pb2.MEMBER_ROLE_NODE)
             for node in seen.nodes
@@ -73,12 +78,18 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
     async def GetSnapshot(
         self, request: control_plane_pb2.GetSnapshotRequest, context: Context
     ) -> control_plane_pb2.Snapshot:
-        message = snapshot_to_message(self._monitor.observe())
+        monitor = await select_deployment(self._deployments, request.model, context)
+        message = snapshot_to_message(monitor.observe())
         for member in message.members:
             member.emulated = member.name in self._emulated
             for link in member.links:
                 link.emulated = link.peer in self._emulated.get(member.name, ())
         return message
+
+    async def ListDeployments(
+        self, request: control_plane_pb2.ListDeploymentsRequest, context: Context
+    ) -> control_plane_pb2.ListDeploymentsReply:
+        return control_plane_pb2.ListDeploymentsReply(models=self._deployments.names)
 
 
 def _problem(report: control_plane_pb2.MemberReport) -> str | None:

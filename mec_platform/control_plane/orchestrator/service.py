@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, Reconfigure, Wait
+from mec_platform.control_plane.selection import Selection, select_deployment
 from mec_platform.rpc.convert import plan_to_message
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
@@ -25,20 +26,24 @@ class Decided(Protocol):
 
 
 class DecisionSource(Protocol):
-    """What the service needs of the control loop."""
+    """What the service needs of a deployment's control loop."""
 
     def addresses(self) -> Mapping[str, str]: ...
 
-    def fail_member(self, name: str, reason: str) -> None: ...
-
     def watch_decisions(self) -> AsyncIterator[Decided]: ...
+
+
+class DecisionSources(Selection[DecisionSource], Protocol):
+    """All deployments."""
+
+    def fail_member(self, name: str, reason: str) -> None: ...
 
 
 class AdaptiveOrchestratorService(control_plane_pb2_grpc.AdaptiveOrchestratorServicer):
     """The servicer."""
 
-    def __init__(self, source: DecisionSource) -> None:
-        self._source = source
+    def __init__(self, deployments: DecisionSources) -> None:
+        self._deployments = deployments
 
     async def ReportFailure(
         self, request: control_plane_pb2.FailureReport, context: Context
@@ -46,14 +51,15 @@ class AdaptiveOrchestratorService(control_plane_pb2_grpc.AdaptiveOrchestratorSer
         if not request.member or request.member == request.reporter:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "member: the name of another member is needed")
         reason = f"{request.reporter or 'a member'} says: {request.reason or 'no reason given'}"
-        self._source.fail_member(request.member, reason)
+        self._deployments.fail_member(request.member, reason)
         return control_plane_pb2.FailureReply()
 
     async def WatchDecisions(
         self, request: control_plane_pb2.WatchDecisionsRequest, context: Context
     ) -> AsyncIterator[control_plane_pb2.Decision]:
-        async for made in self._source.watch_decisions():
-            yield _message(made, self._source.addresses())
+        source = await select_deployment(self._deployments, request.model, context)
+        async for made in source.watch_decisions():
+            yield _message(made, source.addresses())
 
 
 def _message(made: Decided, addresses: Mapping[str, str]) -> control_plane_pb2.Decision:

@@ -8,6 +8,7 @@ from typing import Protocol
 import grpc
 import grpc.aio
 
+from mec_platform.control_plane.selection import Selection, select_deployment
 from mec_platform.control_plane.split_revision.explanation import explain_plan
 from mec_platform.control_plane.split_revision.search import NoPlan, best_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
@@ -18,7 +19,7 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 
 class World(Protocol):
-    """What the service needs of the control loop."""
+    """What the service needs of a deployment's control loop."""
 
     def observe(self) -> Snapshot: ...
 
@@ -30,18 +31,19 @@ class World(Protocol):
 class SplitRevisionService(control_plane_pb2_grpc.SplitRevisionServicer):
     """The servicer."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, deployments: Selection[World]) -> None:
+        self._deployments = deployments
 
     async def ProposePlan(
         self, request: control_plane_pb2.ProposePlanRequest, context: Context
     ) -> control_plane_pb2.ProposePlanReply:
-        seen, settings = self._world.observe(), self._world.plan_settings()
+        world = await select_deployment(self._deployments, request.model, context)
+        seen, settings = world.observe(), world.plan_settings()
         found = best_plan(seen, settings, frozenset(request.exclude_nodes))
         if isinstance(found, NoPlan):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, found.reason)
         return control_plane_pb2.ProposePlanReply(
-            plan=plan_to_message(found.plan, self._world.addresses()),
+            plan=plan_to_message(found.plan, world.addresses()),
             cost_ms=found.cost.total_ms,
             latency_ms=found.cost.latency_ms,
             explanation=explain_plan(found.plan, seen, settings),

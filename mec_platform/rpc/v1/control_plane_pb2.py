@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from mec_platform.rpc.v1 import types_pb2 as mec__platform_dot_rpc_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mec_platform/rpc/v1/control_plane.proto\x12\x13mec_platform.rpc.v1\x1a\x1fmec_platform/rpc/v1/types.proto\"\xb5\x04\n\x0cMemberReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04role\x18\x02 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.MemberRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12\x0f\n\x07trusted\x18\x05 \x01(\x08\x12\x35\n\x08hardware\x18\x06 \x01(\x0b\x32#.mec_platform.rpc.v1.HardwareTarget\x12.\n\x05model\x18\x07 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.ModelShape\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x15\n\rblock_time_us\x18\t \x01(\x01\x12\x14\n\x0chead_time_us\x18\n \x01(\x01\x12%\n\x1dprefill_block_time_us_per_row\x18\x0b \x01(\x01\x12\x10\n\x08sessions\x18\x0c \x01(\r\x12\x14\n\x0ctokens_per_s\x18\r \x01(\x01\x12\x30\n\x05links\x18\x0e \x03(\x0b\x32!.mec_platform.rpc.v1.LinkEstimate\x12\x10\n\x08\x65mulated\x18\x0f \x01(\x08\x12\x0f\n\x07leaving\x18\x10 \x01(\x08\x12\x19\n\x11\x63ontext_positions\x18\x11 \x01(\x04\x12\x31\n\x07profile\x18\x12 \x01(\x0b\x32 .mec_platform.rpc.v1.CostProfile\x12\x15\n\rprofile_ratio\x18\x13 \x01(\x01\"f\n\x0bReportReply\x12\x12\n\nplan_epoch\x18\x01 \x01(\x04\x12\x15\n\rnext_report_s\x18\x02 \x01(\x01\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.mec_platform.rpc.v1.Member\"V\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12-\n\x04role\x18\x03 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.MemberRole\"\x14\n\x12GetSnapshotRequest\"{\n\x08Snapshot\x12\r\n\x05now_s\x18\x01 \x01(\x01\x12\x32\n\x07members\x18\x02 \x03(\x0b\x32!.mec_platform.rpc.v1.MemberReport\x12,\n\x04plan\x18\x03 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\"A\n\rFailureReport\x12\x10\n\x08reporter\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0e\n\x0c\x46\x61ilureReply\"\x17\n\x15WatchDecisionsRequest\"\x8e\x01\n\x08\x44\x65\x63ision\x12\x0c\n\x04\x61t_s\x18\x01 \x01(\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12,\n\x04plan\x18\x04 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0f\n\x07\x63ost_ms\x18\x05 \x01(\x01\x12\x17\n\x0f\x63urrent_cost_ms\x18\x06 \x01(\x01\"+\n\x12ProposePlanRequest\x12\x15\n\rexclude_nodes\x18\x01 \x03(\t\"z\n\x10ProposePlanReply\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0f\n\x07\x63ost_ms\x18\x02 \x01(\x01\x12\x12\n\nlatency_ms\x18\x03 \x01(\x01\x12\x13\n\x0b\x65xplanation\x18\x04 \x03(\t\"N\n\x10\x41pplyPlanRequest\x12*\n\x06stages\x18\x01 \x03(\x0b\x32\x1a.mec_platform.rpc.v1.Stage\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x10\n\x0eGetPlanRequest\"\x1e\n\x1cWatchReconfigurationsRequest\"\x88\x02\n\x0fReconfiguration\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x12\n\nprepare_ms\x18\x06 \x01(\x01\x12\x11\n\tswitch_ms\x18\x07 \x01(\x01\x12\x14\n\x0cpause_ms_max\x18\x08 \x01(\x01\x12\x13\n\x0bmoved_bytes\x18\t \x01(\x04\x12\x10\n\x08sessions\x18\n \x01(\r\x12\x17\n\x0freplayed_tokens\x18\x0b \x01(\r\x12\x0c\n\x04\x61t_s\x18\x0c \x01(\x01*X\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10MEMBER_ROLE_NODE\x10\x01\x12\x17\n\x13MEMBER_ROLE_GATEWAY\x10\x02\x32\xb8\x01\n\x10\x43\x61pacityProfiler\x12M\n\x06Report\x12!.mec_platform.rpc.v1.MemberReport\x1a .mec_platform.rpc.v1.ReportReply\x12U\n\x0bGetSnapshot\x12\'.mec_platform.rpc.v1.GetSnapshotRequest\x1a\x1d.mec_platform.rpc.v1.Snapshot2\xcd\x01\n\x14\x41\x64\x61ptiveOrchestrator\x12V\n\rReportFailure\x12\".mec_platform.rpc.v1.FailureReport\x1a!.mec_platform.rpc.v1.FailureReply\x12]\n\x0eWatchDecisions\x12*.mec_platform.rpc.v1.WatchDecisionsRequest\x1a\x1d.mec_platform.rpc.v1.Decision0\x01\x32n\n\rSplitRevision\x12]\n\x0bProposePlan\x12\'.mec_platform.rpc.v1.ProposePlanRequest\x1a%.mec_platform.rpc.v1.ProposePlanReply2\xb8\x02\n\x18ReconfigurationBroadcast\x12X\n\tApplyPlan\x12%.mec_platform.rpc.v1.ApplyPlanRequest\x1a$.mec_platform.rpc.v1.Reconfiguration\x12N\n\x07GetPlan\x12#.mec_platform.rpc.v1.GetPlanRequest\x1a\x1e.mec_platform.rpc.v1.SplitPlan\x12r\n\x15WatchReconfigurations\x12\x31.mec_platform.rpc.v1.WatchReconfigurationsRequest\x1a$.mec_platform.rpc.v1.Reconfiguration0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mec_platform/rpc/v1/control_plane.proto\x12\x13mec_platform.rpc.v1\x1a\x1fmec_platform/rpc/v1/types.proto\"\xb5\x04\n\x0cMemberReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04role\x18\x02 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.MemberRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12\x0f\n\x07trusted\x18\x05 \x01(\x08\x12\x35\n\x08hardware\x18\x06 \x01(\x0b\x32#.mec_platform.rpc.v1.HardwareTarget\x12.\n\x05model\x18\x07 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.ModelShape\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x15\n\rblock_time_us\x18\t \x01(\x01\x12\x14\n\x0chead_time_us\x18\n \x01(\x01\x12%\n\x1dprefill_block_time_us_per_row\x18\x0b \x01(\x01\x12\x10\n\x08sessions\x18\x0c \x01(\r\x12\x14\n\x0ctokens_per_s\x18\r \x01(\x01\x12\x30\n\x05links\x18\x0e \x03(\x0b\x32!.mec_platform.rpc.v1.LinkEstimate\x12\x10\n\x08\x65mulated\x18\x0f \x01(\x08\x12\x0f\n\x07leaving\x18\x10 \x01(\x08\x12\x19\n\x11\x63ontext_positions\x18\x11 \x01(\x04\x12\x31\n\x07profile\x18\x12 \x01(\x0b\x32 .mec_platform.rpc.v1.CostProfile\x12\x15\n\rprofile_ratio\x18\x13 \x01(\x01\"f\n\x0bReportReply\x12\x12\n\nplan_epoch\x18\x01 \x01(\x04\x12\x15\n\rnext_report_s\x18\x02 \x01(\x01\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.mec_platform.rpc.v1.Member\"V\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12-\n\x04role\x18\x03 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.MemberRole\"#\n\x12GetSnapshotRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x18\n\x16ListDeploymentsRequest\"&\n\x14ListDeploymentsReply\x12\x0e\n\x06models\x18\x01 \x03(\t\"{\n\x08Snapshot\x12\r\n\x05now_s\x18\x01 \x01(\x01\x12\x32\n\x07members\x18\x02 \x03(\x0b\x32!.mec_platform.rpc.v1.MemberReport\x12,\n\x04plan\x18\x03 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\"A\n\rFailureReport\x12\x10\n\x08reporter\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0e\n\x0c\x46\x61ilureReply\"&\n\x15WatchDecisionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x8e\x01\n\x08\x44\x65\x63ision\x12\x0c\n\x04\x61t_s\x18\x01 \x01(\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12,\n\x04plan\x18\x04 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0f\n\x07\x63ost_ms\x18\x05 \x01(\x01\x12\x17\n\x0f\x63urrent_cost_ms\x18\x06 \x01(\x01\":\n\x12ProposePlanRequest\x12\x15\n\rexclude_nodes\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\"z\n\x10ProposePlanReply\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0f\n\x07\x63ost_ms\x18\x02 \x01(\x01\x12\x12\n\nlatency_ms\x18\x03 \x01(\x01\x12\x13\n\x0b\x65xplanation\x18\x04 \x03(\t\"]\n\x10\x41pplyPlanRequest\x12*\n\x06stages\x18\x01 \x03(\x0b\x32\x1a.mec_platform.rpc.v1.Stage\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"\x1f\n\x0eGetPlanRequest\x12\r\n\x05model\x18\x01 \x01(\t\"-\n\x1cWatchReconfigurationsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x88\x02\n\x0fReconfiguration\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x12\n\nprepare_ms\x18\x06 \x01(\x01\x12\x11\n\tswitch_ms\x18\x07 \x01(\x01\x12\x14\n\x0cpause_ms_max\x18\x08 \x01(\x01\x12\x13\n\x0bmoved_bytes\x18\t \x01(\x04\x12\x10\n\x08sessions\x18\n \x01(\r\x12\x17\n\x0freplayed_tokens\x18\x0b \x01(\r\x12\x0c\n\x04\x61t_s\x18\x0c \x01(\x01*X\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10MEMBER_ROLE_NODE\x10\x01\x12\x17\n\x13MEMBER_ROLE_GATEWAY\x10\x02\x32\xa3\x02\n\x10\x43\x61pacityProfiler\x12M\n\x06Report\x12!.mec_platform.rpc.v1.MemberReport\x1a .mec_platform.rpc.v1.ReportReply\x12U\n\x0bGetSnapshot\x12\'.mec_platform.rpc.v1.GetSnapshotRequest\x1a\x1d.mec_platform.rpc.v1.Snapshot\x12i\n\x0fListDeployments\x12+.mec_platform.rpc.v1.ListDeploymentsRequest\x1a).mec_platform.rpc.v1.ListDeploymentsReply2\xcd\x01\n\x14\x41\x64\x61ptiveOrchestrator\x12V\n\rReportFailure\x12\".mec_platform.rpc.v1.FailureReport\x1a!.mec_platform.rpc.v1.FailureReply\x12]\n\x0eWatchDecisions\x12*.mec_platform.rpc.v1.WatchDecisionsRequest\x1a\x1d.mec_platform.rpc.v1.Decision0\x01\x32n\n\rSplitRevision\x12]\n\x0bProposePlan\x12\'.mec_platform.rpc.v1.ProposePlanRequest\x1a%.mec_platform.rpc.v1.ProposePlanReply2\xb8\x02\n\x18ReconfigurationBroadcast\x12X\n\tApplyPlan\x12%.mec_platform.rpc.v1.ApplyPlanRequest\x1a$.mec_platform.rpc.v1.Reconfiguration\x12N\n\x07GetPlan\x12#.mec_platform.rpc.v1.GetPlanRequest\x1a\x1e.mec_platform.rpc.v1.SplitPlan\x12r\n\x15WatchReconfigurations\x12\x31.mec_platform.rpc.v1.WatchReconfigurationsRequest\x1a$.mec_platform.rpc.v1.Reconfiguration0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mec_platform.rpc.v1.control_plane_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERROLE']._serialized_start=1823
-  _globals['_MEMBERROLE']._serialized_end=1911
+  _globals['_MEMBERROLE']._serialized_start=1979
+  _globals['_MEMBERROLE']._serialized_end=2067
   _globals['_MEMBERREPORT']._serialized_start=98
   _globals['_MEMBERREPORT']._serialized_end=663
   _globals['_REPORTREPLY']._serialized_start=665
@@ -41,35 +41,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBER']._serialized_start=769
   _globals['_MEMBER']._serialized_end=855
   _globals['_GETSNAPSHOTREQUEST']._serialized_start=857
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=877
-  _globals['_SNAPSHOT']._serialized_start=879
-  _globals['_SNAPSHOT']._serialized_end=1002
-  _globals['_FAILUREREPORT']._serialized_start=1004
-  _globals['_FAILUREREPORT']._serialized_end=1069
-  _globals['_FAILUREREPLY']._serialized_start=1071
-  _globals['_FAILUREREPLY']._serialized_end=1085
-  _globals['_WATCHDECISIONSREQUEST']._serialized_start=1087
-  _globals['_WATCHDECISIONSREQUEST']._serialized_end=1110
-  _globals['_DECISION']._serialized_start=1113
-  _globals['_DECISION']._serialized_end=1255
-  _globals['_PROPOSEPLANREQUEST']._serialized_start=1257
-  _globals['_PROPOSEPLANREQUEST']._serialized_end=1300
-  _globals['_PROPOSEPLANREPLY']._serialized_start=1302
-  _globals['_PROPOSEPLANREPLY']._serialized_end=1424
-  _globals['_APPLYPLANREQUEST']._serialized_start=1426
-  _globals['_APPLYPLANREQUEST']._serialized_end=1504
-  _globals['_GETPLANREQUEST']._serialized_start=1506
-  _globals['_GETPLANREQUEST']._serialized_end=1522
-  _globals['_WATCHRECONFIGURATIONSREQUEST']._serialized_start=1524
-  _globals['_WATCHRECONFIGURATIONSREQUEST']._serialized_end=1554
-  _globals['_RECONFIGURATION']._serialized_start=1557
-  _globals['_RECONFIGURATION']._serialized_end=1821
-  _globals['_CAPACITYPROFILER']._serialized_start=1914
-  _globals['_CAPACITYPROFILER']._serialized_end=2098
-  _globals['_ADAPTIVEORCHESTRATOR']._serialized_start=2101
-  _globals['_ADAPTIVEORCHESTRATOR']._serialized_end=2306
-  _globals['_SPLITREVISION']._serialized_start=2308
-  _globals['_SPLITREVISION']._serialized_end=2418
-  _globals['_RECONFIGURATIONBROADCAST']._serialized_start=2421
-  _globals['_RECONFIGURATIONBROADCAST']._serialized_end=2733
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=892
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=894
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=918
+  _globals['_LISTDEPLOYMENTSREPLY']._serialized_start=920
+  _globals['_LISTDEPLOYMENTSREPLY']._serialized_end=958
+  _globals['_SNAPSHOT']._serialized_start=960
+  _globals['_SNAPSHOT']._serialized_end=1083
+  _globals['_FAILUREREPORT']._serialized_start=1085
+  _globals['_FAILUREREPORT']._serialized_end=1150
+  _globals['_FAILUREREPLY']._serialized_start=1152
+  _globals['_FAILUREREPLY']._serialized_end=1166
+  _globals['_WATCHDECISIONSREQUEST']._serialized_start=1168
+  _globals['_WATCHDECISIONSREQUEST']._serialized_end=1206
+  _globals['_DECISION']._serialized_start=1209
+  _globals['_DECISION']._serialized_end=1351
+  _globals['_PROPOSEPLANREQUEST']._serialized_start=1353
+  _globals['_PROPOSEPLANREQUEST']._serialized_end=1411
+  _globals['_PROPOSEPLANREPLY']._serialized_start=1413
+  _globals['_PROPOSEPLANREPLY']._serialized_end=1535
+  _globals['_APPLYPLANREQUEST']._serialized_start=1537
+  _globals['_APPLYPLANREQUEST']._serialized_end=1630
+  _globals['_GETPLANREQUEST']._serialized_start=1632
+  _globals['_GETPLANREQUEST']._serialized_end=1663
+  _globals['_WATCHRECONFIGURATIONSREQUEST']._serialized_start=1665
+  _globals['_WATCHRECONFIGURATIONSREQUEST']._serialized_end=1710
+  _globals['_RECONFIGURATION']._serialized_start=1713
+  _globals['_RECONFIGURATION']._serialized_end=1977
+  _globals['_CAPACITYPROFILER']._serialized_start=2070
+  _globals['_CAPACITYPROFILER']._serialized_end=2361
+  _globals['_ADAPTIVEORCHESTRATOR']._serialized_start=2364
+  _globals['_ADAPTIVEORCHESTRATOR']._serialized_end=2569
+  _globals['_SPLITREVISION']._serialized_start=2571
+  _globals['_SPLITREVISION']._serialized_end=2681
+  _globals['_RECONFIGURATIONBROADCAST']._serialized_start=2684
+  _globals['_RECONFIGURATIONBROADCAST']._serialized_end=2996
 # @@protoc_insertion_point(module_scope)

@@ -46,6 +46,11 @@ class CapacityProfilerStub:
                 request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.GetSnapshotRequest.SerializeToString,
                 response_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Snapshot.FromString,
                 _registered_method=True)
+        self.ListDeployments = channel.unary_unary(
+                '/mec_platform.rpc.v1.CapacityProfiler/ListDeployments',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ListDeploymentsRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ListDeploymentsReply.FromString,
+                _registered_method=True)
 
 
 class CapacityProfilerServicer:
@@ -64,6 +69,13 @@ class CapacityProfilerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeployments(self, request, context):
+        """Models that nodes serve now, or where none do, models that have a plan.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CapacityProfilerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +88,11 @@ def add_CapacityProfilerServicer_to_server(servicer, server):
                     servicer.GetSnapshot,
                     request_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.GetSnapshotRequest.FromString,
                     response_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Snapshot.SerializeToString,
+            ),
+            'ListDeployments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeployments,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ListDeploymentsRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ListDeploymentsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -133,6 +150,33 @@ class CapacityProfiler:
             '/mec_platform.rpc.v1.CapacityProfiler/GetSnapshot',
             mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.GetSnapshotRequest.SerializeToString,
             mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Snapshot.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeployments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mec_platform.rpc.v1.CapacityProfiler/ListDeployments',
+            mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ListDeploymentsRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ListDeploymentsReply.FromString,
             options,
             channel_credentials,
             insecure,

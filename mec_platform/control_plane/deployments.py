@@ -1,0 +1,110 @@
+"""All deployments of the platform: a control loop for every model that nodes report.
+
+A deployment is named by its model. What is decided for one never looks at another: members, snapshot, plan, epochs and
+decisions are each loop's own. They share the journal, and names of nodes.
+"""
+
+from __future__ import annotations
+
+from mec_platform.control_plane.control_loop import ControlLoop
+from mec_platform.control_plane.journal import Journal
+from mec_platform.control_plane.monitoring.estimates import MemberReported, MonitoringSettings, Refusal
+from mec_platform.control_plane.selection import UnknownDeployment
+from mec_platform.control_plane.tick import ControlSettings
+
+MAX_DEPLOYMENTS = 32
+"""Names come in with reports; a platform that is told ever new ones stops listening."""
+
+
+class Deployments:
+    """`start`, then `take_report` and `select`, then `stop`."""
+
+    def __init__(
+        self, journal: Journal, control: ControlSettings, monitoring: MonitoringSettings, *, manual: bool = False
+    ) -> None:
+        self._journal = journal
+        self._control = control
+        self._monitoring = monitoring
+        self._manual = manual
+        self._loops: list[ControlLoop] = []
+
+    async def start(self) -> None:
+        """Takes up every deployment that has a committed plan. Raises LogUnavailable."""
+        await self._journal.load()
+        for model in self._journal.plans:
+            self._open(model)
+        if not self._loops:
+            self._open("")  # takes the name of the first model that is reported; until then it can be watched
+
+    async def stop(self) -> None:
+        """Stops every loop."""
+        for loop in self._loops:
+            await loop.stop()
+
+    @property
+    def loops(self) -> tuple[ControlLoop, ...]:
+        """Every deployment, in the order in which they came up."""
+        return tuple(self._loops)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Models of the deployments that nodes serve now, or of all where none are served."""
+        live = [loop.model for loop in self._loops if loop.model and loop.is_served]
+        return tuple(live or (loop.model for loop in self._loops if loop.model))
+
+    def select(self, model: str) -> ControlLoop:
+        """The deployment of `model`; for "" the only one that is served, or where none is, the one planned for last.
+
+        Raises:
+            UnknownDeployment: there is none of that name, or several are served.
+        """
+        found = [loop for loop in self._loops if loop.model == model]
+        if found and model:
+            return found[0]
+        if model:
+            raise UnknownDeployment(f"there is no deployment of {model}; {self._choices()}")
+        served = [loop for loop in self._loops if loop.is_served]
+        if len(served) > 1:
+            raise UnknownDeployment(f"several models are deployed, name one; {self._choices()}")
+        if served:
+            return served[0]
+        last = self._journal.plan
+        return next((loop for loop in self._loops if last is not None and loop.model == last.model), self._loops[0])
+
+    def _choices(self) -> str:
+        return f"deployed: {', '.join(self.names) or 'none yet'}"
+
+    def take_report(self, event: MemberReported) -> Refusal | None:
+        """Hands a report to the deployment of its model; a refusal is for its sender."""
+        loop = self.of_report(event)
+        if loop is None:
+            return Refusal(f"this platform has {MAX_DEPLOYMENTS} deployments already; stop one and start it again")
+        if event.role == "node":
+            for other in self._loops:
+                if other is not loop and other.has_node(event.name):
+                    return Refusal(
+                        f"{event.name} is taken: a node of that name serves {other.model}; give this one another name"
+                    )
+        return loop.take_report(event)
+
+    def of_report(self, event: MemberReported) -> ControlLoop | None:
+        """The deployment that a report belongs to, made where it is the first of its model; None beyond the limit."""
+        model = "" if event.model is None else event.model.name
+        for loop in self._loops:
+            if loop.model == model or not loop.model:
+                loop.model = loop.model or model
+                return loop
+        if not model:
+            return self._loops[0]
+        return self._open(model) if len(self._loops) < MAX_DEPLOYMENTS else None
+
+    def fail_member(self, name: str, reason: str) -> None:
+        """Takes word of a member's failure; a gateway may be a member of several deployments."""
+        for loop in self._loops:
+            loop.fail_member(name, reason)
+
+    def _open(self, model: str) -> ControlLoop:
+        loop = ControlLoop(self._journal, self._control, self._monitoring, model, manual=self._manual)
+        self._loops.append(loop)
+        loop.start()
+        return loop
