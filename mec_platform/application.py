@@ -132,7 +132,8 @@ class Platform:
 
     def _find_sources(self) -> Sources:
         """Every live node may hold what another one needs: it serves its own store."""
-        nodes = tuple(Source(node.name, node.address) for node in self._loop.observe().nodes)
+        seen = [loop.observe() for loop in self._deployments.loops]
+        nodes = tuple(Source(node.name, node.address) for each in seen for node in each.nodes)
         return Sources(nodes, self._settings.prefer_peers)
 
     async def _serve_rest(self) -> None:
