@@ -12,7 +12,8 @@
            40  f32  temperature (sampling)
            44  f32  top_p       (sampling)
 
-Payloads: TOKENS int32 [rows]; HIDDEN float32 [rows, hidden]; RESULT int32 [1]; REFUSED and HELLO UTF-8 text; PROBE
+Payloads: TOKENS int32 [rows]; ROWS, which a first stage takes in place of tokens, and HIDDEN float32 [rows, hidden] (an
+encoder's tensor is one row; its last stage sends HIDDEN to the gateway); RESULT int32 [1]; REFUSED and HELLO UTF-8 text; PROBE
 anything, answered by an empty PROBE_ECHO that repeats the header; END nothing.
 """
 
@@ -45,6 +46,7 @@ class FrameKind(IntEnum):
     END = 6
     PROBE = 7
     PROBE_ECHO = 8
+    ROWS = 9
 
 
 class Refusal(IntEnum):
@@ -132,7 +134,7 @@ def unpack_frame(message: bytes) -> Frame:
 
 
 def check_rows(frame: Frame, hidden_bytes_per_row: int) -> str | None:
-    """Why the payload of a TOKENS or HIDDEN frame does not fit its header; None where it does."""
+    """Why the payload of a TOKENS, ROWS or HIDDEN frame does not fit its header; None where it does."""
     if not 1 <= frame.rows <= MAX_ROWS:
         return f"{frame.rows} rows; a frame carries 1 to {MAX_ROWS}"
     row_bytes = 4 if frame.kind is FrameKind.TOKENS else hidden_bytes_per_row

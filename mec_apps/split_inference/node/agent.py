@@ -16,15 +16,13 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from mec_apps.sdk import MecApplication
 from mec_apps.split_inference.content.sources import SourceDirectory
-from mec_apps.split_inference.content.stage_weights import StageWeights
 from mec_apps.split_inference.frames import gateway_of
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
-from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.artefact_check import ArtefactError
-from mec_apps.split_inference.node.compute import MAX_BATCH_ROWS, ComputeThread
+from mec_apps.split_inference.node.compute import ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
-from mec_apps.split_inference.node.load_model import load_model
+from mec_apps.split_inference.node.hosted_model import open_hosted_model
 from mec_apps.split_inference.node.machine import read_machine
 from mec_apps.split_inference.node.saved_profile import find_profile, profile_key
 from mec_apps.split_inference.node.service import EdgeNodeService
@@ -34,7 +32,6 @@ from mec_platform.content_store.grpc_service import CONTENT_STORE_SERVICE, Conte
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.cost_profile import CostProfile
 from mec_platform.domain.hardware import HardwareTarget
-from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.rpc.convert import hardware_to_message, profile_to_message, shape_to_message
 from mec_platform.rpc.endpoints import AddressError, Channels, make_server, require_loopback, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_node_pb2_grpc, types_pb2
@@ -68,32 +65,28 @@ class NodeAgent:
         store = ContentStore(settings.store_dir)
         for folder in (settings.package_dir, settings.artefact_dir):
             self._held.enter_context(store.hold_folder(folder))
-        package = ModelPackage.open(settings.package_dir)
-        context = min(settings.context, package.spec.context)
         hardware = HardwareTarget.detect()
         shapers = LinkShapers()
         shapers.emulate(dict(settings.emulated_links))
         self._channels = Channels()
+        hosted = open_hosted_model(
+            settings,
+            read_machine(settings.name, settings.target, hardware),
+            SourceDirectory(settings.platform_grpc, settings.name, self._channels),
+            store,
+        )
         self._data_plane = DataPlane(
             settings.name, shapers, lambda frame: self._compute.submit(frame), self._end_sessions_of
         )
         self._compute = ComputeThread(
-            lambda: load_model(
-                package,
-                settings.artefact_dir,
-                read_machine(settings.name, settings.target, hardware),
-                threads=settings.threads,
-                kv_pages=settings.kv_tokens // PAGE_TOKENS,
-                max_sessions=settings.max_sessions + 1,
-                max_rows=MAX_BATCH_ROWS,
-                context=context,
-            ),
-            blocks=package.shape.blocks,
-            context=context,
-            hidden_bytes_per_row=package.shape.hidden_bytes_per_row,
-            vocabulary=package.spec.vocab,
+            hosted.load,
+            blocks=hosted.shape.blocks,
+            context=hosted.context,
+            hidden_bytes_per_row=hosted.shape.hidden_bytes_per_row,
+            vocabulary=hosted.vocabulary,
             deliver=self._data_plane.deliver,
             profile=self._find_profile(store),
+            row_bytes=hosted.row_bytes,
         )
         self._compute.cpu_share = settings.emulated_cpu_share
         try:
@@ -102,17 +95,17 @@ class NodeAgent:
             raise ArtefactError(
                 f"the kernels cannot keep these limits: {error}; see --kv-tokens and --threads"
             ) from error
-        self._package = package
+        self._shape = hosted.shape
         self._hardware = replace(hardware, compile_target=self._compute.model.target, threads=settings.threads)
         self._service = EdgeNodeService(
             settings,
-            package,
+            hosted,
             self._hardware,
             self._compute,
             self._data_plane,
             shapers,
             self._channels,
-            StageWeights(package, SourceDirectory(settings.platform_grpc, settings.name, self._channels), store),
+            hosted.weights,
         )
         self._server = make_server()
         edge_node_pb2_grpc.add_EdgeNodeServicer_to_server(self._service, self._server)
@@ -171,7 +164,7 @@ class NodeAgent:
             incarnation=self._incarnation,
             trusted=settings.trusted,
             hardware=hardware_to_message(self._hardware),
-            model=shape_to_message(self._package.shape),
+            model=shape_to_message(self._shape),
             memory_bytes=settings.memory_bytes,
             block_time_us=timings.block_s * 1e6,
             head_time_us=timings.head_s * 1e6,

@@ -69,11 +69,14 @@ class ComputeThread:
         vocabulary: int,
         deliver: Callable[[Sequence[Outcome]], None],
         profile: CostProfile | None = None,
+        row_bytes: Callable[[int], int] | None = None,
     ) -> None:
+        """`row_bytes(block)` are the bytes of a row in front of a block, where they are not the same everywhere."""
         self._load_model = load_model
         self._blocks = blocks
         self._context = context
         self._hidden_bytes_per_row = hidden_bytes_per_row
+        self._row_bytes = row_bytes or (lambda block: hidden_bytes_per_row)
         self._vocabulary = vocabulary
         self._deliver = deliver
         self._loop = asyncio.get_running_loop()
@@ -95,7 +98,7 @@ class ComputeThread:
         await self.call(self._prepare)
 
     def submit(self, frame: Frame) -> None:
-        """Queues a TOKENS, HIDDEN or END frame."""
+        """Queues a TOKENS, ROWS, HIDDEN or END frame."""
         self._queue.put(frame)
 
     def measure_if_idle(self) -> None:
@@ -196,7 +199,8 @@ class ComputeThread:
                 item = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if not isinstance(item, Frame) or item.kind is FrameKind.END or rows + item.rows > MAX_BATCH_ROWS:
+            # Tokens and rows of one session follow each other in one order, so a batch holds one kind.
+            if not isinstance(item, Frame) or item.kind is not first.kind or rows + item.rows > MAX_BATCH_ROWS:
                 following = item
                 break
             batch.append(item)
@@ -243,12 +247,12 @@ class ComputeThread:
         return outcomes
 
     def _admit(self, stage: LoadedStage, frame: Frame) -> _Admitted:
-        if (frame.kind is FrameKind.TOKENS) != stage.is_first:
+        if (frame.kind in (FrameKind.TOKENS, FrameKind.ROWS)) != stage.is_first:
             raise KvRefusal(Refusal.BAD_FRAME, f"a {frame.kind.name} frame for layers {stage.layers}")
-        problem = check_rows(frame, self._hidden_bytes_per_row)
+        problem = check_rows(frame, self._row_bytes(stage.layers.start))
         if problem is not None:
             raise KvRefusal(Refusal.BAD_FRAME, problem)
-        if stage.is_first:
+        if frame.kind is FrameKind.TOKENS:
             tokens = memoryview(frame.payload).cast("i")
             if min(tokens) < 0 or max(tokens) >= self._vocabulary:
                 raise KvRefusal(Refusal.BAD_FRAME, f"token ids outside [0, {self._vocabulary})")
@@ -264,7 +268,8 @@ class ComputeThread:
         ends = list(itertools.accumulate(f.rows for f in frames))
         wanted = [i for i, frame in enumerate(frames) if frame.wants_token] if stage.is_last else []
         draws = [Draw(ends[i] - 1, frames[i].position + frames[i].rows, frames[i].sampling) for i in wanted]
-        batch = StageBatch(stage.layers, payload, stage.is_first, stage.is_last, positions, slots, draws)
+        takes_tokens = frames[0].kind is FrameKind.TOKENS
+        batch = StageBatch(stage.layers, payload, takes_tokens, stage.is_last, positions, slots, draws)
         started = time.perf_counter()
         result = self.model.run(batch)
         ran = time.perf_counter() - started

@@ -92,7 +92,7 @@ class DataPlane:
                     return
                 frame = unpack_frame(message)
                 match frame.kind:
-                    case FrameKind.TOKENS | FrameKind.HIDDEN | FrameKind.END:
+                    case FrameKind.TOKENS | FrameKind.ROWS | FrameKind.HIDDEN | FrameKind.END:
                         self._submit(frame)
                     case FrameKind.PROBE:
                         echo = replace(frame, kind=FrameKind.PROBE_ECHO, payload=b"")

@@ -12,19 +12,17 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from mec_apps.split_inference.content.stage_weights import StageWeights
 from mec_apps.split_inference.content.transfer import FetchError
 from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
-from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.compute import ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
+from mec_apps.split_inference.node.hosted_model import ShapedModel, WeightSource
 from mec_apps.split_inference.node.kv_pages import KvRefusal
 from mec_apps.split_inference.node.kv_transfer import KvPiece, cut_kv, store_kv
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.node.stages import LoadedStage, StageError, StaleEpoch, stage_of
 from mec_apps.split_inference.peer_link import LinkLost
 from mec_platform.domain.hardware import HardwareTarget
-from mec_platform.domain.model_shape import ModelShape
 from mec_platform.rpc.convert import (
     addresses_from_message,
     hardware_to_message,
@@ -50,16 +48,16 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
     def __init__(
         self,
         settings: NodeSettings,
-        package: ModelPackage,
+        package: ShapedModel,
         hardware: HardwareTarget,
         compute: ComputeThread,
         data_plane: DataPlane,
         shapers: LinkShapers,
         channels: Channels,
-        weights: StageWeights,
+        weights: WeightSource,
     ) -> None:
         self._settings = settings
-        self._shape: ModelShape = package.shape
+        self._shape = package.shape
         self._hardware = hardware
         self._compute = compute
         self._data_plane = data_plane

@@ -33,7 +33,8 @@ class Draw:
 class StageBatch:
     """Rows of a few sessions on their way through a stage.
 
-    `content` is int32 tokens on the first stage, else float32 [rows, hidden]. Row r belongs to the session whose pages
+    `content` is int32 tokens where `is_first`, else float32 [rows, hidden]: on the first stage rows that an encoder has
+    made. Row r belongs to the session whose pages
     `page_table[slots[r]]` lists, and is its token `positions[r]`; rows of one session come in ascending order.
     """
 

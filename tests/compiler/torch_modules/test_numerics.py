@@ -24,7 +24,7 @@ TOLERANCE = 2e-5
 def test_a_compiled_module_agrees_with_torch(compiled: Callable[[str], Compiled], name: str) -> None:
     case = compiled(name)
     package, encoder = case.open()
-    result = encoder.run(LayerRange(0, package.shape.blocks), case.given)
+    result = encoder.run_one(LayerRange(0, package.shape.blocks), case.given)
     np.testing.assert_allclose(result, case.expected, rtol=0, atol=TOLERANCE * np.abs(case.expected).max())
 
 
@@ -35,12 +35,12 @@ def test_every_cut_and_both_numbers_of_threads_give_the_same_bits(
     case = compiled(name)
     package, encoder = case.open()
     blocks = package.shape.blocks
-    whole = encoder.run(LayerRange(0, blocks), case.given)
+    whole = encoder.run_one(LayerRange(0, blocks), case.given)
     for cut in range(1, blocks):
-        front = encoder.run(LayerRange(0, cut), case.given)
-        assert np.array_equal(encoder.run(LayerRange(cut, blocks), front), whole)
+        front = encoder.run_one(LayerRange(0, cut), case.given)
+        assert np.array_equal(encoder.run_one(LayerRange(cut, blocks), front), whole)
     _, threaded = case.open(threads=2)
-    assert np.array_equal(threaded.run(LayerRange(0, blocks), case.given), whole)
+    assert np.array_equal(threaded.run_one(LayerRange(0, blocks), case.given), whole)
 
 
 def test_layers_of_one_shape_share_one_compiled_function(compiled: Callable[[str], Compiled]) -> None:
@@ -55,9 +55,9 @@ def test_a_tensor_of_another_shape_or_a_partition_that_is_not_there_is_refused(
     case = compiled("mixer")
     _, encoder = case.open()
     with pytest.raises(ValueError, match="takes"):
-        encoder.run(LayerRange(0, 1), case.given[:, :-1])
+        encoder.run_one(LayerRange(0, 1), case.given[:, :-1])
     with pytest.raises(ValueError, match="4 partitions"):
-        encoder.run(LayerRange(3, 5), case.given)
+        encoder.run_one(LayerRange(3, 5), case.given)
 
 
 def test_a_process_that_runs_a_module_has_neither_torch_nor_the_compiler(compiled: Callable[[str], Compiled]) -> None:
@@ -69,7 +69,7 @@ def test_a_process_that_runs_a_module_has_neither_torch_nor_the_compiler(compile
         "from mec_platform.domain.layers import LayerRange\n"
         "package = EncoderPackage.open(Path(sys.argv[1]))\n"
         "encoder = CompiledEncoder(package, Path(sys.argv[2]), threads=1)\n"
-        "result = encoder.run(LayerRange(0, 4), np.zeros(package.boundaries[0], np.float32))\n"
+        "result = encoder.run_one(LayerRange(0, 4), np.zeros(package.boundaries[0], np.float32))\n"
         "import json; print(json.dumps([list(result.shape), sorted({'tvm', 'torch', 'compiler'} & set(sys.modules))]))"
     )
     command = [sys.executable, "-c", script, str(case.package_dir), str(case.artefact_dir)]
