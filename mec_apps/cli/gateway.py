@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mec_apps.cli.compile import model_option, quantisation_option
+from mec_apps.cli.compile import ensure_compiled, model_option, quantisation_option
 from mec_apps.cli.obtain import ModelRequest, obtain_model, source_option, store_option
 from mec_apps.cli.process import (
     compiled_options,
@@ -35,6 +35,9 @@ from mec_apps.cli.requests import platform_grpc_option, platform_url_option
     type=click.IntRange(0, 65535),
     help="Port of gRPC Inference; 0 takes a free one.",
 )
+@click.option(
+    "--encoder", help="A torch module (.pt2) that makes rows of the model's width from pictures in questions."
+)
 @click.option("--context", default=2048, show_default=True, type=click.IntRange(16), help="Longest session, in tokens.")
 @click.option("--max-sessions", default=32, show_default=True, type=click.IntRange(1, 10_000))
 @click.option(
@@ -60,6 +63,7 @@ def gateway(
     quantisation: str,
     port: int,
     grpc_port: int,
+    encoder: str | None,
     context: int,
     max_sessions: int,
     platform_wait_s: float,
@@ -89,6 +93,7 @@ def gateway(
         http_port=port,
         grpc_port=grpc_port,
         context=context,
+        encoder_dir=None if encoder is None else ensure_compiled(encoder, "auto", None, store).package,
         max_sessions=max_sessions,
         allow_remote=allow_remote,
         platform_wait_s=platform_wait_s,

@@ -70,7 +70,7 @@ def obtain_model(request: ModelRequest) -> CompiledFolders:
         raise CliError("--package and --artefact go together")
     if request.package is not None and request.artefact is not None:
         return CompiledFolders(request.package, request.artefact, built=False)
-    if request.source == "local":
+    if request.source == "local" or request.model.endswith(".pt2"):  # a torch module is compiled where its file is
         return ensure_compiled(request.model, request.quantisation, None, request.store_dir)
     store = ContentStore(request.store_dir)
     found = _find_here(request, store) if request.source == "auto" else {}

@@ -61,6 +61,10 @@ class Refusal(IntEnum):
     COMPUTE_FAILED = 7
 
 
+RECOVERABLE = frozenset({Refusal.STALE_EPOCH, Refusal.UNKNOWN_EPOCH, Refusal.GAP, Refusal.NEXT_HOP_LOST})
+"""Refusals after which the same work can be sent again on another plan."""
+
+
 class FrameError(ValueError):
     """Bytes that are not a frame of this version."""
 

@@ -15,6 +15,9 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 
 class GenerationError(Exception):
     """A generation that could not start or could not go on; the message says why and what to do."""
@@ -59,6 +62,14 @@ class GeneratedToken:
     compute_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddedRows:
+    """float32 rows [n, hidden] that take the place of the prompt's tokens from `position` on."""
+
+    position: int
+    values: npt.NDArray[np.float32]
+
+
 class Generator(Protocol):
     """Turns prompts into tokens."""
 
@@ -67,9 +78,15 @@ class Generator(Protocol):
         """Positions that a prompt and its answer may take together."""
 
     def generate(
-        self, prompt: Sequence[int], max_tokens: int, sampling: SamplingSettings
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        sampling: SamplingSettings,
+        rows: Sequence[EmbeddedRows] = (),
     ) -> AsyncGenerator[GeneratedToken, None]:
         """Yields at most `max_tokens` tokens, an end-of-text token included; the caller stops by closing the generator.
+
+        Where `rows` stand, the prompt's tokens are not looked at.
 
         Closing it (or cancelling the task that iterates) ends the session on every node.
         """

@@ -18,7 +18,7 @@ import pytest_asyncio
 from mec_apps.split_inference.content.sources import SourceDirectory
 from mec_apps.split_inference.content.stage_weights import StageWeights
 from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
-from mec_apps.split_inference.gateway import sessions as sessions_module
+from mec_apps.split_inference.gateway import plan_user
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
 from mec_apps.split_inference.gateway.sessions import Session, Sessions
 from mec_apps.split_inference.gateway.switching import SwitchReport
@@ -527,7 +527,7 @@ async def test_a_lost_node_is_reported_and_its_tokens_are_replayed_on_the_next_p
 async def test_a_short_break_of_a_link_is_replayed_on_the_same_plan(
     client: Client, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions_module, "SAME_PLAN_RETRY_S", 0.05)
+    monkeypatch.setattr(plan_user, "SAME_PLAN_RETRY_S", 0.05)
     await client.use(TWO)
     node = client.edge.nodes["a"]
 
@@ -584,7 +584,7 @@ async def test_what_does_not_fit_the_context_is_refused_before_anything_is_sent(
 
 
 async def test_without_a_plan_a_request_says_so_after_a_while(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions_module, "FIRST_PLAN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(plan_user, "FIRST_PLAN_TIMEOUT_S", 0.05)
     with pytest.raises(NoPlan, match="no plan to run on"):
         await client.answer(1)
 

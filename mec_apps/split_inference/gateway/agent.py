@@ -10,26 +10,26 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-import grpc.aio
 from prometheus_client import Gauge
 
 from mec_apps.sdk import MecApplication
 from mec_apps.split_inference.frames import Frame, FrameKind
 from mec_apps.split_inference.gateway.chat import ChatTokenizer
+from mec_apps.split_inference.gateway.encoder_deployment import EncoderDeployment
 from mec_apps.split_inference.gateway.http_api import REGISTRY_KEY, make_http_app, serve_http
-from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
+from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, adopt_committed_plan
 from mec_apps.split_inference.gateway.service import InferenceService
 from mec_apps.split_inference.gateway.sessions import Sessions
+from mec_apps.split_inference.gateway.vision import Vision
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.model_package import ModelPackage
-from mec_apps.split_inference.peer_link import LinkLost, LinkPool
+from mec_apps.split_inference.peer_link import LinkPool
 from mec_platform.background import BackgroundTasks
 from mec_platform.content_store.store import ContentStore
-from mec_platform.rpc.convert import addresses_from_message, plan_from_message, shape_to_message
-from mec_platform.rpc.endpoints import AddressError, make_server, open_channel, require_loopback, start_server
-from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2_grpc
+from mec_platform.rpc.convert import shape_to_message
+from mec_platform.rpc.endpoints import AddressError, make_server, require_loopback, start_server
+from mec_platform.rpc.v1 import control_plane_pb2, inference_pb2_grpc
 
 SERVICE_NAME = "lfm-inference"
 INFERENCE_SERVICE = "mec_platform.rpc.v1.Inference"
@@ -51,6 +51,7 @@ class GatewaySettings:
     context: int = 2048
     max_sessions: int = 32
     allow_remote: bool = False
+    encoder_dir: Path | None = None
     platform_wait_s: float = 15.0
     store_dir: Path | None = None
 
@@ -94,17 +95,34 @@ class GatewayAgent:
         hello = Frame(FrameKind.HELLO, session=self._number << 32, payload=settings.name.encode())
         self._links = LinkPool(hello, LinkShapers(), self.sessions.on_frame, self.sessions.on_link_lost)
         self._switcher = PlanSwitcher(self.sessions, self._links)
+        vision, switchers = None, {}
+        if settings.encoder_dir is not None:
+            self._held.enter_context(ContentStore(settings.store_dir).hold_folder(settings.encoder_dir))
+            self._encoder = EncoderDeployment(
+                settings.name,
+                self._incarnation,
+                settings.encoder_dir,
+                settings.platform_grpc,
+                lambda: self.grpc_address,
+                self._on_node_failure,
+            )
+            vision = Vision(self._encoder.package, self._encoder.encodings, package.dims.hidden)
+            switchers[self._encoder.package.shape.name] = self._encoder.switcher
+            if self._encoder.package.note:
+                _log.warning("encoder %s: %s", self._encoder.package.shape.name, self._encoder.package.note)
         self._server = make_server()
         inference_pb2_grpc.add_InferenceServicer_to_server(
-            InferenceService(self.sessions, tokenizer, self._switcher), self._server
+            InferenceService(self.sessions, tokenizer, self._switcher, switchers), self._server
         )
         self.grpc_address = await start_server(self._server, settings.host, settings.grpc_port, [INFERENCE_SERVICE])
-        await self._serve_http(tokenizer)
+        await self._serve_http(tokenizer, vision)
         self._rate = (time.monotonic(), 0, 0.0)
         self._membership = Membership(
             settings.name, settings.platform_grpc, self._build_report, self._links.measure, self._on_reply
         )
         await self._membership.join(settings.platform_wait_s)
+        if settings.encoder_dir is not None:
+            await self._encoder.join(settings.platform_wait_s)
         self._application = MecApplication(settings.platform_url, name=settings.name)
         await self._application.__aenter__()
         await self._application.offer_service(
@@ -122,6 +140,8 @@ class GatewayAgent:
             await self._application.__aexit__(None, None, None)
         if hasattr(self, "_runner"):
             await self._runner.cleanup()
+        if hasattr(self, "_encoder"):
+            await self._encoder.stop()
         if hasattr(self, "_membership"):
             await self._membership.leave()
         if hasattr(self, "_server"):
@@ -131,9 +151,9 @@ class GatewayAgent:
             await self._switcher.close()
         self._held.close()
 
-    async def _serve_http(self, tokenizer: ChatTokenizer) -> None:
+    async def _serve_http(self, tokenizer: ChatTokenizer, vision: Vision | None) -> None:
         settings = self._settings
-        app = make_http_app(self.sessions, tokenizer, self._package.shape.name, int(time.time()))
+        app = make_http_app(self.sessions, tokenizer, self._package.shape.name, int(time.time()), vision=vision)
         epoch = Gauge("mec_gateway_plan_epoch", "Epoch of the plan that sessions run on", registry=app[REGISTRY_KEY])
         epoch.set_function(lambda: self._switcher.epoch)
         try:
@@ -169,15 +189,4 @@ class GatewayAgent:
         """Follows the committed plan where its announcement was missed, and lets go of links to nodes that left."""
         await self._links.keep_only(nodes | self.sessions.nodes_in_use)
         if epoch > self._switcher.epoch:
-            await self._adopt_committed_plan()
-
-    async def _adopt_committed_plan(self) -> None:
-        try:
-            async with open_channel(self._settings.platform_grpc) as channel:
-                stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
-                message = await stub.GetPlan(control_plane_pb2.GetPlanRequest(), timeout=2)
-            await self._switcher.switch(
-                plan_from_message(message), addresses_from_message(message), frozenset(), "replay", 0.0
-            )
-        except (grpc.aio.AioRpcError, LinkLost, OldPlan) as error:
-            _log.warning("the committed plan cannot be used yet: %s", error)
+            await adopt_committed_plan(self._settings.platform_grpc, self._package.shape.name, self._switcher)

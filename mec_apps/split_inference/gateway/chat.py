@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -35,12 +36,24 @@ _OPEN, _CLOSE = "\ue000", "\ue001"
 _PROTECTED = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 
+PICTURE_ROW = -1
+"""Stands in a prompt for a row of a picture; no token has this id."""
+
+
+def find_pictures(prompt: Sequence[int], rows: int) -> list[int]:
+    """Positions at which the pictures of a prompt begin, each of so many rows."""
+    places = [position for position, token in enumerate(prompt) if token == PICTURE_ROW]
+    return places[::rows] if rows else []
+
+
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
     """One turn of a conversation."""
 
     role: str
     content: str
+    pictures: tuple[int, ...] = ()
+    """Offsets in `content` in front of which a picture stands, in order."""
 
 
 class ChatTokenizer:
@@ -70,8 +83,9 @@ class ChatTokenizer:
         # Longest first: where one control token begins another, the longer one is what the tokenizer would see.
         literals = sorted([*special, _OPEN, _CLOSE], key=len, reverse=True)
         self._control = re.compile("|".join(re.escape(text) for text in literals))
-        # What the text tokenizer calls the control tokens: names that no user can guess.
+        # What the text tokenizer calls the control tokens, and where pictures stand: names that no user can guess.
         secret = secrets.token_hex(16)
+        self._picture = f"{_OPEN}{secret}-picture{_CLOSE}"
         self._secret_names = {text: f"{_OPEN}{secret}-{token}{_CLOSE}" for text, token in special.items()}
         self._text_tokenizer = _load_tokenizer(_rename_tokens(path.read_text(encoding="utf-8"), self._secret_names))
         # What a sequence begins with whether the template writes it or not: BOS, or nothing.
@@ -86,12 +100,13 @@ class ChatTokenizer:
         ids: list[int] = self._text_tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
+    def encode_chat(self, messages: Sequence[ChatMessage], picture_rows: int = 0) -> list[int]:
         """Token ids of a conversation, up to where the model's answer begins.
 
         Control tokens that a message spells out are swapped for markers while the template runs, so that the template
         still sees (and may trim or test) the rest of the text. Those that the template writes then get their secret
         names, the markers become text again, and the whole is encoded at once, as in training. BOS comes once.
+        A picture divides the text, as a control token would, and takes `picture_rows` positions of PICTURE_ROW.
         """
         protected: list[str] = []
 
@@ -105,21 +120,26 @@ class ChatTokenizer:
         def name(match: re.Match[str]) -> str:
             return self._secret_names.get(match.group(), match.group())
 
+        def with_pictures(message: ChatMessage) -> str:
+            bounds = [0, *message.pictures, len(message.content)]
+            texts = [protect_control(message.content[start:stop]) for start, stop in pairwise(bounds)]
+            return self._picture.join(texts)
+
         # Templates build control tokens of roles ("<|" + role + "|>"), so a role that they do not know stays apart.
         turns = [
             {
                 "role": message.role if message.role in _ROLES else protect(message.role),
-                "content": protect_control(message.content),
+                "content": with_pictures(message),
             }
             for message in messages
         ]
         pieces = _PROTECTED.split(self._template.render(turns))
-        ids = self.encode(
-            "".join(
-                protected[int(piece)] if index % 2 else self._control.sub(name, piece)
-                for index, piece in enumerate(pieces)
-            )
+        whole = "".join(
+            protected[int(piece)] if index % 2 else self._control.sub(name, piece) for index, piece in enumerate(pieces)
         )
+        ids: list[int] = []
+        for index, part in enumerate(whole.split(self._picture)):
+            ids += [*([PICTURE_ROW] * picture_rows if index else ()), *self.encode(part)]
         return ids if ids[: len(self._start)] == self._start else self._start + ids
 
     def open_text(self) -> TextStream:

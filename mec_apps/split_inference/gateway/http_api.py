@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from mec_apps.split_inference.gateway.answer import AnswerPiece, stream_answer
-from mec_apps.split_inference.gateway.chat import ChatTemplateError, ChatTokenizer
+from mec_apps.split_inference.gateway.chat import ChatTemplateError, ChatTokenizer, find_pictures
 from mec_apps.split_inference.gateway.gateway_metrics import GatewayMetrics, GenerationWatch
 from mec_apps.split_inference.gateway.openai_wire import (
     SSE_DONE,
@@ -34,8 +34,10 @@ from mec_apps.split_inference.gateway.openai_wire import (
     parse_completion_request,
     sse_event,
 )
+from mec_apps.split_inference.gateway.vision import MAX_PICTURES, PictureError, Vision
 from mec_apps.split_inference.generation import (
     ContextExceeded,
+    EmbeddedRows,
     GenerationError,
     GenerationFailed,
     Generator,
@@ -65,6 +67,7 @@ def make_http_app(
     created: int,
     *,
     registry: CollectorRegistry | None = None,
+    vision: Vision | None = None,
     random_bits: Callable[[int], int] = secrets.randbits,
     clock_s: Callable[[], float] = time.monotonic,
     unix_time_s: Callable[[], float] = time.time,
@@ -78,7 +81,7 @@ def make_http_app(
     down, answers under way get `shutdown_grace_s` to end, and as long again to leave the nodes once they are cancelled.
     """
     metrics = GatewayMetrics(CollectorRegistry() if registry is None else registry, clock_s)
-    api = _Api(generator, tokenizer, model_object(model_id, created), metrics, random_bits, unix_time_s)
+    api = _Api(generator, tokenizer, model_object(model_id, created), metrics, random_bits, unix_time_s, vision)
     answers = _AnswersUnderWay(shutdown_grace_s)
     app = web.Application(client_max_size=max_body_bytes, middlewares=[_count_requests(metrics), _answer_errors])
     app[REGISTRY_KEY] = metrics.registry
@@ -117,7 +120,9 @@ class _Api:
         metrics: GatewayMetrics,
         random_bits: Callable[[int], int],
         unix_time_s: Callable[[], float],
+        vision: Vision | None,
     ) -> None:
+        self._vision = vision
         self._generator = generator
         self._tokenizer = tokenizer
         self._model = model
@@ -131,7 +136,8 @@ class _Api:
         completion = parse_completion_request(await _read_body(request))
         self._check_model(completion.model)
         # A long prompt takes the tokenizer a while, and other answers must go on meanwhile.
-        prompt = await asyncio.to_thread(self._tokenizer.encode_chat, completion.messages)
+        rows = 0 if self._vision is None else self._vision.rows
+        prompt = await asyncio.to_thread(self._tokenizer.encode_chat, completion.messages, rows)
         max_tokens = _choose_max_tokens(completion, len(prompt), self._generator.context_length)
         wire = CompletionFormat(
             id=f"chatcmpl-{self._random_bits(96):024x}",
@@ -140,13 +146,27 @@ class _Api:
             include_usage=completion.include_usage,
         )
         sampling = completion.sampling(self._random_bits(64))
+        embedded = await self._embed(completion.pictures, prompt)
         send = _send_stream if completion.stream else _send_whole
         async with (
-            aclosing(self._generator.generate(prompt, max_tokens, sampling)) as tokens,
+            aclosing(self._generator.generate(prompt, max_tokens, sampling, embedded)) as tokens,
             aclosing(stream_answer(tokens, self._tokenizer, completion.stop, max_tokens)) as pieces,
         ):
             with self._metrics.watch_generation(arrived_s, len(prompt)) as watch:
                 return await send(request, wire, pieces, watch, len(prompt))
+
+    async def _embed(self, pictures: Sequence[str], prompt: Sequence[int]) -> list[EmbeddedRows]:
+        """Rows for every picture, where the prompt keeps room for them."""
+        if not pictures:
+            return []
+        if self._vision is None:
+            message = "this gateway has no encoder for pictures; start it with --encoder"
+            raise ApiError(400, message, param="messages", code="unsupported_parameter")
+        if len(pictures) > MAX_PICTURES:
+            raise ApiError(400, f"at most {MAX_PICTURES} pictures are taken, not {len(pictures)}", param="messages")
+        places = find_pictures(prompt, self._vision.rows)
+        rows = await asyncio.gather(*(self._vision.encode(url) for url in pictures))
+        return [EmbeddedRows(place, values) for place, values in zip(places, rows, strict=True)]
 
     async def list_models(self, _: web.Request) -> web.Response:
         """GET /v1/models."""
@@ -296,6 +316,8 @@ def _describe_failure(error: Exception) -> ApiError:
             return error
         case ChatTemplateError():
             return ApiError(400, text, param="messages", code="chat_template_error")
+        case PictureError():
+            return ApiError(400, text, param="messages", code="invalid_image")
         case ContextExceeded():
             return ApiError(400, text, param="messages", code="context_length_exceeded")
         case NoPlan():

@@ -9,7 +9,7 @@ that nobody knows is ignored, as OpenAI does, but one that would change the answ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
@@ -53,9 +53,14 @@ class ApiError(Exception):
         return {"error": self._members}
 
 
+class _ImageUrl(msgspec.Struct):
+    url: str
+
+
 class _ContentPart(msgspec.Struct):
     type: str
     text: str | None = None
+    image_url: _ImageUrl | None = None
 
 
 class _Message(msgspec.Struct):
@@ -112,10 +117,14 @@ _DECODER: Final = msgspec.json.Decoder(_Body)
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """A checked request. `max_tokens` None means what the context leaves; `seed` None means any."""
+    """A checked request. `max_tokens` None means what the context leaves; `seed` None means any.
+
+    `pictures` are data URLs in the order of their places in the messages.
+    """
 
     model: str
     messages: tuple[ChatMessage, ...]
+    pictures: tuple[str, ...]
     stream: bool
     include_usage: bool
     stop: tuple[str, ...]
@@ -140,6 +149,7 @@ def parse_completion_request(body: bytes) -> CompletionRequest:
     limit_param = "max_tokens" if raw.max_completion_tokens is None else "max_completion_tokens"
     return CompletionRequest(
         model=raw.model,
+        pictures=tuple(_read_pictures(raw.messages)),
         messages=tuple(_read_message(message, f"messages[{index}]") for index, message in enumerate(raw.messages)),
         stream=bool(raw.stream),
         include_usage=bool(raw.stream_options and raw.stream_options.include_usage),
@@ -209,16 +219,38 @@ def _read_message(message: _Message, where: str) -> ChatMessage:
         raise ApiError(400, f"a {message.role} message needs content", param=f"{where}.content")
     if isinstance(message.content, str):
         return ChatMessage(role, message.content)
-    return ChatMessage(role, "".join(_read_parts(message.content, f"{where}.content")))
+    return _join_parts(role, message.content, f"{where}.content")
+
+
+def _join_parts(role: str, parts: list[_ContentPart], where: str) -> ChatMessage:
+    """One text, and where in it pictures stand."""
+    text, places = "", []
+    for part, piece in zip(parts, _read_parts(parts, where), strict=True):
+        if part.type == "image_url":
+            places.append(len(text))
+        text += piece
+    return ChatMessage(role, text, tuple(places))
+
+
+def _read_pictures(messages: list[_Message]) -> Iterator[str]:
+    for message in messages:
+        for part in message.content if isinstance(message.content, list) else ():
+            if part.image_url is not None:
+                yield part.image_url.url
 
 
 def _read_parts(parts: list[_ContentPart], where: str) -> list[str]:
     texts = []
     for index, part in enumerate(parts):
+        if part.type == "image_url":
+            if part.image_url is None:
+                raise ApiError(400, "an image_url part needs `image_url`", param=f"{where}[{index}].image_url")
+            texts.append("")
+            continue
         if part.type != "text":
-            raise _unsupported(
-                "content parts must be of type text; this model reads text only", f"{where}[{index}].type"
-            )
+            raise _unsupported("content parts must be of type text or image_url", f"{where}[{index}].type")
+        if part.image_url is not None:
+            raise ApiError(400, "a text part has no `image_url`", param=f"{where}[{index}].image_url")
         if part.text is None:
             raise ApiError(400, "a text part needs `text`", param=f"{where}[{index}].text")
         texts.append(part.text)

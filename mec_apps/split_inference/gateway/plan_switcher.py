@@ -6,15 +6,30 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+import grpc.aio
+
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
-from mec_apps.split_inference.gateway.sessions import Sessions
+from mec_apps.split_inference.gateway.plan_user import PlanUser
 from mec_apps.split_inference.gateway.switching import CopyLimits, SwitchReport, revert_sessions, switch_sessions
 from mec_apps.split_inference.peer_link import LinkLost, LinkPool
 from mec_platform.domain.split_plan import SplitPlan
-from mec_platform.rpc.endpoints import Channels
+from mec_platform.rpc.convert import addresses_from_message, plan_from_message
+from mec_platform.rpc.endpoints import Channels, open_channel
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 CONNECT_TIMEOUT_S = 3.0
 _log = logging.getLogger(__name__)
+
+
+async def adopt_committed_plan(platform_grpc: str, model: str, switcher: PlanSwitcher) -> None:
+    """Goes over to the committed plan of `model`, whose announcement was missed; a warning where that cannot be done yet."""
+    try:
+        async with open_channel(platform_grpc) as channel:
+            stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
+            message = await stub.GetPlan(control_plane_pb2.GetPlanRequest(model=model), timeout=2)
+        await switcher.switch(plan_from_message(message), addresses_from_message(message), frozenset(), "replay", 0.0)
+    except (grpc.aio.AioRpcError, LinkLost, OldPlan) as error:
+        _log.warning("the committed plan cannot be used yet: %s", error)
 
 
 class OldPlan(Exception):
@@ -24,7 +39,7 @@ class OldPlan(Exception):
 class PlanSwitcher:
     """The one door by which `sessions` get another plan."""
 
-    def __init__(self, sessions: Sessions, links: LinkPool) -> None:
+    def __init__(self, sessions: PlanUser, links: LinkPool) -> None:
         self._sessions = sessions
         self._links = links
         self._channels = Channels()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
 import grpc
@@ -23,7 +23,7 @@ from mec_apps.split_inference.generation import (
 from mec_apps.split_inference.peer_link import LinkLost
 from mec_platform.rpc.convert import addresses_from_message, plan_from_message
 from mec_platform.rpc.endpoints import Context
-from mec_platform.rpc.v1 import inference_pb2, inference_pb2_grpc
+from mec_platform.rpc.v1 import inference_pb2, inference_pb2_grpc, types_pb2
 
 _STATUS: dict[type[GenerationError], grpc.StatusCode] = {
     ContextExceeded: grpc.StatusCode.INVALID_ARGUMENT,
@@ -36,10 +36,18 @@ _STATUS: dict[type[GenerationError], grpc.StatusCode] = {
 class InferenceService(inference_pb2_grpc.InferenceServicer):
     """The servicer of a gateway."""
 
-    def __init__(self, sessions: Sessions, tokenizer: ChatTokenizer, switcher: PlanSwitcher) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        tokenizer: ChatTokenizer,
+        switcher: PlanSwitcher,
+        others: Mapping[str, PlanSwitcher] | None = None,
+    ) -> None:
+        """`others` switch the plans of other models than the sessions' own, by model."""
         self._sessions = sessions
         self._tokenizer = tokenizer
         self._switcher = switcher
+        self._others = dict(others or {})
 
     async def Generate(
         self, request: inference_pb2.GenerateRequest, context: Context
@@ -94,7 +102,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, request: inference_pb2.SwitchPlanRequest, context: Context
     ) -> inference_pb2.SwitchPlanReply:
         try:
-            reports = await self._switcher.switch(
+            reports = await self._switcher_of(request.plan).switch(
                 plan_from_message(request.plan),
                 addresses_from_message(request.plan),
                 frozenset(request.lost_nodes),
@@ -125,12 +133,17 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, request: inference_pb2.RevertPlanRequest, context: Context
     ) -> inference_pb2.RevertPlanReply:
         try:
-            await self._switcher.revert(plan_from_message(request.plan), addresses_from_message(request.plan))
+            await self._switcher_of(request.plan).revert(
+                plan_from_message(request.plan), addresses_from_message(request.plan)
+            )
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except LinkLost as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return inference_pb2.RevertPlanReply()
+
+    def _switcher_of(self, plan: types_pb2.SplitPlan) -> PlanSwitcher:
+        return self._others.get(plan.model, self._switcher)
 
 
 def _problem(request: inference_pb2.GenerateRequest) -> str | None:

@@ -15,39 +15,28 @@ import itertools
 import logging
 import struct
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
-from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
+from mec_apps.split_inference.frames import MAX_ROWS, RECOVERABLE, SAMPLE, Frame, FrameKind, Refusal
 from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
+from mec_apps.split_inference.gateway.plan_user import MAX_RECOVERIES, RECOVERY_TIMEOUT_S, PlanUser
 from mec_apps.split_inference.generation import (
     ContextExceeded,
+    EmbeddedRows,
     GeneratedToken,
     GenerationFailed,
-    NoPlan,
     Overloaded,
     SamplingSettings,
 )
 from mec_apps.split_inference.peer_link import LinkLost
 
-FIRST_PLAN_TIMEOUT_S = 10.0
-"""How long a request waits for a plan when there is none."""
-
-RECOVERY_TIMEOUT_S = 30.0
-"""How long a session waits for a usable plan after it lost a stage: detection, preparation and commit take about one."""
-
-SAME_PLAN_RETRY_S = 1.0
-"""After this long without a newer plan, a plan whose nodes all answer is tried again: the break was a short one."""
-
 TOKEN_TIMEOUT_S = 20.0
 """A frame without an answer for so long counts as lost."""
 
-MAX_RECOVERIES = 8
-"""Replays in a row without a new token before a session gives up."""
-
-_RECOVERABLE = {Refusal.STALE_EPOCH, Refusal.UNKNOWN_EPOCH, Refusal.GAP, Refusal.NEXT_HOP_LOST}
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +49,7 @@ class Session:
     prompt_length: int
     sampling: SamplingSettings
     active: ActivePlan
+    rows: tuple[EmbeddedRows, ...] = ()
     left: ActivePlan | None = None
     kv_positions: int = 0
     state: str = "prefill"
@@ -94,7 +84,7 @@ class Session:
             self.answer.set_exception(StageLost(reason))
 
 
-class Sessions:
+class Sessions(PlanUser):
     """All sessions of a gateway and the plan that new ones start on. Implements `generation.Generator`."""
 
     def __init__(
@@ -104,14 +94,12 @@ class Sessions:
         max_sessions: int,
         on_failure: Callable[[str, str], None],
     ) -> None:
+        super().__init__()
         self._ids = itertools.count(1)
         self._gateway_number = gateway_number
         self._context_length = context_length
         self._max_sessions = max_sessions
         self._on_failure = on_failure
-        self._plan_changed = asyncio.Event()
-        self.live: dict[int, Session] = {}
-        self.active: ActivePlan | None = None
         self.tokens_made = 0
 
     @property
@@ -126,14 +114,12 @@ class Sessions:
         plans += [] if self.active is None else [self.active]
         return frozenset(node for active in plans for node in active.plan.nodes)
 
-    def use_plan(self, active: ActivePlan) -> None:
-        """New sessions start on this plan from now on; sessions that wait for a newer one wake up."""
-        self.active = active
-        self._plan_changed.set()
-        self._plan_changed = asyncio.Event()
-
     async def generate(
-        self, prompt: Sequence[int], max_tokens: int, sampling: SamplingSettings
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        sampling: SamplingSettings,
+        rows: Sequence[EmbeddedRows] = (),
     ) -> AsyncGenerator[GeneratedToken, None]:
         """See `generation.Generator`. Raises the errors of `generation`."""
         if not prompt:
@@ -142,11 +128,11 @@ class Sessions:
             raise ContextExceeded(
                 f"{len(prompt)} prompt tokens and {max_tokens} to generate; the context holds {self._context_length}"
             )
-        active = await self._first_plan()
+        active = await self.first_plan()
         if len(self.live) >= self._max_sessions:  # after the wait: requests that waited together count each other
             raise Overloaded(f"{self._max_sessions} sessions run already; try again later")
         session_id = self._gateway_number << 32 | next(self._ids)
-        session = Session(session_id, list(prompt), len(prompt), sampling, active)
+        session = Session(session_id, list(prompt), len(prompt), sampling, active, rows=tuple(rows))
         self.live[session.id] = session
         try:
             while session.generated < max_tokens:
@@ -184,37 +170,12 @@ class Sessions:
         assert session.answer is not None
         reason = f"{node} refused a frame: {frame.payload.decode(errors='replace')}"
         code = frame.flags
-        if code in _RECOVERABLE:
+        if code in RECOVERABLE:
             session.answer.set_exception(StageLost(reason))
         elif code == Refusal.NO_PAGES:
             session.answer.set_exception(Overloaded(reason))
         else:
             session.answer.set_exception(GenerationFailed(reason))
-
-    async def _first_plan(self) -> ActivePlan:
-        try:
-            return await self._usable_plan(newer_than=-1, retry=None, timeout_s=FIRST_PLAN_TIMEOUT_S)
-        except TimeoutError as error:
-            raise NoPlan(
-                "no plan to run on: too few edge nodes have joined, or the platform is not reachable"
-            ) from error
-
-    async def _usable_plan(self, newer_than: int, retry: ActivePlan | None, timeout_s: float) -> ActivePlan:
-        """The plan to run on: one newer than an epoch, or after a while `retry` where all its nodes answer again."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        while True:
-            if self.active is not None and self.active.plan.epoch > newer_than:
-                return self.active
-            waited = loop.time() - started
-            if retry is not None and waited >= SAME_PLAN_RETRY_S and retry.usable:
-                return retry
-            if waited >= timeout_s:
-                raise TimeoutError
-            try:
-                await asyncio.wait_for(self._plan_changed.wait(), 0.1 if retry is not None else timeout_s - waited)
-            except TimeoutError:
-                continue
 
     async def _next_token(self, session: Session) -> int:
         session.wants_token.set()
@@ -242,7 +203,7 @@ class Sessions:
         session.state = "waiting"
         if session.active is lost:
             try:
-                usable = await self._usable_plan(lost.plan.epoch, lost, RECOVERY_TIMEOUT_S)
+                usable = await self.usable_plan(lost.plan.epoch, lost, RECOVERY_TIMEOUT_S)
             except TimeoutError as error:
                 raise GenerationFailed(f"{reason}; no plan without it came within {RECOVERY_TIMEOUT_S:g} s") from error
             async with session.busy:
@@ -270,20 +231,39 @@ class Sessions:
 
     def _send(self, session: Session, active: ActivePlan) -> None:
         total = len(session.tokens)
-        for start in range(session.kv_positions, total, MAX_ROWS):
-            stop = min(start + MAX_ROWS, total)
+        for start, stop, rows in _chunks(session):
+            if rows is None:
+                kind, payload = FrameKind.TOKENS, np.array(session.tokens[start:stop], np.int32).tobytes()
+            else:
+                kind, payload = FrameKind.ROWS, rows.tobytes()
             active.first.send(
                 Frame(
-                    kind=FrameKind.TOKENS,
+                    kind=kind,
                     epoch=active.plan.epoch,
                     session=session.id,
                     position=start,
                     rows=stop - start,
                     flags=SAMPLE if stop == total else 0,
                     sampling=session.sampling,
-                    payload=np.array(session.tokens[start:stop], np.int32).tobytes(),
+                    payload=payload,
                 )
             )
+
+
+def _chunks(session: Session) -> Iterator[tuple[int, int, npt.NDArray[np.float32] | None]]:
+    """What has no KV yet, in pieces of at most a frame: positions, and the rows that stand there in place of tokens."""
+    start, total = session.kv_positions, len(session.tokens)
+    while start < total:
+        stop, values = min(start + MAX_ROWS, total), None
+        for rows in session.rows:
+            end = rows.position + len(rows.values)
+            if rows.position <= start < end:
+                stop = min(stop, end)
+                values = rows.values[start - rows.position : stop - rows.position]
+            elif start < rows.position:
+                stop = min(stop, rows.position)
+        yield start, stop, values
+        start = stop
 
 
 def end_session(session: Session, active: ActivePlan) -> None:

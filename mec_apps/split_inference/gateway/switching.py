@@ -16,7 +16,8 @@ import grpc
 import grpc.aio
 
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
-from mec_apps.split_inference.gateway.sessions import Session, Sessions, end_session
+from mec_apps.split_inference.gateway.plan_user import PlanUser
+from mec_apps.split_inference.gateway.sessions import Session, end_session
 from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.domain.split_plan import KvMove, kv_moves
 from mec_platform.rpc.convert import layers_to_message
@@ -64,7 +65,7 @@ class SwitchReport:
 
 
 async def switch_sessions(
-    sessions: Sessions, target: ActivePlan, lost_nodes: frozenset[str], transfer_mode: str, limits: CopyLimits
+    sessions: PlanUser, target: ActivePlan, lost_nodes: frozenset[str], transfer_mode: str, limits: CopyLimits
 ) -> list[SwitchReport]:
     """Takes every live session to `target`; new sessions start on it at once. Returns when all have switched or ended."""
     sessions.use_plan(target)
@@ -74,7 +75,7 @@ async def switch_sessions(
     )
 
 
-async def revert_sessions(sessions: Sessions, previous: ActivePlan) -> None:
+async def revert_sessions(sessions: PlanUser, previous: ActivePlan) -> None:
     """Takes every session back to `previous`: an abort. Those that had left it replay their tokens there."""
     sessions.use_plan(previous)
     for session in list(sessions.live.values()):

@@ -1,0 +1,73 @@
+"""The encoder that a gateway puts pictures through: its links, plan and membership of the encoder's own deployment.
+
+Beside the gateway's language model; the two deployments have nothing in common but the gateway.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from mec_apps.split_inference.encoder_package import EncoderPackage
+from mec_apps.split_inference.frames import Frame, FrameKind
+from mec_apps.split_inference.gateway.encodings import Encodings
+from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, adopt_committed_plan
+from mec_apps.split_inference.link_shaper import LinkShapers
+from mec_apps.split_inference.membership import Membership
+from mec_apps.split_inference.peer_link import LinkPool
+from mec_platform.rpc.convert import shape_to_message
+from mec_platform.rpc.v1 import control_plane_pb2
+
+MAX_REQUESTS = 32
+
+
+class EncoderDeployment:
+    """`join`, then `encodings` are served, then `stop`. `grpc_address()` is where the gateway's own service listens."""
+
+    def __init__(
+        self,
+        gateway: str,
+        incarnation: str,
+        package_dir: Path,
+        platform_grpc: str,
+        grpc_address: Callable[[], str],
+        on_failure: Callable[[str, str], None],
+    ) -> None:
+        """Raises PackageError."""
+        self.package = EncoderPackage.open(package_dir)
+        self._gateway = gateway
+        self._incarnation = incarnation
+        self._platform_grpc = platform_grpc
+        self._grpc_address = grpc_address
+        number = secrets.randbits(31) + 1
+        self.encodings = Encodings(number, self.package, MAX_REQUESTS, on_failure)
+        hello = Frame(FrameKind.HELLO, session=number << 32, payload=gateway.encode())
+        self._links = LinkPool(hello, LinkShapers(), self.encodings.on_frame, self.encodings.on_link_lost)
+        self.switcher = PlanSwitcher(self.encodings, self._links)
+        self._membership = Membership(gateway, platform_grpc, self._build_report, self._links.measure, self._on_reply)
+
+    async def join(self, wait_s: float) -> None:
+        """Raises JoinError where no platform answers in time, or it has another gateway of this name."""
+        await self._membership.join(wait_s)
+
+    async def stop(self) -> None:
+        """Signs off and closes everything."""
+        await self._membership.leave()
+        await self._links.close()
+        await self.switcher.close()
+
+    def _build_report(self) -> control_plane_pb2.MemberReport:
+        return control_plane_pb2.MemberReport(
+            name=self._gateway,
+            role=control_plane_pb2.MEMBER_ROLE_GATEWAY,
+            address=self._grpc_address(),
+            incarnation=self._incarnation,
+            trusted=True,
+            model=shape_to_message(self.package.shape),
+        )
+
+    async def _on_reply(self, epoch: int, nodes: frozenset[str]) -> None:
+        await self._links.keep_only(nodes | self.encodings.nodes_in_use)
+        if epoch > self.switcher.epoch:
+            await adopt_committed_plan(self._platform_grpc, self.package.shape.name, self.switcher)
