@@ -36,7 +36,8 @@ from mec_apps.cli.requests import platform_grpc_option, platform_url_option
     help="Port of gRPC Inference; 0 takes a free one.",
 )
 @click.option(
-    "--encoder", help="A torch module (.pt2) that makes rows of the model's width from pictures in questions."
+    "--encoder",
+    help="A torch module (.pt2, or its compiled package) that makes rows of the model's width from pictures.",
 )
 @click.option("--context", default=2048, show_default=True, type=click.IntRange(16), help="Longest session, in tokens.")
 @click.option("--max-sessions", default=32, show_default=True, type=click.IntRange(1, 10_000))
@@ -93,7 +94,7 @@ def gateway(
         http_port=port,
         grpc_port=grpc_port,
         context=context,
-        encoder_dir=None if encoder is None else ensure_compiled(encoder, "auto", None, store).package,
+        encoder_dir=None if encoder is None else _encoder_package(encoder, store),
         max_sessions=max_sessions,
         allow_remote=allow_remote,
         platform_wait_s=platform_wait_s,
@@ -104,3 +105,8 @@ def gateway(
         return {"name": name, "openai": f"http://{agent.http_address}/v1", "grpc": agent.grpc_address}
 
     run_process("gateway", lambda: GatewayAgent(settings), describe, ready_file, verbose)
+
+
+def _encoder_package(encoder: str, store: Path | None) -> Path:
+    """The package's folder; compiled where a .pt2 file is named."""
+    return Path(encoder) if Path(encoder).is_dir() else ensure_compiled(encoder, "auto", None, store).package

@@ -56,6 +56,8 @@ class NodeOptions:
     store: Path | None = None
     artefact: Path | None = None
     interpreter: tuple[str, ...] = (sys.executable,)
+    encodes: bool = False
+    """Whether it serves the cluster's encoder instead of its language model."""
 
 
 class LocalCluster:
@@ -73,10 +75,12 @@ class LocalCluster:
         rest_port: int = 0,
         grpc_port: int = 0,
         http_port: int = 0,
+        encoder: CompiledFolders | None = None,
         store: Path | None = None,
         prefer_peers: bool = False,
     ) -> None:
         self._compiled = compiled
+        self._encoder = encoder
         self._options = {node.name: node for node in nodes}
         self._cooldown_s = cooldown_s
         self._manual = manual
@@ -142,18 +146,19 @@ class LocalCluster:
         """A node's gRPC service."""
         return edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(str(self.facts[name]["grpc"])))
 
-    async def snapshot(self) -> control_plane_pb2.Snapshot:
-        """The world as the platform sees it."""
+    async def snapshot(self, model: str = "") -> control_plane_pb2.Snapshot:
+        """The world as the platform sees it; `model` names the deployment where there are two."""
         stub = control_plane_pb2_grpc.CapacityProfilerStub(self.platform)
-        return await stub.GetSnapshot(control_plane_pb2.GetSnapshotRequest())
+        return await stub.GetSnapshot(control_plane_pb2.GetSnapshotRequest(model=model))
 
     async def apply(
-        self, stages: Sequence[tuple[str, int, int]], reason: str = ""
+        self, stages: Sequence[tuple[str, int, int]], reason: str = "", model: str = ""
     ) -> control_plane_pb2.Reconfiguration:
         """Applies an operator's plan of (node, start, stop)."""
         stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform)
         request = control_plane_pb2.ApplyPlanRequest(
             reason=reason,
+            model=model,
             stages=[
                 types_pb2.Stage(node=node, layers=types_pb2.LayerRange(start=start, stop=stop))
                 for node, start, stop in stages
@@ -161,11 +166,11 @@ class LocalCluster:
         )
         return await stub.ApplyPlan(request)
 
-    async def wait_for_plan(self, timeout_s: float = 30.0) -> types_pb2.SplitPlan:
+    async def wait_for_plan(self, timeout_s: float = 30.0, model: str = "") -> types_pb2.SplitPlan:
         """The committed plan, once there is one."""
         give_up = asyncio.get_running_loop().time() + timeout_s
         while True:
-            seen = await self.snapshot()
+            seen = await self.snapshot(model)
             if seen.HasField("plan"):
                 return seen.plan
             if asyncio.get_running_loop().time() > give_up:
@@ -196,7 +201,9 @@ class LocalCluster:
             arguments += ["--emulate-link", f"{peer}={link.bytes_per_s:g},{link.delay_s * 1e3:g}"]
         if options.cpu_share < 1:
             arguments += ["--emulate-cpu-share", str(options.cpu_share)]
-        if options.store is None:
+        if options.encodes and self._encoder is not None:
+            arguments += ["--package", str(self._encoder.package), "--artefact", str(self._encoder.artefact)]
+        elif options.store is None:
             arguments += self._folder_arguments(options.artefact)
         else:
             arguments += ["--source", "platform", "--store", str(options.store), "--model", self._shape_name()]
@@ -210,15 +217,22 @@ class LocalCluster:
     async def _start(self) -> None:
         rest_port, grpc_port, http_port = self._ports
         serve = ["serve", "--rest-port", str(rest_port), "--grpc-port", str(grpc_port)]
-        serve += ["--expected-nodes", str(len(self._options)), "--cooldown-s", str(self._cooldown_s)]
+        serve += ["--expected-nodes", str(self._expected_nodes()), "--cooldown-s", str(self._cooldown_s)]
         serve += ["--beta", str(self._beta), *(["--prefer-peers"] if self._prefer_peers else [])]
         serve += [] if self._store is None else ["--store", str(self._store)]
         await self._start_process("platform", [*serve, *(["--manual"] if self._manual else [])])
-        gateway = ["gateway", "--name", "gateway", "--port", str(http_port), "--context", str(self._context)]
+        encoder = [] if self._encoder is None else ["--encoder", str(self._encoder.package)]
+        gateway = ["gateway", *encoder, "--name", "gateway", "--port", str(http_port), "--context", str(self._context)]
         await asyncio.gather(
             self._start_process("gateway", [*gateway, *self._folder_arguments(), *self._platform_arguments()]),
             *(self.start_node(name) for name in self._options),
         )
+
+    def _expected_nodes(self) -> int:
+        """The nodes of the smaller deployment: the platform has one number for all."""
+        encoding = sum(node.encodes for node in self._options.values())
+        answering = len(self._options) - encoding
+        return min(encoding, answering) if encoding else answering
 
     def _folder_arguments(self, artefact: Path | None = None) -> list[str]:
         return ["--package", str(self._compiled.package), "--artefact", str(artefact or self._compiled.artefact)]

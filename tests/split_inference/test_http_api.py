@@ -22,6 +22,7 @@ from mec_apps.split_inference.gateway.chat import ChatTokenizer
 from mec_apps.split_inference.gateway.http_api import REGISTRY_KEY, make_http_app, serve_http
 from mec_apps.split_inference.generation import (
     ContextExceeded,
+    EmbeddedRows,
     GeneratedToken,
     GenerationError,
     GenerationFailed,
@@ -56,7 +57,11 @@ class ScriptedGenerator:
         self.closed = asyncio.Event()
 
     async def generate(
-        self, prompt: Sequence[int], max_tokens: int, sampling: SamplingSettings
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        sampling: SamplingSettings,
+        rows: Sequence[EmbeddedRows] = (),
     ) -> AsyncGenerator[GeneratedToken, None]:
         self.asked = (list(prompt), max_tokens, sampling)
         try:
@@ -318,7 +323,9 @@ REFUSED = [
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+    ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0].content[0].type"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].image_url"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]}, "messages"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
     ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
     ({"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}, "messages"),
