@@ -1,7 +1,7 @@
 """Sixteen-lane building blocks of the kernels. Everything here expands inside a TVMScript body.
 
 Sums never mix a product and an addition that LLVM may or may not contract: a product that is added is always an
-explicit `fma`, so that every copy of an expression rounds the same way, on every x86 target.
+explicit `fma`, so that every copy of an expression rounds the same way, on every target that fuses.
 """
 
 from __future__ import annotations
