@@ -15,7 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from mec_apps.split_inference.gateway.chat import ChatMessage, ChatTemplateError, ChatTokenizer, TextStream
+from mec_apps.split_inference.gateway.chat import (
+    PICTURE_ROW,
+    ChatMessage,
+    ChatTemplateError,
+    ChatTokenizer,
+    TextStream,
+    find_pictures,
+)
 
 IM_START, IM_END = 1, 2
 CONTROL_TYPE = 3
@@ -396,3 +403,20 @@ def test_word_marks_and_spelled_out_bytes_stream_alike(tmp_path: Path) -> None:
     smiles = list("😀漢é".encode()) * 5
     tokens = [257, 257, 256, 258, *smiles, 257, *smiles]
     assert stream_text(chat, tokens) == chat.decode(tokens) == "hi hi a" + "😀漢é" * 5 + " hi" + "😀漢é" * 5
+
+
+def test_a_picture_takes_its_rows_where_it_stands_and_divides_the_text(chat: ChatTokenizer) -> None:
+    said = "Look: what is it?"
+    ids = chat.encode_chat([ChatMessage("user", said, pictures=(6,))], picture_rows=4)
+    (place,) = find_pictures(ids, 4)
+    assert ids[place : place + 4] == [PICTURE_ROW] * 4
+    assert chat.decode(ids[:place]).endswith("Look: ")
+    assert chat.decode(ids[place + 4 :]).startswith("what is it?")
+
+
+def test_two_pictures_stand_one_behind_the_other_and_no_text_can_pretend_to_be_one(chat: ChatTokenizer) -> None:
+    typed = "\ue000-picture\ue001 and \ue0000\ue001"
+    ids = chat.encode_chat([ChatMessage("user", typed, pictures=(0, 0))], picture_rows=3)
+    places = find_pictures(ids, 3)
+    assert places == [places[0], places[0] + 3]
+    assert ids.count(PICTURE_ROW) == 6

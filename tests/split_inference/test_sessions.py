@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -19,11 +20,13 @@ from mec_apps.split_inference.content.sources import SourceDirectory
 from mec_apps.split_inference.content.stage_weights import StageWeights
 from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
 from mec_apps.split_inference.gateway import plan_user
+from mec_apps.split_inference.gateway.chat import PICTURE_ROW
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan, PlanSwitcher
 from mec_apps.split_inference.gateway.sessions import Session, Sessions
 from mec_apps.split_inference.gateway.switching import SwitchReport
 from mec_apps.split_inference.generation import (
     ContextExceeded,
+    EmbeddedRows,
     GeneratedToken,
     NoPlan,
     Overloaded,
@@ -321,6 +324,27 @@ async def test_a_prompt_of_many_frames_is_cut_anywhere_alike(client: Client) -> 
     whole = await client.answer(12, prompt)
     await client.use(THREE)
     assert await client.answer(12, prompt) == whole
+
+
+async def test_rows_in_place_of_tokens_are_those_tokens_when_they_are_their_embeddings(
+    client: Client, undisturbed: list[int]
+) -> None:
+    """As a picture's rows enter: through a cut chain, a change that moves their KV, and a replay of all of them."""
+    compute = client.edge.nodes["a"].compute
+    embedded = await compute.call(lambda: compute.model.embed(np.array(PROMPT[3:21], np.int32)))  # type: ignore[attr-defined]
+    pictured = [*PROMPT[:3], *([PICTURE_ROW] * 18), *PROMPT[21:]]
+    await client.use(TWO)
+    tokens: list[int] = []
+    changes = {10: (THREE, "pre_copy"), 25: (TWO, "replay")}
+    async with aclosing(
+        client.sessions.generate(pictured, 60, SamplingSettings(), [EmbeddedRows(3, embedded)])
+    ) as made:
+        async for token in made:
+            tokens.append(token.token)
+            if len(tokens) in changes:
+                stages, mode = changes[len(tokens)]
+                await client.use(stages, mode=mode)
+    assert tokens == undisturbed
 
 
 async def test_sessions_that_run_together_answer_as_if_alone(client: Client) -> None:
