@@ -31,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m compiler --model smollm2 --quantisation auto --target x86-64-v3 --json",
     )
     parser.add_argument(
-        "--model", default="smollm2", help="'smollm2', an imported name, a .gguf file, or a Hugging Face folder"
+        "--model",
+        default="smollm2",
+        help="'smollm2', an imported name, a .gguf file, a Hugging Face folder, or a .pt2 file",
     )
     parser.add_argument("--quantisation", default=AUTO, choices=[AUTO, *(row.name for row in QUANTISATIONS)])
     names = ", ".join(row.name for row in TARGETS)

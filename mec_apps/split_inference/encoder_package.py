@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from mec_apps.split_inference.frames import MAX_MESSAGE_BYTES
-from mec_apps.split_inference.model_package import PackageError
+from mec_apps.split_inference.model_package import ENCODER_FORM, PackageError
 from mec_platform.domain.model_shape import ModelShape
 
-FORM = "encoder"
 _WEIGHTS = "weights.bin"
 _FLOAT_BYTES = 4
 
@@ -25,7 +24,7 @@ _FLOAT_BYTES = 4
 def is_encoder(package_dir: Path) -> bool:
     """Whether the package in this folder is an encoder's; False where there is none that can be read."""
     try:
-        return bool(json.loads((package_dir / "manifest.json").read_text(encoding="utf-8")).get("form") == FORM)
+        return bool(json.loads((package_dir / "manifest.json").read_text(encoding="utf-8")).get("form") == ENCODER_FORM)
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -73,7 +72,7 @@ class EncoderPackage:
         advice = "run: mec compile --model FILE.pt2"
         try:
             manifest = json.loads((package_dir / "manifest.json").read_text(encoding="utf-8"))
-            if manifest["kind"] != "model-package" or manifest.get("form") != FORM:
+            if manifest["kind"] != "model-package" or manifest.get("form") != ENCODER_FORM:
                 raise PackageError(f"{package_dir} holds no encoder; {advice}")
             for name, facts in manifest["files"].items():
                 size = (package_dir / name).stat().st_size

@@ -20,6 +20,9 @@ from mec_platform.domain.errors import MendableError
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.model_shape import ModelShape
 
+ENCODER_FORM = "encoder"
+"""The `form` that manifests of encoders name; `encoder_package` opens those."""
+
 _WEIGHTS = "weights.bin"
 _BLOCK_PREFIX = "blocks."
 
@@ -107,6 +110,11 @@ class ModelPackage:
             manifest = json.loads((package_dir / "manifest.json").read_text())
             if manifest["kind"] != "model-package":
                 raise PackageError(f"{package_dir} holds a {manifest['kind']}, not a model package; {advice}")
+            if manifest.get("form") == ENCODER_FORM:
+                raise PackageError(
+                    f"{package_dir} holds an encoder, which answers no questions by itself; name a language model with "
+                    "--model, and this one with --encoder"
+                )
             for name, facts in manifest["files"].items():
                 size = (package_dir / name).stat().st_size
                 if size != facts["bytes"]:
