@@ -21,7 +21,7 @@ from compiler.models.spec import ArchitectureDims
 from compiler.packing import LAYOUT_VERSION, PACKAGE_VERSION
 from compiler.quantisation import AUTO, find_quantisation
 from compiler.targets.choice import detect_local_target, find_target, require_cpu
-from compiler.targets.gpu import GpuTarget
+from compiler.targets.gpu import NVCC_OPTIONS, GpuTarget
 from compiler.targets.row import CompileTarget
 from compiler.tunings import tuned_row
 from mec_platform.content_store.entries import ARTEFACTS, MODELS, content_key, read_entry, write_manifest
@@ -275,7 +275,7 @@ def ensure_row_artefact(
 def _key_of(row: CompileTarget) -> list[Any]:
     """What a row decides of an artefact."""
     if isinstance(row, GpuTarget):
-        return [row.cuda(), row.host.llvm()]
+        return [row.cuda(), row.host.llvm(), NVCC_OPTIONS]
     cpu = require_cpu(row)
     return [cpu.llvm(), cpu.dot, cpu.tiling()]
 

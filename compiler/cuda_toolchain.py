@@ -23,7 +23,7 @@ import tvm
 import tvm_ffi
 
 from compiler.errors import BuildError
-from compiler.targets.gpu import REGISTERS_PER_SM, GpuTarget
+from compiler.targets.gpu import NVCC_OPTIONS, REGISTERS_PER_SM, GpuTarget
 
 # What TVM's CUDA library takes from the driver's library; 100 is CUDA_ERROR_NO_DEVICE.
 _DRIVER_FUNCTIONS = (
@@ -85,7 +85,7 @@ class CudaCompiler:
             code.write_text(source)
             sm = f"-gencode=arch=compute_{target.sm},code=sm_{target.sm}"
             done = subprocess.run(
-                [self.path, "--fatbin", "-O3", sm, _SILENT, "-Xptxas=-v", "-o", str(fatbin), str(code)],
+                [self.path, "--fatbin", *NVCC_OPTIONS, sm, _SILENT, "-Xptxas=-v", "-o", str(fatbin), str(code)],
                 capture_output=True,
                 text=True,
                 check=False,

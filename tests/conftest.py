@@ -10,7 +10,7 @@ from compiler.build import CompiledModel, compile_model
 OPT_IN = {
     "arm": "runs nodes of another machine under an emulator; run deploy/arm_sandbox.sh DIR as root, then: "
     "MEC_ARM_SANDBOX=DIR pytest -m arm",
-    "cuda_compile": "compiles for every GPU target, some minutes; run: pytest -m cuda_compile",
+    "cuda_compile": "compiles GPU kernels in all their forms, some minutes; run: pytest -m cuda_compile",
     "gpu": "runs on an NVIDIA GPU; run: pytest -m gpu tests/hardware",
 }
 

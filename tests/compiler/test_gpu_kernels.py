@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from compiler.kernels.expansion import quick_expansion
+from compiler.kernels.gpu.blocks import gpu_blocks_function, gpu_blocks_scratch
 from compiler.kernels.gpu.frame import DRAW_WORDS
 from compiler.kernels.gpu.linear import FEW_MOST, TILE_ROWS, gpu_multiplier, gpu_weight
 from compiler.kernels.gpu.pages import pages_function
@@ -19,7 +20,7 @@ from compiler.models.groups import Groups
 from compiler.packing import pack_floats, pack_groups
 from mec_apps.split_inference.node.sampling import sample_token
 from tests.compiler.gpu_calls import compile_simulated
-from tests.compiler.kernel_calls import aligned, aligned_zeros, small_dims
+from tests.compiler.kernel_calls import aligned, aligned_zeros, scratch_arrays, small_dims
 
 ROWS = (1, 2, FEW_MOST, FEW_MOST + 1, TILE_ROWS + 3)
 VOCAB = 600
@@ -100,6 +101,55 @@ def test_no_thread_of_a_product_reads_what_another_writes_in_its_phase() -> None
             results.append(y)
     for forwards, backwards in zip(results[: len(ROWS)], results[len(ROWS) :], strict=True):
         assert forwards.tobytes() == backwards.tobytes()
+
+
+def test_running_backwards_finds_threads_that_talk_within_a_phase() -> None:
+    @T.prim_func
+    def talk(x: T.Buffer((32,), "float32"), y: T.Buffer((32,), "float32")):
+        T.func_attr({"global_symbol": "talk", "tirx.noalias": True})
+        for _ in T.thread_binding(1, "blockIdx.x"):
+            shared = T.alloc_buffer((33,), "float32", scope="shared")
+            for t in T.thread_binding(32, "threadIdx.x"):
+                shared[t] = x[t]
+                y[t] = shared[T.max(t - 1, 0)]
+
+    x = aligned(np.arange(32, dtype=np.float32))
+    results = [aligned_zeros((32,), np.float32) for _ in range(2)]
+    compile_simulated(talk)(x, results[0])
+    compile_simulated(talk, backwards=True)(x, results[1])
+    assert results[0].tobytes() != results[1].tobytes()
+
+
+@pytest.mark.cuda_compile
+def test_no_region_of_a_block_reads_what_another_thread_or_block_writes_meanwhile() -> None:
+    """Three rows of one session, the last far enough on for several shares, through two blocks with biases and norms."""
+    dims = small_dims(hidden=64, heads=2, ffn=64, qkv_bias=True, qk_norm=True)
+    random = np.random.default_rng(8)
+    weights = {name: gpu_weight("f32") for name in ("qkv", "output", "gate_up", "down")}
+    with quick_expansion():
+        function = gpu_blocks_function(dims, weights)
+    rows, pages, layers = 3, 20, 2
+    frame = np.concatenate([[297, 298, 299], [0, 0, 0], random.permutation(pages)]).astype(np.int32)
+    shapes = [(1, 64), (1, 64), (1, 128), (1, 32), (1, 32)]
+    shapes += [(4, 64, 32), (1,), (2, 64, 32), (1,), (2, 64, 32), (1,), (2, 64, 32), (1,), (2, 64, 32), (1,)]
+    dtypes = [np.float16 if shape == (1,) else np.float32 for shape in shapes]
+    tensors = [
+        aligned((random.normal(size=(layers, *shape[shape[0] == 1 and len(shape) > 1 :])) / 8).astype(dtype))
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
+    hidden = random.normal(size=(rows, 64)).astype(np.float32)
+    rope = aligned(random.normal(size=(320, 32)).astype(np.float32))
+    kv = [random.normal(size=(layers, pages, 1, *shape)).astype(np.float16) for shape in ((32, 16), (16, 32))]
+    results = []
+    for backwards in (False, True):
+        h, keys, values = aligned(hidden), aligned(kv[0]), aligned(kv[1])
+        scratch = scratch_arrays(gpu_blocks_scratch(dims), rows=rows)
+        call = compile_simulated(function, backwards)
+        call(h, rows, aligned(frame), 2 * rows, pages, 9, 0, layers, rope, keys, values, *tensors, *scratch)
+        results.append((h.tobytes(), keys.tobytes(), values.tobytes()))
+        assert np.isfinite(h).all()
+        assert np.abs(h - hidden).max() > 0.01
+    assert results[0] == results[1]
 
 
 Sample = Callable[..., list[int]]

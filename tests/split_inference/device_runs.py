@@ -22,7 +22,7 @@ def open_model(dirs: CompiledDirs, **limits: int) -> Any:
     """A model with two sessions' pages in shuffled order."""
     sizes = {"threads": 2, "kv_pages": 100, "max_sessions": SESSIONS, "max_rows": 320, "context": CONTEXT} | limits
     model = load_model(ModelPackage.open(dirs.package_dir), dirs.artefact_dir, read_machine(), **sizes)
-    model.page_table[:] = np.random.default_rng(3).permutation(100)[: SESSIONS * CONTEXT // 16].reshape(SESSIONS, -1)
+    model.page_table[:] = np.random.default_rng(3).permutation(100)[: model.page_table.size].reshape(SESSIONS, -1)
     return model
 
 

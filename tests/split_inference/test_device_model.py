@@ -26,6 +26,8 @@ from mec_apps.split_inference.node.machine import read_machine
 from mec_apps.split_inference.node.stage_model import Draw, StageBatch
 from mec_platform.domain.layers import LayerRange
 from tests.compiler.conftest import BLOCKS, VOCAB, write_tiny_model
+from tests.compiler.families import VOCAB as FAMILY_VOCAB
+from tests.compiler.families import make_model, reference_logits, save_folder
 from tests.split_inference.device_runs import CONTEXT, SESSIONS, TOKENS, hidden_of, open_model
 
 pytestmark = pytest.mark.slow
@@ -210,3 +212,18 @@ def test_a_cuda_artefact_on_a_machine_without_a_gpu_is_one_line(model_file: Path
     turing = replace(read_machine("edge-1"), gpus=("7.5",))
     with pytest.raises(ArtefactError, match=r"GPU sm_90\); edge-1 is .* GPU sm_75\) and has no such GPU"):
         load_model(package, folder, turing, **limits)
+
+
+@pytest.mark.cuda_compile
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_families_with_biases_and_with_norms_of_heads_say_what_transformers_says(family: str, tmp_path: Path) -> None:
+    """Their widths, head widths and vocabulary are padded, and one has its embedding for a head."""
+    reference = make_model(family)
+    tokens = np.random.default_rng(0).integers(0, FAMILY_VOCAB, 60).astype(np.int32)
+    dirs = compile_model(str(save_folder(reference, tmp_path / family)), "f32", "simulated-gpu")
+    model = open_model(dirs, max_rows=60, context=60)
+    model.load_stage(LayerRange(0, 2), is_first=True, is_last=True)
+    positions = np.arange(60, dtype=np.int32)
+    draws = [Draw(i, i + 1, GREEDY) for i in range(60)]
+    batch = StageBatch(LayerRange(0, 2), tokens.tobytes(), True, True, positions, np.zeros(60, np.int32), draws)
+    assert model.run(batch).tokens == reference_logits(reference, tokens.tolist()).argmax(axis=1).tolist()

@@ -95,6 +95,8 @@ class NodeAgent:
             raise ArtefactError(
                 f"the kernels cannot keep these limits: {error}; see --kv-tokens and --threads"
             ) from error
+        except MemoryError as error:
+            raise ArtefactError(f"no room for the model: {error}; see --kv-tokens") from error
         self._shape = hosted.shape
         self._hardware = replace(hardware, compile_target=self._compute.model.target, threads=settings.threads)
         self._service = EdgeNodeService(

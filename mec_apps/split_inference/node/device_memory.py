@@ -44,7 +44,7 @@ class DeviceMemory:
         except RuntimeError as error:
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
-            raise MemoryError(f"no room for {size / 1e6:.1f} MB on {self._device} ({reason})") from error
+            raise MemoryError(f"cannot allocate {size / 1e6:.1f} MB on {self._device} ({reason})") from error
 
     def upload(self, array: np.ndarray) -> Tensor:
         """A new tensor with the content of a contiguous array. Raises MemoryError."""
