@@ -35,20 +35,12 @@ from compiler.targets.row import CpuTarget
 
 
 @dataclass(frozen=True)
-class WeightFormat:
-    """Shapes of a packed weight, and the code over it.
-
-    `tiles[rows]` multiply that many rows, largest first; the largest is used from `enough` rows on. `unpack`, where there
-    is one, makes bytes of a strip's nibbles, which the largest tile takes. `read` gives one unscaled weight as a float.
-    """
+class PackedShape:
+    """Shapes of a packed weight, on any hardware; `words` is 0 where weights are floats."""
 
     words: int
     q_dtype: str
     scaled: bool
-    tiles: dict[int, Any]
-    enough: int
-    unpack: Any = None
-    read: Any = None
 
     def q_shape(self, rows: int, columns: int) -> tuple[int, ...]:
         """Shape of q for one matrix."""
@@ -59,6 +51,20 @@ class WeightFormat:
     def s_shape(self, rows: int, columns: int) -> tuple[int, ...]:
         """Shape of s for one matrix; one unused element per matrix where weights are not scaled."""
         return (rows // 32, columns // 32, 4, 16) if self.scaled else (1,)
+
+
+@dataclass(frozen=True)
+class WeightFormat(PackedShape):
+    """A packed weight, and the code over it.
+
+    `tiles[rows]` multiply that many rows, largest first; the largest is used from `enough` rows on. `unpack`, where there
+    is one, makes bytes of a strip's nibbles, which the largest tile takes. `read` gives one unscaled weight as a float.
+    """
+
+    tiles: dict[int, Any]
+    enough: int
+    unpack: Any = None
+    read: Any = None
 
     def unpacked_shape(self, columns: int) -> tuple[int, ...]:
         """Shape of a thread's scratch for an unpacked strip, as q of one layer and strip; one word where unused."""

@@ -16,7 +16,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from compiler.kernels.gpu.threads import WARP, as_float, f32, fma, whole
-from compiler.kernels.linear import WeightFormat
+from compiler.kernels.linear import PackedShape
 from compiler.kernels.vector import lanes
 from compiler.quantisation import INTEGER_BITS
 
@@ -28,7 +28,7 @@ THREAD_ROWS, THREAD_OUTPUTS = 8, 4
 PADDED_ROWS = TILE_ROWS + 4  # spreads the rows of one column over the banks, and keeps 16 bytes together
 
 
-class GpuWeight(WeightFormat):
+class GpuWeight(PackedShape):
     """The shapes of a packed weight, and how a lane reads the 32 columns of a group of its output."""
 
     @property
@@ -69,8 +69,8 @@ _FLOATS = {"f32": "float32", "f16": "float16", "bf16": "uint16"}
 def gpu_weight(stored: str) -> GpuWeight:
     """The format of one `quantisation.Storage`."""
     if stored in _FLOATS:
-        return GpuWeight(0, _FLOATS[stored], False, {})
-    return GpuWeight(INTEGER_BITS[stored], "uint32", True, {})
+        return GpuWeight(0, _FLOATS[stored], False)
+    return GpuWeight(INTEGER_BITS[stored], "uint32", True)
 
 
 def _strips(weights: GpuWeight, outputs: int, columns: int, tile: int, sink: Any):
