@@ -19,6 +19,7 @@ from compiler.imported import check_name, record_import
 from compiler.models.locate import find_model_file
 from compiler.quantisation import AUTO, QUANTISATIONS
 from compiler.targets.choice import TARGETS
+from compiler.targets.gpu import SIMULATED_GPU
 from mec_platform.content_store.entries import read_manifest
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.errors import MendableError
@@ -66,7 +67,7 @@ def _progress_bars() -> Iterator[Report]:
 
 def _compile(args: argparse.Namespace, store: ContentStore) -> int:
     """Exit code 1 where a target that was asked for failed; of all targets, where none came out."""
-    names = [row.name for row in TARGETS] if args.all_targets else args.target
+    names = [row.name for row in TARGETS if row is not SIMULATED_GPU] if args.all_targets else args.target
     with _progress_bars() as show:
         compiled = compile_targets(args.model, args.quantisation, names, store, show)
     failed = [outcome for outcome in compiled.targets if outcome.failure is not None]

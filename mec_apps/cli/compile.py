@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from mec_apps.cli.hardware import print_targets
 from mec_apps.cli.requests import CliError, json_option, print_json
 
 model_option = click.option(
@@ -78,6 +79,7 @@ def run_compiler(arguments: Sequence[str]) -> tuple[dict[str, Any], int]:
 @quantisation_option
 @click.option("--target", "targets", multiple=True, help="Row of the target table; repeatable (default: this machine).")
 @click.option("--all-targets", is_flag=True, help="Every target whose tools are installed; the others are listed.")
+@click.option("--list-targets", is_flag=True, help="List the target table, and compile nothing.")
 @click.option(
     "--tune",
     "tune_s",
@@ -94,6 +96,7 @@ def compile_command(
     quantisation: str,
     targets: tuple[str, ...],
     all_targets: bool,
+    list_targets: bool,
     tune_s: float | None,
     threads: int | None,
     as_json: bool,
@@ -103,6 +106,9 @@ def compile_command(
     One package of weights serves all targets. A target that cannot be compiled here is reported and the others go on; then
     the exit code is 1, or with --all-targets 0 as long as one of them came out.
     """
+    if list_targets:
+        print_targets(as_json)
+        return
     if all_targets and targets:
         raise CliError("--all-targets compiles every target; leave out --target")
     if tune_s is not None:

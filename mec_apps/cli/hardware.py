@@ -1,13 +1,15 @@
-"""`mec node --show-hardware`: what this machine is, which row of the target table it gets, and why."""
+"""`mec node --show-hardware`: what this machine is, which target it gets, and why. `mec compile --list-targets`: all of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from compiler.errors import TargetError
-from compiler.targets.choice import TargetChoice, choose_target
+from compiler.targets.choice import TARGETS, TargetChoice, choose_target
 from mec_apps.cli.requests import CliError, print_json
 from mec_apps.split_inference.node.cores import available_cores
 from mec_platform.domain.hardware import HardwareTarget
@@ -29,6 +31,18 @@ def print_hardware(as_json: bool) -> None:
         return
     for title, text in _lines(hardware, choice, available_cores()):
         click.echo(f"{title:11}{text}")
+
+
+def print_targets(as_json: bool) -> None:
+    """Every row of the target table, as a table or as a JSON list."""
+    rows = [{"name": row.name, "kind": row.kind, "arch": row.arch, "summary": row.summary} for row in TARGETS]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("target", "kind", "machine", "for")
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
 
 
 def describe_hardware(hardware: HardwareTarget, choice: TargetChoice, available: int) -> dict[str, Any]:

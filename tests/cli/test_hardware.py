@@ -1,4 +1,4 @@
-"""`mec node --show-hardware` on this machine."""
+"""`mec node --show-hardware` on this machine, and the target table as it is listed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 from click.testing import CliRunner
 
-from compiler.targets.choice import detect_local_target
+from compiler.targets.choice import TARGETS, detect_local_target
 from mec_apps.cli.main import cli
 
 
@@ -22,3 +22,9 @@ def test_the_same_as_json() -> None:
     assert shown["target"]["name"] == detect_local_target()
     assert set(shown["target"]["features"]) <= set(shown["features"])
     assert shown["cores"] >= shown["available_cores"] >= 1
+
+
+def test_every_target_is_listed() -> None:
+    listed = json.loads(CliRunner().invoke(cli, ["compile", "--list-targets", "--json"]).output)
+    assert [row["name"] for row in listed] == [row.name for row in TARGETS]
+    assert "neoverse-n1" in CliRunner().invoke(cli, ["compile", "--list-targets"]).output
