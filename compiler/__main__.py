@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from compiler.build import CompiledTargets, Report, compile_targets, ensure_model_package, find_compiled
-from compiler.errors import CompilerError
 from compiler.imported import check_name, record_import
 from compiler.models.locate import find_model_file
 from compiler.quantisation import AUTO, QUANTISATIONS
@@ -123,7 +122,7 @@ def main() -> int:
             sys.stdout.write(json.dumps(found) + "\n")
             return 0
         return _compile(args, store) if args.import_as is None else _import(args, store)
-    except (CompilerError, MendableError, OSError) as error:
+    except (MendableError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
 

@@ -9,8 +9,10 @@ CompilerError
 
 from __future__ import annotations
 
+from mec_platform.domain.errors import MendableError
 
-class CompilerError(Exception):
+
+class CompilerError(MendableError):
     """The base of the compiler's errors."""
 
 

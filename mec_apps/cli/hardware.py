@@ -8,9 +8,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from compiler.errors import TargetError
 from compiler.targets.choice import TARGETS, TargetChoice, choose_target
-from mec_apps.cli.requests import CliError, print_json
+from mec_apps.cli.requests import print_json
 from mec_apps.split_inference.node.cores import available_cores
 from mec_platform.domain.hardware import HardwareTarget
 
@@ -19,13 +18,10 @@ def print_hardware(as_json: bool) -> None:
     """The machine and its compile target, as text or as one JSON object.
 
     Raises:
-        CliError: this machine cannot run compiled models.
+        TargetError: this machine cannot run compiled models.
     """
     hardware = HardwareTarget.detect()
-    try:
-        choice = choose_target(hardware)
-    except TargetError as error:
-        raise CliError(str(error)) from error
+    choice = choose_target(hardware)
     if as_json:
         print_json(describe_hardware(hardware, choice, available_cores()))
         return

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from compiler.errors import TargetError
-from compiler.targets.choice import detect_local_target
+from compiler.targets.choice import detect_local_target, find_target
 from mec_apps.cli.compile import model_option, quantisation_option
 from mec_apps.cli.hardware import print_hardware
 from mec_apps.cli.obtain import ModelRequest, obtain_model, source_option, store_option
@@ -75,6 +75,10 @@ from mec_apps.split_inference.node.cores import available_cores
 @click.option(
     "--emulate-cpu-share", default=1.0, type=click.FloatRange(0, 1, min_open=True), help="EMULATE a slower CPU."
 )
+@click.option(
+    "--target",
+    help="Row of the target table to run, such as that of this machine's GPU (default: the best for its CPU; see --show-hardware).",
+)
 @source_option
 @store_option
 @click.option("--show-hardware", is_flag=True, help="Print what this machine is and its compile target, and end.")
@@ -102,6 +106,7 @@ def node(
     platform_wait_s: float,
     emulated_links: tuple[str, ...],
     emulate_cpu_share: float,
+    target: str | None,
     source: str,
     store: Path | None,
     show_hardware: bool,
@@ -123,11 +128,11 @@ def node(
     from mec_apps.split_inference.node.machine import read_machine
     from mec_apps.split_inference.node.settings import NodeSettings
 
-    target = _own_target()
-    machine = read_machine(name, target)
+    own_target = find_target(target).name if target else _own_target()
+    machine = read_machine(name, own_target)
     compiled = obtain_model(
         ModelRequest(
-            name, model, quantisation, package, artefact, source, store, platform_grpc, platform_wait_s, machine
+            name, model, quantisation, package, artefact, source, store, platform_grpc, platform_wait_s, machine, target
         )
     )
     settings = NodeSettings(
@@ -150,7 +155,7 @@ def node(
         allow_remote=allow_remote,
         platform_wait_s=platform_wait_s,
         store_dir=store,
-        target=target,
+        target=own_target,
     )
 
     def describe(agent: NodeAgent) -> dict[str, Any]:

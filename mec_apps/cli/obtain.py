@@ -50,7 +50,10 @@ store_option = click.option(
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """What the command line says of the model. `machine` is None for a gateway, which runs no artefact."""
+    """What the command line says of the model.
+
+    `machine` is None for a gateway, which runs no artefact; `target` is the row that was asked for, None for what suits best.
+    """
 
     name: str
     model: str
@@ -62,6 +65,7 @@ class ModelRequest:
     platform_grpc: str
     platform_wait_s: float
     machine: MachineFacts | None
+    target: str | None = None
 
 
 def obtain_model(request: ModelRequest) -> CompiledFolders:
@@ -71,19 +75,25 @@ def obtain_model(request: ModelRequest) -> CompiledFolders:
     if request.package is not None and request.artefact is not None:
         return CompiledFolders(request.package, request.artefact, built=False)
     if request.source == "local" or request.model.endswith(".pt2"):  # a torch module is compiled where its file is
-        return ensure_compiled(request.model, request.quantisation, None, request.store_dir)
+        return ensure_compiled(request.model, request.quantisation, request.target, request.store_dir)
     store = ContentStore(request.store_dir)
     found = _find_here(request, store) if request.source == "auto" else {}
     package, artefact = found.get("package"), found.get("artefact")
     if package is not None and (artefact is not None or request.machine is None):
         return CompiledFolders(Path(package), Path(artefact or package), built=False)
-    wanted = Wanted(request.model, request.quantisation, found.get("package_key") or "", found.get("source") or "")
+    wanted = Wanted(
+        request.model,
+        request.quantisation,
+        found.get("package_key") or "",
+        found.get("source") or "",
+        request.target or "",
+    )
     with _progress_bars() as show:
         fetched, reason = run_async(_fetch(request, wanted, store, show))
     if fetched is not None:
         return fetched
     if request.source == "auto" and has_compiler():
-        return ensure_compiled(request.model, request.quantisation, None, request.store_dir)
+        return ensure_compiled(request.model, request.quantisation, request.target, request.store_dir)
     raise CliError(
         f"{request.model} is not in {store.root} and cannot be fetched ({reason}); compile it there for this machine with "
         "mec compile, or install the compiler here: pip install 'mec-platform[compiler]'"
@@ -93,13 +103,26 @@ def obtain_model(request: ModelRequest) -> CompiledFolders:
 def _find_here(request: ModelRequest, store: ContentStore) -> dict[str, Any]:
     """Folders in the local store, and by what others would be the same, in the words of `python -m compiler --find`."""
     if has_compiler():
+        target = [] if request.target is None else ["--target", request.target]
         facts, code = run_compiler(
-            ["--find", "--model", request.model, "--quantisation", request.quantisation, "--cache", str(store.root)]
+            [
+                "--find",
+                "--model",
+                request.model,
+                "--quantisation",
+                request.quantisation,
+                "--cache",
+                str(store.root),
+                *target,
+            ]
         )
         if code != 0:
             raise CliError(f"cannot look for {request.model} in {store.root}")
         return facts
-    return _folders(find_local(store, Wanted(request.model, request.quantisation), request.machine), store)
+    return _folders(
+        find_local(store, Wanted(request.model, request.quantisation, target=request.target or ""), request.machine),
+        store,
+    )
 
 
 def _folders(choice: Choice, store: ContentStore) -> dict[str, Any]:

@@ -6,6 +6,7 @@ MendableError
 +-- sdk.errors.MecError
 +-- split_inference: JoinError, PackageError, ArtefactError (node.artefact_check), ChatTemplateError
 +-- cli.requests.CliError
++-- compiler.errors.CompilerError
 """
 
 

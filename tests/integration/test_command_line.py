@@ -80,6 +80,7 @@ def folders(compiled: CompiledFolders) -> list[str]:
         (["status", "--platform-grpc", NOWHERE], [NOWHERE, "mec serve"]),
         (["serve", "--host", "0.0.0.0", "--rest-port", 0, "--grpc-port", 0], ["0.0.0.0", "--allow-remote"]),
         (["node", "--package", "somewhere"], ["--artefact"]),
+        (["node", "--target", "z80"], ["z80", "x86-64-v3"]),
     ],
 )
 async def test_what_a_user_can_mend_is_one_line_that_says_how(arguments: list[str], words: list[str]) -> None:

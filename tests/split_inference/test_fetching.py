@@ -295,6 +295,18 @@ def test_of_artefacts_that_fit_the_one_for_this_target_is_taken(here: ContentSto
     assert choice.artefact.key == "own"
 
 
+def test_an_artefact_for_the_target_that_was_asked_for_is_taken_or_none(here: ContentStore) -> None:
+    add_package(here)
+    add_artefact(here, "base", **FITTING | {"target": "cortex-a53", "features": []})
+    add_artefact(here, "own", **FITTING)
+    asked = find_local(here, Wanted("small", "auto", target="cortex-a53"), MACHINE)
+    assert asked.artefact is not None
+    assert asked.artefact.key == "base"
+    missing = find_local(here, Wanted("small", "auto", target="h100"), MACHINE)
+    assert missing.artefact is None
+    assert "h100" in missing.reason
+
+
 def test_what_was_compiled_from_other_code_is_not_taken_for_what_this_machine_would_compile() -> None:
     package = Candidate("p1", {"shape": {"name": "small"}, "quantisation": "int4", "interface": "abc"})
     assert choose_entries([package], [], Wanted("small", "int4", package_key="p2"), MACHINE).package is None

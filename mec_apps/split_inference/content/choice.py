@@ -26,7 +26,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A model by name and quantisation ("auto" for any).
+    """A model by name and quantisation ("auto" for any), and the target of its artefact ("" for what suits best).
 
     Where this machine has a compiler, `package_key` and `source` (the hash of the kernels' code) are those of what it would
     build: what others have compiled from other code is then not taken for the same. "" where nothing is known.
@@ -36,6 +36,7 @@ class Wanted:
     quantisation: str
     package_key: str = ""
     source: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,12 @@ def choose_entries(
             return Choice(package)
         manifest = package.manifest
         facts = PackageFacts(wanted.model, str(manifest.get("quantisation")), str(manifest.get("interface")))
-        reason = f"no artefact for {wanted.model} ({facts.quantisation})"
+        reason = f"no artefact for {wanted.model} ({facts.quantisation}{wanted.target and f', {wanted.target}'})"
         fitting = []
         for artefact in artefacts:
             if artefact.manifest.get("interface") != facts.interface:
+                continue
+            if wanted.target not in ("", artefact.manifest.get("target")):
                 continue
             if wanted.source not in ("", artefact.manifest.get("source")):
                 reason = f"artefact {artefact.key} was compiled from other code than this release has"
