@@ -48,17 +48,20 @@ def status(model: str, platform_grpc: str, as_json: bool) -> None:
 
 
 def _members(snapshot: control_plane_pb2.Snapshot) -> Table:
-    table = Table("member", Column("address", no_wrap=True), "trusted", "threads", "MB", "us/block", "sessions")
+    table = Table(
+        "member", Column("address", no_wrap=True), "target", "trusted", "threads", "MB", "us/block", "sessions"
+    )
     for member in snapshot.members:
         if member.role == control_plane_pb2.MEMBER_ROLE_NODE:
             facts = (
+                member.hardware.compile_target,
                 "yes" if member.trusted else "no",
                 str(member.hardware.threads),
                 f"{member.memory_bytes / 1e6:.0f}",
                 f"{member.block_time_us:.0f}",
             )
         else:
-            facts = ("gateway", "", "", "")
+            facts = ("gateway", "", "", "", "")
         table.add_row(member.name, member.address, *facts, str(member.sessions))
     return table
 

@@ -24,6 +24,7 @@ from mec_platform.content_store.entries import (
     MODELS,
     PARTIAL_MODELS,
     StoredEntry,
+    read_entry,
     read_manifest,
 )
 from mec_platform.content_store.partial_weights import PartialWeights
@@ -145,7 +146,7 @@ class ContentStoreService(content_store_pb2_grpc.ContentStoreServicer):
                 del self._streams[client]
 
     def _find(self, entry: content_store_pb2.EntryReference) -> tuple[Path, dict[str, Any]]:
-        """Folder and manifest of an entry, whole or, for a package, in part."""
+        """Folder and manifest of an entry, whole or, for a package, in part. Looking at it is no use of it; sending it is."""
         if entry.kind not in _SERVED_KINDS:
             raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, f"kinds are {' and '.join(_SERVED_KINDS)}")
         kinds = (MODELS, PARTIAL_MODELS) if entry.kind == MODELS else (ARTEFACTS,)
@@ -154,7 +155,7 @@ class ContentStoreService(content_store_pb2_grpc.ContentStoreServicer):
                 folder = self._store.folder(kind, entry.key)
             except ValueError as error:
                 raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
-            manifest = self._store.find(kind, entry.key)
+            manifest = read_entry(folder)
             if manifest is not None:
                 return folder, manifest
         raise _Refused(grpc.StatusCode.NOT_FOUND, f"{entry.kind}/{entry.key} is not in this store")

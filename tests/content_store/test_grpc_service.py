@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,17 @@ async def test_a_manifest_names_the_parts_that_are_here(store: ContentStore, stu
     reply = await stub.GetManifest(entry("models", "p1"))
     assert json.loads(reply.manifest) == manifest
     assert list(reply.parts) == sorted(weight_parts(manifest))
+
+
+async def test_to_look_at_an_entry_is_no_use_of_it_and_to_take_it_is(store: ContentStore, stub: Any) -> None:
+    add_artefact(store, "a1")
+    (use,) = store.root.glob("artefacts/.a1.use")
+    os.utime(use, (0, 0))
+    await stub.ListEntries(content_store_pb2.ListEntriesRequest())
+    await stub.GetManifest(entry("artefacts", "a1"))
+    assert [each.used_s for each in store.entries("artefacts")] == [0]
+    await chunks(stub.ReadFile(file("a1", "lib.so")))
+    assert [each.used_s for each in store.entries("artefacts")] != [0]
 
 
 async def test_a_package_in_part_serves_the_parts_that_are_whole(
