@@ -172,10 +172,11 @@ def weight_format(stored: str, target: CpuTarget) -> WeightFormat:
         dtype, to_float = _FLOATS[stored]
         tiles = {rows: _float_tile(rows, to_float) for rows in target.tile_rows}
         return WeightFormat(0, dtype, False, tiles, largest, read=lambda a: to_float(a, 1))
-    words, dot = INTEGER_BITS[stored], DOTS[target.dot]
+    words = INTEGER_BITS[stored]
+    dot = DOTS[target.dot][words]  # nibbles that were unpacked are bytes that stay below 16
 
-    def tile(rows: int, words: int):
-        return _byte_tile(rows, words, dot[words], ahead if rows <= target.prefetch_rows else 0)
+    def tile(rows: int, layout_words: int):
+        return _byte_tile(rows, layout_words, dot, ahead if rows <= target.prefetch_rows else 0)
 
     tiles = {rows: tile(rows, words) for rows in target.tile_rows}
     if words == 8:

@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.kernels.activations import LARGEST
+from compiler.kernels.dot import DOTS
+from compiler.kernels.linear import weight_format
 from compiler.models.groups import Groups
 from compiler.packing import pack_floats, pack_groups
 from compiler.quantisation import INTEGER_BITS
+from compiler.targets.choice import find_cpu_target
 from compiler.targets.row import CpuTarget
 from tests.compiler.kernel_calls import (
     BYTE_TARGETS,
@@ -156,3 +159,11 @@ def test_a_row_has_the_same_bits_in_every_batch(stored: str, target: CpuTarget) 
     alone = np.concatenate([run(slice(row, row + 1)) for row in range(most)])
     for rows in range(2, most + 1):
         assert run(slice(rows)).tobytes() == alone[:rows].tobytes(), rows
+
+
+def test_nibbles_never_take_the_way_of_bytes_not_even_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = find_cpu_target("x86-64-v3")
+    monkeypatch.setitem(DOTS, row.dot, {4: DOTS[row.dot][4]})
+    assert weight_format("int4", row).unpack is not None
+    with pytest.raises(KeyError):
+        weight_format("int8", row)
