@@ -255,9 +255,15 @@ def ensure_artefact(
 
 
 def ensure_row_artefact(
-    dims: ArchitectureDims, quantisation: str, row: CompileTarget, store: ContentStore, progress: Report
+    dims: ArchitectureDims,
+    quantisation: str,
+    row: CompileTarget,
+    store: ContentStore,
+    progress: Report,
+    *,
+    count_instructions: bool = False,
 ) -> tuple[Path, bool]:
-    """The same for a row as it is."""
+    """The same for a row as it is; `count_instructions`: see `write_artefact`."""
     scheme = find_quantisation(quantisation)
     key = artefact_key(dims, quantisation, row)
 
@@ -265,7 +271,7 @@ def ensure_row_artefact(
         progress(f"compiling kernels for {row.name}", 0, 1)
         from compiler.artefact import write_artefact
 
-        write_artefact(fresh, dims, scheme, row, kernel_source())
+        write_artefact(fresh, dims, scheme, row, kernel_source(), count_instructions=count_instructions)
         progress(f"compiling kernels for {row.name}", 1, 1)
 
     built = store.ensure(ARTEFACTS, key, build)

@@ -11,6 +11,7 @@ OPT_IN = {
     "arm": "runs nodes of another machine under an emulator; run deploy/arm_sandbox.sh DIR as root, then: "
     "MEC_ARM_SANDBOX=DIR pytest -m arm",
     "cuda_compile": "compiles GPU kernels in all their forms, some minutes; run: pytest -m cuda_compile",
+    "thorough": "more cases of what is tested by an example; run: pytest -m thorough",
     "gpu": "runs on an NVIDIA GPU; run: pytest -m gpu tests/hardware",
 }
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from compiler.build import CompiledModel as CompiledDirs
-from compiler.build import ensure_artefact, ensure_model_package
+from compiler.build import ensure_model_package, ensure_row_artefact
 from compiler.errors import CompilerError
 from compiler.models.spec import ArchitectureDims
 from compiler.targets.choice import TARGETS, detect_local_target, find_target
@@ -118,8 +118,13 @@ def _build(package_dir: Path, target: str, store: ContentStore, count: str) -> B
     kind = find_target(target).kind
     started = time.perf_counter()
     try:
-        folder, _ = ensure_artefact(
-            ArchitectureDims(**manifest["dims"]), manifest["quantisation"], target, store, lambda *_: None
+        folder, _ = ensure_row_artefact(
+            ArchitectureDims(**manifest["dims"]),
+            manifest["quantisation"],
+            find_target(target),
+            store,
+            lambda *_: None,
+            count_instructions=True,
         )
     except CompilerError as error:
         return BuiltTarget(target, kind, None, None, (), str(error), None)

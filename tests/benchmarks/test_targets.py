@@ -19,10 +19,10 @@ from tests.benchmarks.rates import Rates
 def test_a_row_that_cannot_be_built_is_listed_with_the_reason(
     compiled_model_dirs: CompiledDirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise BuildError("no CUDA compiler; install one")
 
-    monkeypatch.setattr(targets, "ensure_artefact", fail)
+    monkeypatch.setattr(targets, "ensure_row_artefact", fail)
     built = targets._build(compiled_model_dirs.package_dir, "a100", ContentStore(tmp_path), "1 of 1")
     assert (built.kind, built.not_built, built.compile_s, built.folder) == (
         "gpu",
