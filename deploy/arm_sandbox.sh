@@ -33,12 +33,11 @@ install_tools() {
     apt-get install -y -qq --no-install-recommends qemu-user-static mmdebstrap >/dev/null
 }
 
-# The mirror that this machine's apt takes Debian from, so that a local one is used where there is one.
+# The mirror that this machine's apt takes Debian from, so that a local one is used where there is one; nothing where
+# apt names none, for mmdebstrap's own default.
 mirror() {
-    local found
-    found="$(apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)' 2>/dev/null |
-        sed -n 's/^Debian|//p' | grep -v security | sort | uniq -c | sort -rn | awk 'NR == 1 { print $2 }')"
-    printf '%s' "${found:-http://deb.debian.org/debian}"
+    apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)' 2>/dev/null |
+        sed -n 's/^Debian|//p' | { grep -v security || true; } | sort | uniq -c | sort -rn | awk 'NR == 1 { print $2 }'
 }
 
 install_system() {
@@ -48,10 +47,12 @@ install_system() {
     [[ "$(id -u)" -eq 0 ]] || fail "unpacking the aarch64 system needs root: run this as root once"
     progress "unpacking an aarch64 $SUITE with Python $PYTHON"
     rm -rf "$SANDBOX/rootfs"
+    local found
+    found="$(mirror)"
     # Packages are unpacked, not configured: nothing in them runs.
     mmdebstrap --quiet --mode=root --architectures=arm64 --variant=extract \
         --include="python$PYTHON-minimal,libpython$PYTHON-stdlib,libstdc++6,libgcc-s1,zlib1g" \
-        "$SUITE" "$SANDBOX/rootfs" "$(mirror)"
+        "$SUITE" "$SANDBOX/rootfs" ${found:+"$found"}
     touch "$SANDBOX/rootfs/.complete"
 }
 
