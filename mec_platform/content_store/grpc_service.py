@@ -190,8 +190,13 @@ def _describe(entry: StoredEntry) -> content_store_pb2.ContentEntry:
         quantisation=str(manifest.get("quantisation", "")),
         target=str(manifest.get("target", "")),
         interface=str(manifest.get("interface", "")),
-        bytes=sum(facts["bytes"] for facts in files.values()) if isinstance(files, dict) else 0,
+        bytes=_bytes_of(files) if isinstance(files, dict) else 0,
     )
+
+
+def _bytes_of(files: dict[str, Any]) -> int:
+    sizes = (facts.get("bytes") for facts in files.values() if isinstance(facts, dict))
+    return sum(size for size in sizes if isinstance(size, int) and size > 0)
 
 
 def _whole_parts(folder: Path, manifest: dict[str, Any]) -> Iterable[str]:

@@ -83,6 +83,15 @@ async def test_entries_are_found_by_what_they_are_for(store: ContentStore, stub:
     assert await keys(kind="artefacts", interface="abc", target="raspberry-pi-5") == ["a1"]
 
 
+async def test_a_manifest_that_makes_no_sense_hides_no_other_entry(store: ContentStore, stub: Any) -> None:
+    add_artefact(store, "a1")
+    add_artefact(store, "a2")
+    manifest = json.loads((store.folder("artefacts", "a1") / "manifest.json").read_text())
+    (store.folder("artefacts", "a1") / "manifest.json").write_text(json.dumps(manifest | {"files": {"lib.so": 5}}))
+    reply = await stub.ListEntries(content_store_pb2.ListEntriesRequest())
+    assert "a2" in [each.entry.key for each in reply.entries]
+
+
 async def test_a_file_is_read_from_any_byte_in_bounded_chunks(store: ContentStore, stub: Any) -> None:
     add_artefact(store)
     whole = (store.folder("artefacts", "a1") / "lib.so").read_bytes()
