@@ -20,7 +20,7 @@ from mec_platform.control_plane.monitoring.service import CapacityProfilerServic
 from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestratorService
 from mec_platform.control_plane.split_revision.service import SplitRevisionService
 from mec_platform.control_plane.tick import ControlSettings
-from mec_platform.domain.services import Locality
+from mec_platform.domain.locality import Locality
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
 from mec_platform.registry.grpc_service import ServiceRegistryService
 from mec_platform.registry.service_registry import ServiceRegistry

@@ -1,4 +1,4 @@
-"""MEC applications and the services that they offer (ETSI GS MEC 011, clauses 7.1.2.6 and 8.1.2), as frozen values.
+"""Services that MEC applications offer (ETSI GS MEC 011 clause 8.1.2), as frozen values.
 
 Attribute names are the product's own; the camelCase of the standard exists at the HTTP edge only. Counterparts: the
 registry keeps these values, `enablement_api` translates them to and from JSON.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import NewType
+
+from mec_platform.domain.locality import Locality, LocalityType
 
 JsonText = NewType("JsonText", str)
 """A JSON object as text: content that the platform stores and returns but does not interpret."""
@@ -42,17 +44,6 @@ class TransportType(StrEnum):
     WEBSOCKET = "WEBSOCKET"
 
 
-class LocalityType(StrEnum):
-    """MEC 011 clause 8.1.6.5: the area within which a service counts as local."""
-
-    MEC_SYSTEM = "MEC_SYSTEM"
-    MEC_HOST = "MEC_HOST"
-    NFVI_POP = "NFVI_POP"
-    ZONE = "ZONE"
-    ZONE_GROUP = "ZONE_GROUP"
-    NFVI_NODE = "NFVI_NODE"
-
-
 class OAuth2GrantType(StrEnum):
     """MEC 011 clause 8.1.5.4."""
 
@@ -60,30 +51,6 @@ class OAuth2GrantType(StrEnum):
     IMPLICIT_GRANT = "OAUTH2_IMPLICIT_GRANT"
     RESOURCE_OWNER = "OAUTH2_RESOURCE_OWNER"
     CLIENT_CREDENTIALS = "OAUTH2_CLIENT_CREDENTIALS"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Locality:
-    """Where an application instance or a consumer is; an empty name is unknown, only the host is always known."""
-
-    mec_host: str
-    mec_system: str = ""
-    nfvi_pop: str = ""
-    zone: str = ""
-    zone_group: str = ""
-    nfvi_node: str = ""
-
-    def shares(self, scope: LocalityType, other: Locality) -> bool:
-        """Whether both are in the same area of kind `scope`.
-
-        Where one of the two does not know its area, being on the same host decides: a host lies within one system,
-        zone and point of presence, and a host that names no NFVI node is taken as one node.
-        """
-        attribute = scope.value.lower()
-        mine, theirs = getattr(self, attribute), getattr(other, attribute)
-        if mine and theirs:
-            return bool(mine == theirs)
-        return self.mec_host == other.mec_host
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,30 +145,9 @@ class ServiceInfo(ServiceDescription):
         """The standard's `isLocal` for this consumer."""
         return self.locality.shares(self.scope_of_locality, consumer)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppDescription:
-    """What an application says of itself when it registers (MEC 011 clause 7.1.2.6).
-
-    `requirements` holds the attributes that the platform keeps and returns without acting on them.
-    """
-
-    name: str
-    provider: str | None = None
-    descriptor_id: str | None = None
-    category: CategoryRef | None = None
-    endpoint: EndPoint | None = None
-    instantiated_by_mec: bool = False
-    requirements: JsonText = JsonText("{}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppInstance(AppDescription):
-    """A registered application instance. `ready` once it has confirmed that it is up and running."""
-
-    app_instance_id: str
-    locality: Locality
-    ready: bool = False
+    def is_offered_at(self, consumer: Locality) -> bool:
+        """Whether a consumer at that place may learn of it: `consumedLocalOnly` keeps it to where it is local."""
+        return not self.consumed_local_only or self.is_local_to(consumer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

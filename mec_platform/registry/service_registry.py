@@ -14,16 +14,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, assert_never
 
 from mec_platform.background import BackgroundTasks
-from mec_platform.domain.services import (
-    AppDescription,
-    AppInstance,
-    Locality,
-    ServiceDescription,
-    ServiceInfo,
-    ServiceQuery,
-    ServiceState,
-    TransportInfo,
-)
+from mec_platform.domain.applications import AppDescription, AppInstance, AppState
+from mec_platform.domain.locality import Locality
+from mec_platform.domain.services import ServiceDescription, ServiceInfo, ServiceQuery, ServiceState, TransportInfo
 from mec_platform.registry import state as machine
 from mec_platform.registry.clock import Clock, SystemClock
 from mec_platform.registry.errors import (
@@ -121,7 +114,7 @@ class ServiceRegistry:
         """Notes that the application runs; confirming twice is harmless. Raises UnknownAppInstance."""
 
         def decide(state: machine.RegistryState) -> machine.Event | None:
-            ready = _app(state, app_instance_id).ready
+            ready = _app(state, app_instance_id).state is AppState.READY
             return None if ready else machine.AppConfirmedReady(app_instance_id)
 
         await self._commit(decide)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from types import MappingProxyType
 from typing import assert_never
 
-from mec_platform.domain.services import AppInstance, ServiceInfo, ServiceState
+from mec_platform.domain.applications import AppInstance, AppState
+from mec_platform.domain.services import ServiceInfo, ServiceState
+from mec_platform.domain.subscriptions import ChangeType
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,6 @@ Event = (
     | ServiceStateChanged
     | ServiceRemoved
 )
-
-
-class ChangeType(StrEnum):
-    """MEC 011 clause 8.1.4.2: what happened to the availability of a service."""
-
-    ADDED = "ADDED"
-    REMOVED = "REMOVED"
-    STATE_CHANGED = "STATE_CHANGED"
-    ATTRIBUTES_CHANGED = "ATTRIBUTES_CHANGED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +143,7 @@ def _transition(apps: dict[str, AppInstance], services: dict[str, ServiceInfo], 
             return []
         case AppConfirmedReady(app_instance_id):
             _require(app_instance_id in apps, event)
-            apps[app_instance_id] = replace(apps[app_instance_id], ready=True)
+            apps[app_instance_id] = replace(apps[app_instance_id], state=AppState.READY)
             return []
         case AppLeft(app_instance_id):
             _require(app_instance_id in apps, event)

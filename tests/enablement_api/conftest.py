@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from mec_platform.domain.services import Locality
+from mec_platform.domain.locality import Locality
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
 from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from mec_platform.domain.applications import AppState
+
 APPS = "/mec_app_support/v2"
 SERVICES = "/mec_service_mgmt/v1"
 
@@ -80,7 +82,7 @@ async def test_confirms_readiness_as_often_as_the_application_likes(client, app_
     for _ in range(2):
         response = await client.post(f"{APPS}/applications/{app_id}/confirm_ready", json={"indication": "READY"})
         assert (response.status, await response.read()) == (204, b"")
-    assert registry.app(app_id).ready
+    assert registry.app(app_id).state is AppState.READY
 
 
 @pytest.mark.parametrize("body", [{}, {"indication": "MAYBE"}, {"indication": None}])

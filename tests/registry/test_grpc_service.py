@@ -5,10 +5,10 @@ from __future__ import annotations
 import grpc.aio
 import pytest
 
+from mec_platform.domain.applications import AppDescription
+from mec_platform.domain.locality import Locality
 from mec_platform.domain.services import (
-    AppDescription,
     EndPoint,
-    Locality,
     SerializerType,
     ServiceDescription,
     ServiceState,

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from mec_platform.domain.applications import AppDescription, AppState
+from mec_platform.domain.locality import Locality, LocalityType
 from mec_platform.domain.services import (
-    AppDescription,
     CategoryRef,
     EndPoint,
-    Locality,
-    LocalityType,
     SerializerType,
     ServiceDescription,
     ServiceQuery,
@@ -23,11 +22,11 @@ from mec_platform.domain.services import (
     TransportInfo,
     TransportType,
 )
+from mec_platform.domain.subscriptions import ChangeType
 from mec_platform.registry.errors import LivenessNotMonitored, UnknownAppInstance, UnknownService, UnknownTransport
 from mec_platform.registry.leases import DEFAULT_INTERVAL_S, LONGEST_INTERVAL_S
 from mec_platform.registry.service_registry import LIVENESS_CHECK_S, STREAM, ServiceRegistry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
-from mec_platform.registry.state import ChangeType
 
 HOST = Locality(mec_host="host-1", zone="north")
 TRANSPORT = TransportInfo(
@@ -111,7 +110,7 @@ async def test_confirming_readiness_twice_writes_once(registry, log):
     app = await registry.register_app(AppDescription(name="greeter"))
     await registry.confirm_ready(app.app_instance_id)
     await registry.confirm_ready(app.app_instance_id)
-    assert registry.app(app.app_instance_id).ready
+    assert registry.app(app.app_instance_id).state is AppState.READY
     assert [entry.kind for entry in await log.read(STREAM)] == ["app.registered", "app.confirmed_ready"]
 
 

@@ -8,16 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mec_platform.domain.applications import AppInstance, AppState
+from mec_platform.domain.locality import Locality
 from mec_platform.domain.services import (
-    AppInstance,
     EndPoint,
-    Locality,
     SerializerType,
     ServiceInfo,
     ServiceState,
     TransportInfo,
     TransportType,
 )
+from mec_platform.domain.subscriptions import ChangeType
 from mec_platform.registry.event_codec import KINDS, decode_event, encode_event
 from mec_platform.registry.event_log import LogEntry
 from mec_platform.registry.state import (
@@ -25,7 +26,6 @@ from mec_platform.registry.state import (
     AppConfirmedReady,
     AppLeft,
     AppRegistered,
-    ChangeType,
     Effect,
     Event,
     ExpectHeartbeats,
@@ -92,7 +92,7 @@ def test_an_application_takes_its_services_and_no_others_with_it():
 
 def test_readiness_is_remembered():
     state, effects = apply(AppRegistered(APP), AppConfirmedReady("app-1"))
-    assert state.apps["app-1"] == replace(APP, ready=True)
+    assert state.apps["app-1"] == replace(APP, state=AppState.READY)
     assert effects == ()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from mec_platform.domain.services import Locality
+from mec_platform.domain.locality import Locality
 from mec_platform.enablement_api.routes import make_enablement_app
 from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog

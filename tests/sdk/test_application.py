@@ -16,6 +16,7 @@ from mec_apps.sdk import (
     RequestRefused,
     UnexpectedAnswer,
 )
+from mec_platform.domain.applications import AppState
 from mec_platform.domain.services import SerializerType, ServiceQuery, ServiceState, TransportType
 
 EVERYTHING = ServiceQuery()
@@ -24,7 +25,7 @@ EVERYTHING = ServiceQuery()
 async def test_an_application_is_registered_and_ready_while_it_runs(platform):
     async with MecApplication(platform.url, name="greeter") as app:
         registered = platform.registry.app(app.app_instance_id)
-        assert (registered.name, registered.ready) == ("greeter", True)
+        assert (registered.name, registered.state) == ("greeter", AppState.READY)
         await app.offer_service("greeting", "http://127.0.0.1:9000/", version="1.0")
         assert len(platform.registry.services(EVERYTHING)) == 1
     assert platform.registry.state.apps == {}
@@ -107,7 +108,7 @@ async def test_a_platform_that_forgot_everything_is_told_again(platform, pace):
         assert {s.service_id for s in platform.registry.services(EVERYTHING)} == {s.service_id for s in offered}
         assert not set(before) & {service.service_id for service in offered}
         assert len(platform.registry.state.apps) == 1
-        assert platform.registry.app(app.app_instance_id).ready
+        assert platform.registry.app(app.app_instance_id).state is AppState.READY
 
 
 async def test_a_platform_that_remembers_is_not_told_again(durable_platform, pace):

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from mec_platform.domain.services import AppDescription, AppInstance, JsonText
+from mec_platform.domain.applications import AppDescription, AppInstance
+from mec_platform.domain.services import JsonText
 from mec_platform.enablement_api import endpoints
 from mec_platform.enablement_api.endpoints import CategoryRefMessage, EndPointMessage, JsonObject, NonEmpty
 

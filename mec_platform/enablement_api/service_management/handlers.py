@@ -9,7 +9,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from mec_platform.domain.services import Locality, LocalityType, ServiceInfo, ServiceQuery
+from mec_platform.domain.locality import Locality, LocalityType
+from mec_platform.domain.services import ServiceInfo, ServiceQuery
 from mec_platform.enablement_api.exchange import json_response, no_content, read_message, read_query, resource_uri
 from mec_platform.enablement_api.problem_details import BadRequest
 from mec_platform.enablement_api.service_management import messages

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from mec_platform.domain.locality import LocalityType
 from mec_platform.domain.services import (
-    LocalityType,
     OAuth2GrantType,
     OAuth2Info,
     SerializerType,
