@@ -1,17 +1,32 @@
-"""What the handlers of every MEC API share: reading JSON bodies and query parameters, links, and JSON answers."""
+"""What the handlers of every MEC API share: reading JSON bodies, query parameters and conditions, links, JSON answers.
+
+The counterpart of `operations`: what a row promises is checked and read here. Nothing here knows a resource.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+import hashlib
+import re
+from enum import StrEnum
+from functools import lru_cache
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from mec_platform.enablement_api.problem_details import BadRequest
+from mec_platform.enablement_api.operations import JSON, Operation, QueryParameter
+from mec_platform.enablement_api.problem_details import (
+    BadRequest,
+    NotAcceptable,
+    PreconditionFailed,
+    UnsupportedMediaType,
+)
 
 Message = TypeVar("Message")
+
+_BOOLEANS = {"true": True, "false": False}
+_TAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
 class LinkType(msgspec.Struct, frozen=True):
@@ -21,11 +36,15 @@ class LinkType(msgspec.Struct, frozen=True):
 
 
 async def read_message(request: web.Request, message_type: type[Message]) -> Message:
-    """The request's body as `message_type`, taken for JSON whatever its Content-Type says.
+    """The request's body as `message_type`.
 
     Raises:
+        UnsupportedMediaType: its Content-Type says that the body is no JSON.
         BadRequest: the body is no JSON or does not fit the type; the message names the attribute.
     """
+    content_type = request.headers.get("Content-Type", "")
+    if not means_json(content_type):
+        raise UnsupportedMediaType(f"the body must be {JSON}, not {content_type}")
     try:
         body = await request.read()
     except web.RequestPayloadError as error:
@@ -40,18 +59,105 @@ async def read_message(request: web.Request, message_type: type[Message]) -> Mes
         raise BadRequest("the body is nested too deeply") from error
 
 
-def read_query(request: web.Request, single: Set[str] = frozenset(), repeated: Set[str] = frozenset()) -> None:
-    """Refuses query parameters that the resource does not have, and repetitions of those that have one value.
+@lru_cache(maxsize=256)
+def means_json(content_type: str) -> bool:
+    """Whether a body of this Content-Type is read as JSON.
+
+    Clients send JSON as `*/*`, as unknown bytes or as nothing at all, so only what names another type is refused.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in ("", "*/*", "application/octet-stream", JSON) or "/" not in media_type:
+        return True
+    return media_type.startswith("application/") and media_type.endswith("+json")
+
+
+@lru_cache(maxsize=256)
+def accepts_json(accept: str) -> bool:
+    """Whether an Accept header lets JSON be answered (RFC 9110 clause 12.5.1): the most specific range that fits decides.
+
+    What cannot be parsed counts as not said.
+    """
+    fits = {JSON: 3, "application/*": 2, "*/*": 1}
+    decision = (0, True)
+    for media_range in accept.split(","):
+        name, *parameters = (part.strip().lower() for part in media_range.split(";"))
+        if "/" in name:
+            quality = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+            decision = max(decision, (fits.get(name, 0), name in fits and quality.strip("0.") != ""))
+    named = any("/" in each for each in accept.split(","))
+    return decision[1] if decision[0] else not named
+
+
+def check_exchange(request: web.Request, operation: Operation) -> None:
+    """Refuses what no handler of this row could answer: query parameters that it does not have, or that are repeated
+    though they have one value, and an Accept header that excludes JSON.
 
     Raises:
         BadRequest: naming the parameter.
+        NotAcceptable: the answer is JSON, which the client does not take.
     """
+    accept = request.headers.get("Accept")
+    if accept is not None and operation.media_type == JSON and not accepts_json(accept):
+        raise NotAcceptable(f"answers here are {JSON}; Accept says {accept}")
+    if not request.rel_url.raw_query_string:
+        return
+    parameters = {each.name: each for each in operation.query}
     for name in dict.fromkeys(request.query):
-        if name not in single | repeated:
-            known = ", ".join(sorted(single | repeated)) or "none"
+        if name not in parameters:
+            known = ", ".join(sorted(parameters)) or "none"
             raise BadRequest(f"unknown query parameter {name!r}; known here: {known}")
-        if name in single and len(request.query.getall(name)) > 1:
+        if not parameters[name].repeated and len(request.query.getall(name)) > 1:
             raise BadRequest(f"query parameter {name} must be given once")
+
+
+def read_values(request: web.Request, parameter: QueryParameter) -> list[Any]:
+    """The values of a query parameter, of its type; none where it is absent.
+
+    Raises:
+        BadRequest: a value that the parameter does not take.
+    """
+    return [_value(parameter, text) for text in request.query.getall(parameter.name, [])]
+
+
+def read_value(request: web.Request, parameter: QueryParameter) -> Any:
+    """The value of a query parameter that is given once, or None. Raises BadRequest as `read_values` does."""
+    return next(iter(read_values(request, parameter)), None)
+
+
+def _value(parameter: QueryParameter, text: str) -> Any:
+    if parameter.type is bool:
+        if text not in _BOOLEANS:
+            raise BadRequest(f"{parameter.name} must be true or false")
+        return _BOOLEANS[text]
+    if isinstance(parameter.type, type) and issubclass(parameter.type, StrEnum):
+        if text not in set(parameter.type):
+            raise BadRequest(f"{parameter.name} must be one of {', '.join(parameter.type)}")
+        return parameter.type(text)
+    try:
+        return msgspec.convert(text, parameter.type, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{parameter.name}: {error}") from error
+
+
+def entity_tag(message: object) -> str:
+    """A strong ETag (RFC 9110 clause 8.8.3) for a resource that is answered as `message`: equal content, equal tag."""
+    return f'"{hashlib.blake2b(msgspec.json.encode(message), digest_size=12).hexdigest()}"'
+
+
+def check_if_match(request: web.Request, tag: str) -> None:
+    """Holds a change to the version that its client has seen (RFC 9110 clause 13.1.1); `*` means any that exists.
+
+    To be called where the change is decided, with the tag of what is about to be replaced. Weak tags never match.
+
+    Raises:
+        PreconditionFailed: If-Match is there and names other versions only.
+    """
+    lines = request.headers.getall("If-Match", [])
+    if not lines:
+        return
+    wanted = ",".join(lines)
+    if wanted.strip() != "*" and tag not in _TAG.findall(wanted):
+        raise PreconditionFailed(f"If-Match names {wanted}, but the resource is now at {tag}; GET it and try again")
 
 
 def resource_uri(request: web.Request, path: str) -> str:
@@ -63,12 +169,16 @@ def resource_uri(request: web.Request, path: str) -> str:
         return path
 
 
-def json_response(message: object, status: HTTPStatus = HTTPStatus.OK, location: str | None = None) -> web.Response:
-    """A JSON answer, with a Location where a resource was created."""
-    headers: Mapping[str, str] = {} if location is None else {"Location": location}
-    return web.Response(
-        status=status, body=msgspec.json.encode(message), content_type="application/json", headers=headers
-    )
+def json_response(
+    message: object, status: HTTPStatus = HTTPStatus.OK, location: str | None = None, etag: str | None = None
+) -> web.Response:
+    """A JSON answer, with a Location where a resource was created, and an ETag where it has one."""
+    headers = {"Content-Type": JSON}
+    if location is not None:
+        headers["Location"] = location
+    if etag is not None:
+        headers["ETag"] = etag
+    return web.Response(status=status, body=msgspec.json.encode(message), headers=headers)
 
 
 def no_content() -> web.Response:

@@ -30,8 +30,23 @@ class BadRequest(Exception):
     """The request cannot be understood; the message says what to change."""
 
 
+class NotAcceptable(Exception):
+    """The client takes no JSON."""
+
+
+class PreconditionFailed(Exception):
+    """The client has seen another version of the resource than the one it would change."""
+
+
+class UnsupportedMediaType(Exception):
+    """The body is of a type that the resource does not read."""
+
+
 STATUSES: dict[type[Exception], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
+    NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     UnknownTransport: HTTPStatus.BAD_REQUEST,
     UnknownAppInstance: HTTPStatus.NOT_FOUND,
     UnknownService: HTTPStatus.NOT_FOUND,

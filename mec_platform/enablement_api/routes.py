@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry
 
 from mec_platform.domain.services import EndPoint, TransportInfo, TransportType
 from mec_platform.enablement_api.app_support.handlers import AppSupport
+from mec_platform.enablement_api.exchange import check_exchange
 from mec_platform.enablement_api.metrics import RegistryMetrics, metrics_handler, metrics_middleware
+from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable
 from mec_platform.enablement_api.problem_details import problem_middleware
 from mec_platform.enablement_api.service_management.handlers import ServiceManagement
 from mec_platform.registry.clock import Clock, SystemClock
@@ -31,10 +36,31 @@ def platform_transports(rest_uri: str) -> tuple[TransportInfo, ...]:
     )
 
 
-def add_routes(app: web.Application, registry: ServiceRegistry, clock: Clock) -> None:
-    """Adds the routes of application support and service management; the application brings the middlewares."""
-    app.add_routes(AppSupport(registry, clock).routes())
-    app.add_routes(ServiceManagement(registry).routes())
+def add_operations(app: web.Application, operations: Iterable[Operation]) -> None:
+    """Puts rows on an application; HEAD comes with every GET.
+
+    Raises:
+        ValueError: two rows have the same id.
+    """
+    table = app[OPERATIONS]
+    for operation in operations:
+        if operation.operation_id in table.by_id:
+            raise ValueError(f"two operations are called {operation.operation_id}")
+        table.by_id[operation.operation_id] = operation
+        if operation.path not in table.resources:
+            table.resources[operation.path] = app.router.add_resource(operation.path)
+        resource = table.resources[operation.path]
+        handler = _checked(operation)
+        for method in ("GET", "HEAD") if operation.method == "GET" else (operation.method,):
+            table.by_route[resource.add_route(method, handler)] = operation
+
+
+def _checked(operation: Operation) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        check_exchange(request, operation)
+        return await operation.handler(request)
+
+    return answer
 
 
 def make_enablement_app(
@@ -49,7 +75,9 @@ def make_enablement_app(
     app = web.Application(
         middlewares=[metrics_middleware(collectors), problem_middleware], client_max_size=LARGEST_BODY_BYTES
     )
+    app[OPERATIONS] = OperationTable()
     RegistryMetrics(registry, collectors)
-    add_routes(app, registry, clock or SystemClock())
+    add_operations(app, AppSupport(registry, clock or SystemClock()).operations())
+    add_operations(app, ServiceManagement(registry).operations())
     app.router.add_get("/metrics", metrics_handler(collectors))
     return app

@@ -33,7 +33,7 @@ async def test_counts_and_times_requests_by_route_and_not_by_id(client, service)
     await client.get(path)
     await client.get(f"{path}x")
     samples = await exposed(client)
-    route = f'method="GET",route="{SERVICES}/applications/{{app_instance_id}}/services/{{service_id}}"'
+    route = f'method="GET",route="{SERVICES}/applications/{{appInstanceId}}/services/{{serviceId}}"'
     assert samples[f'mec_http_requests_total{{{route},status="200"}}'] == 1
     assert samples[f'mec_http_requests_total{{{route},status="404"}}'] == 1
     assert samples[f"mec_http_request_seconds_count{{{route}}}"] == 2

@@ -68,7 +68,7 @@ async def test_a_target_beyond_the_bound_is_too_long(client):
         {"Content-Type": "*/*"},
         {"Content-Type": "nonsense; charset=nothing"},
         {"Authorization": "Digest whatever"},
-        {"Accept": "text/html"},
+        {"Accept": "not a media range"},
         {"Host": "no host at all:x"},
     ],
 )
@@ -77,6 +77,49 @@ async def test_odd_headers_do_not_disturb_a_query(client, service, headers):
     assert response.status == 200
     (found,) = await response.json()
     assert found["_links"]["self"]["href"].endswith(f"/services/{service['serInstanceId']}")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "*/*",
+        "application/*",
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "text/html, */*;q=0.1",
+        "",
+        ";;;,",
+        "text/html;q=0.9,application/json;q=0.1",
+    ],
+)
+async def test_answers_whoever_takes_json(client, accept):
+    assert (await client.get(f"{SERVICES}/services", headers={"Accept": accept})).status == 200
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/xml, text/*", "application/json;q=0, */*", "*/*;q=0.0"])
+async def test_an_answer_that_the_client_does_not_take_is_not_given(client, accept):
+    await problem(await client.get(f"{SERVICES}/services", headers={"Accept": accept}), 406)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "application/json; charset=utf-8", "*/*", "application/merge-patch+json", "", "nonsense"],
+)
+async def test_a_body_that_does_not_say_otherwise_is_json(client, content_type):
+    response = await client.post(
+        f"{APPS}/registrations", data=b'{"appName": "a"}', headers={"Content-Type": content_type}
+    )
+    assert response.status == 201
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/xml", "text/xml", "application/x-www-form-urlencoded", "text/plain; charset=utf-8"]
+)
+async def test_a_body_that_says_it_is_something_else_is_not_read(client, content_type):
+    response = await client.post(
+        f"{APPS}/registrations", data=b'{"appName": "a"}', headers={"Content-Type": content_type}
+    )
+    await problem(response, 415)
 
 
 async def test_an_unknown_query_parameter_is_refused_everywhere(client, app_id):

@@ -5,12 +5,15 @@ Each handler parses, makes one call to the registry, and serialises.
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 
 from aiohttp import web
 
+from mec_platform.domain.credentials import Scope
 from mec_platform.enablement_api.app_support import messages
-from mec_platform.enablement_api.exchange import json_response, no_content, read_message, read_query, resource_uri
+from mec_platform.enablement_api.exchange import json_response, no_content, read_message, resource_uri
+from mec_platform.enablement_api.operations import Operation
 from mec_platform.registry.clock import Clock
 from mec_platform.registry.service_registry import ServiceRegistry
 
@@ -24,20 +27,57 @@ class AppSupport:
         self._registry = registry
         self._clock = clock
 
-    def routes(self) -> list[web.RouteDef]:
+    def operations(self) -> list[Operation]:
         """The resources of clause 7.2.2 that are offered."""
-        registration = f"{ROOT}/registrations/{{app_instance_id}}"
+        row = partial(Operation, tag="Application support", scope=Scope.APP_SUPPORT)
+        registration = f"{ROOT}/registrations/{{appInstanceId}}"
         return [
-            web.post(f"{ROOT}/registrations", self.register),
-            web.get(registration, self.get_registration),
-            web.delete(registration, self.deregister),
-            web.post(f"{ROOT}/applications/{{app_instance_id}}/confirm_ready", self.confirm_ready),
-            web.get(f"{ROOT}/timing/current_time", self.get_current_time),
+            row(
+                method="POST",
+                path=f"{ROOT}/registrations",
+                operation_id="registerApplication",
+                summary="Register an application instance",
+                handler=self.register,
+                body=messages.AppInfo,
+                answers={HTTPStatus.CREATED: messages.RegisteredAppInfo},
+            ),
+            row(
+                method="GET",
+                path=registration,
+                operation_id="getRegistration",
+                summary="Read a registration",
+                handler=self.get_registration,
+                answers={HTTPStatus.OK: messages.RegisteredAppInfo},
+            ),
+            row(
+                method="DELETE",
+                path=registration,
+                operation_id="deregisterApplication",
+                summary="Deregister an application instance, and remove its services",
+                handler=self.deregister,
+                answers={HTTPStatus.NO_CONTENT: None},
+            ),
+            row(
+                method="POST",
+                path=f"{ROOT}/applications/{{appInstanceId}}/confirm_ready",
+                operation_id="confirmReady",
+                summary="Confirm that an application instance is up and running",
+                handler=self.confirm_ready,
+                body=messages.AppReadyConfirmation,
+                answers={HTTPStatus.NO_CONTENT: None},
+            ),
+            row(
+                method="GET",
+                path=f"{ROOT}/timing/current_time",
+                operation_id="getCurrentTime",
+                summary="Read the platform's time",
+                handler=self.get_current_time,
+                answers={HTTPStatus.OK: messages.CurrentTime},
+            ),
         ]
 
     async def register(self, request: web.Request) -> web.Response:
         """POST a registration (clause 7.2.13.3.4)."""
-        read_query(request)
         message = await read_message(request, messages.AppInfo)
         app = await self._registry.register_app(messages.to_description(message))
         location = resource_uri(request, f"{ROOT}/registrations/{app.app_instance_id}")
@@ -45,25 +85,21 @@ class AppSupport:
 
     async def get_registration(self, request: web.Request) -> web.Response:
         """GET a registration (clause 7.2.14.3.1)."""
-        read_query(request)
-        return json_response(messages.from_app(self._registry.app(request.match_info["app_instance_id"])))
+        return json_response(messages.from_app(self._registry.app(request.match_info["appInstanceId"])))
 
     async def deregister(self, request: web.Request) -> web.Response:
         """DELETE a registration, and with it the application's services (clause 7.2.14.3.5)."""
-        read_query(request)
-        await self._registry.remove_app(request.match_info["app_instance_id"])
+        await self._registry.remove_app(request.match_info["appInstanceId"])
         return no_content()
 
     async def confirm_ready(self, request: web.Request) -> web.Response:
         """POST that the application is up and running (clause 7.2.12.3.4)."""
-        read_query(request)
-        app = self._registry.app(request.match_info["app_instance_id"])
+        app = self._registry.app(request.match_info["appInstanceId"])
         await read_message(request, messages.AppReadyConfirmation)
         await self._registry.confirm_ready(app.app_instance_id)
         return no_content()
 
     async def get_current_time(self, request: web.Request) -> web.Response:
         """GET the platform's time (clause 7.2.6.3.1). Not traceable: the platform does not know its host's source."""
-        read_query(request)
         seconds, nano_seconds = divmod(self._clock.unix_ns(), 10**9)
         return json_response(messages.CurrentTime(seconds, nano_seconds, messages.TimeSourceStatus.NONTRACEABLE))

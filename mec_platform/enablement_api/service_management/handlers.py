@@ -5,21 +5,42 @@ Each handler parses, makes one call to the registry, and serialises. Subscriptio
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 
 from aiohttp import web
 
+from mec_platform.domain.credentials import Scope
 from mec_platform.domain.locality import Locality, LocalityType
 from mec_platform.domain.services import ServiceInfo, ServiceQuery
-from mec_platform.enablement_api.exchange import json_response, no_content, read_message, read_query, resource_uri
+from mec_platform.enablement_api.exchange import (
+    json_response,
+    no_content,
+    read_message,
+    read_value,
+    read_values,
+    resource_uri,
+)
+from mec_platform.enablement_api.operations import Operation, QueryParameter
 from mec_platform.enablement_api.problem_details import BadRequest
 from mec_platform.enablement_api.service_management import messages
 from mec_platform.registry.service_registry import ServiceRegistry
 
 ROOT = "/mec_service_mgmt/v1"
 
-_IDENTITY_FILTERS = ("ser_instance_id", "ser_name", "ser_category_id")
-_BOOLEANS = {"true": True, "false": False}
+SER_INSTANCE_ID = QueryParameter("ser_instance_id", str, "Services of these ids.", repeated=True)
+SER_NAME = QueryParameter("ser_name", str, "Services of these names.", repeated=True)
+SER_CATEGORY_ID = QueryParameter("ser_category_id", str, "Services of this category.")
+CONSUMED_LOCAL_ONLY = QueryParameter("consumed_local_only", bool, "Services that only local consumers may use, or not.")
+IS_LOCAL = QueryParameter("is_local", bool, "Services that are local to the consumer, or not.")
+SCOPE_OF_LOCALITY = QueryParameter("scope_of_locality", LocalityType, "Services that are local within this area.")
+
+_IDENTITIES = (SER_INSTANCE_ID, SER_NAME, SER_CATEGORY_ID)
+_FILTERS = (*_IDENTITIES, CONSUMED_LOCAL_ONLY, IS_LOCAL, SCOPE_OF_LOCALITY)
+
+_SERVICES = f"{ROOT}/applications/{{appInstanceId}}/services"
+_SERVICE = f"{_SERVICES}/{{serviceId}}"
+_ROW = partial(Operation, tag="Service management", scope=Scope.SERVICE_MANAGEMENT)
 
 
 class ServiceManagement:
@@ -28,33 +49,116 @@ class ServiceManagement:
     def __init__(self, registry: ServiceRegistry) -> None:
         self._registry = registry
 
-    def routes(self) -> list[web.RouteDef]:
+    def operations(self) -> list[Operation]:
         """The resources of clause 8.2.2."""
-        services = f"{ROOT}/applications/{{app_instance_id}}/services"
-        service = f"{services}/{{service_id}}"
+        return [*self._of_every_application(), *self._of_one_application(), *self._of_liveness()]
+
+    def _of_every_application(self) -> list[Operation]:
         return [
-            web.get(f"{ROOT}/services", self.list_services),
-            web.get(f"{ROOT}/services/{{service_id}}", self.get_service),
-            web.get(f"{ROOT}/transports", self.list_transports),
-            web.get(services, self.list_services),
-            web.post(services, self.create_service),
-            web.get(service, self.get_service),
-            web.put(service, self.replace_service),
-            web.delete(service, self.delete_service),
-            web.get(f"{service}/liveness", self.get_liveness),
-            web.patch(f"{service}/liveness", self.send_heartbeat),
+            _ROW(
+                method="GET",
+                path=f"{ROOT}/services",
+                operation_id="listServices",
+                summary="Find services",
+                handler=self.list_services,
+                query=_FILTERS,
+                answers={HTTPStatus.OK: list[messages.ServiceInfoMessage]},
+            ),
+            _ROW(
+                method="GET",
+                path=f"{ROOT}/services/{{serviceId}}",
+                operation_id="getService",
+                summary="Read a service",
+                handler=self.get_service,
+                answers={HTTPStatus.OK: messages.ServiceInfoMessage},
+            ),
+            _ROW(
+                method="GET",
+                path=f"{ROOT}/transports",
+                operation_id="listTransports",
+                summary="List the transports that the platform provides",
+                handler=self.list_transports,
+                answers={HTTPStatus.OK: list[messages.TransportInfoMessage]},
+            ),
+        ]
+
+    def _of_one_application(self) -> list[Operation]:
+        return [
+            _ROW(
+                method="GET",
+                path=_SERVICES,
+                operation_id="listServicesOfApplication",
+                summary="Find services of an application instance",
+                handler=self.list_services,
+                query=_FILTERS,
+                answers={HTTPStatus.OK: list[messages.ServiceInfoMessage]},
+            ),
+            _ROW(
+                method="POST",
+                path=_SERVICES,
+                operation_id="createService",
+                summary="Offer a service",
+                handler=self.create_service,
+                body=messages.ServiceInfoPost,
+                answers={HTTPStatus.CREATED: messages.ServiceInfoMessage},
+            ),
+            _ROW(
+                method="GET",
+                path=_SERVICE,
+                operation_id="getServiceOfApplication",
+                summary="Read a service of an application instance",
+                handler=self.get_service,
+                answers={HTTPStatus.OK: messages.ServiceInfoMessage},
+            ),
+            _ROW(
+                method="PUT",
+                path=_SERVICE,
+                operation_id="replaceService",
+                summary="Describe a service anew",
+                handler=self.replace_service,
+                body=messages.ServiceInfoPut,
+                answers={HTTPStatus.OK: messages.ServiceInfoMessage},
+            ),
+            _ROW(
+                method="DELETE",
+                path=_SERVICE,
+                operation_id="deleteService",
+                summary="Withdraw a service",
+                handler=self.delete_service,
+                answers={HTTPStatus.NO_CONTENT: None},
+            ),
+        ]
+
+    def _of_liveness(self) -> list[Operation]:
+        return [
+            _ROW(
+                method="GET",
+                path=f"{_SERVICE}/liveness",
+                operation_id="getLiveness",
+                summary="Read what is known of a service's heartbeats",
+                handler=self.get_liveness,
+                answers={HTTPStatus.OK: messages.ServiceLivenessInfo},
+            ),
+            _ROW(
+                method="PATCH",
+                path=f"{_SERVICE}/liveness",
+                operation_id="sendHeartbeat",
+                summary="Send a heartbeat",
+                handler=self.send_heartbeat,
+                body=messages.ServiceLivenessUpdate,
+                answers={HTTPStatus.NO_CONTENT: None},
+            ),
         ]
 
     async def list_services(self, request: web.Request) -> web.Response:
         """GET services, of one application where the path names one (clauses 8.2.3.3.1 and 8.2.6.3.1)."""
-        found = self._registry.services(parse_service_query(request), request.match_info.get("app_instance_id"))
+        found = self._registry.services(parse_service_query(request), request.match_info.get("appInstanceId"))
         return json_response([self._message(request, service) for service in found])
 
     async def create_service(self, request: web.Request) -> web.Response:
         """POST a new service (clause 8.2.6.3.4)."""
-        read_query(request)
         # Before the body is looked at: for an unknown application nothing that could be sent would be right.
-        app = self._registry.app(request.match_info["app_instance_id"])
+        app = self._registry.app(request.match_info["appInstanceId"])
         message = await read_message(request, messages.ServiceInfoPost)
         description = messages.to_description(message, self._registry.transport)
         service = await self._registry.register_service(app.app_instance_id, description)
@@ -63,47 +167,41 @@ class ServiceManagement:
 
     async def get_service(self, request: web.Request) -> web.Response:
         """GET one service (clauses 8.2.4.3.1 and 8.2.7.3.1)."""
-        read_query(request)
         ids = request.match_info
-        service = self._registry.service(ids["service_id"], ids.get("app_instance_id"))
+        service = self._registry.service(ids["serviceId"], ids.get("appInstanceId"))
         return json_response(self._message(request, service))
 
     async def replace_service(self, request: web.Request) -> web.Response:
         """PUT a service (clause 8.2.7.3.2)."""
-        read_query(request)
         ids = request.match_info
-        self._registry.service(ids["service_id"], ids["app_instance_id"])
+        self._registry.service(ids["serviceId"], ids["appInstanceId"])
         message = await read_message(request, messages.ServiceInfoPut)
         description = messages.to_description(message, self._registry.transport)
-        service = await self._registry.update_service(ids["app_instance_id"], ids["service_id"], description)
+        service = await self._registry.update_service(ids["appInstanceId"], ids["serviceId"], description)
         return json_response(self._message(request, service))
 
     async def delete_service(self, request: web.Request) -> web.Response:
         """DELETE a service (clause 8.2.7.3.5)."""
-        read_query(request)
-        await self._registry.remove_service(request.match_info["app_instance_id"], request.match_info["service_id"])
+        await self._registry.remove_service(request.match_info["appInstanceId"], request.match_info["serviceId"])
         return no_content()
 
     async def get_liveness(self, request: web.Request) -> web.Response:
         """GET what is known of a service's heartbeats (clause 8.2.10.3.1)."""
-        read_query(request)
-        liveness = self._registry.liveness(request.match_info["app_instance_id"], request.match_info["service_id"])
+        liveness = self._registry.liveness(request.match_info["appInstanceId"], request.match_info["serviceId"])
         seconds, nano_seconds = divmod(liveness.last_heartbeat_ns, 10**9)
         stamp = messages.TimeStamp(seconds, nano_seconds)
         return json_response(messages.ServiceLivenessInfo(liveness.state, stamp, liveness.interval_s))
 
     async def send_heartbeat(self, request: web.Request) -> web.Response:
         """PATCH: a heartbeat (clause 8.2.10.3.3). 204, because the interval never changes on the way."""
-        read_query(request)
         ids = request.match_info
-        self._registry.liveness(ids["app_instance_id"], ids["service_id"])
+        self._registry.liveness(ids["appInstanceId"], ids["serviceId"])
         await read_message(request, messages.ServiceLivenessUpdate)
-        await self._registry.heartbeat(ids["app_instance_id"], ids["service_id"])
+        await self._registry.heartbeat(ids["appInstanceId"], ids["serviceId"])
         return no_content()
 
     async def list_transports(self, request: web.Request) -> web.Response:
         """GET the transports that the platform provides (clause 8.2.5.3.1)."""
-        read_query(request)
         return json_response([messages.from_transport(transport) for transport in self._registry.transports])
 
     def _message(self, request: web.Request, service: ServiceInfo) -> messages.ServiceInfoMessage:
@@ -116,7 +214,7 @@ class ServiceManagement:
         )
 
     def _consumer(self, request: web.Request) -> Locality:
-        app_instance_id = request.match_info.get("app_instance_id")
+        app_instance_id = request.match_info.get("appInstanceId")
         return self._registry.locality if app_instance_id is None else self._registry.app(app_instance_id).locality
 
 
@@ -124,33 +222,19 @@ def parse_service_query(request: web.Request) -> ServiceQuery:
     """The filters of clause 8.2.3.3.1.
 
     Raises:
-        BadRequest: an unknown parameter, a value that none of them takes, or two identities at once.
+        BadRequest: a value that a parameter does not take, or two identities at once.
     """
-    single = {"ser_category_id", "consumed_local_only", "is_local", "scope_of_locality"}
-    read_query(request, single=single, repeated={"ser_instance_id", "ser_name"})
-    identities = [name for name in _IDENTITY_FILTERS if name in request.query]
+    identities = [each.name for each in _IDENTITIES if each.name in request.query]
     if len(identities) > 1:
         raise BadRequest(f"{' and '.join(identities)} exclude each other")
-    scope = request.query.get("scope_of_locality")
-    if scope is not None and scope not in set(LocalityType):
-        raise BadRequest(f"scope_of_locality must be one of {', '.join(LocalityType)}")
     return ServiceQuery(
-        service_ids=frozenset(request.query.getall("ser_instance_id", [])),
-        names=frozenset(request.query.getall("ser_name", [])),
-        category_ids=frozenset(request.query.getall("ser_category_id", [])),
-        scope_of_locality=None if scope is None else LocalityType(scope),
-        consumed_local_only=_boolean(request, "consumed_local_only"),
-        is_local=_boolean(request, "is_local"),
+        service_ids=frozenset(read_values(request, SER_INSTANCE_ID)),
+        names=frozenset(read_values(request, SER_NAME)),
+        category_ids=frozenset(read_values(request, SER_CATEGORY_ID)),
+        scope_of_locality=read_value(request, SCOPE_OF_LOCALITY),
+        consumed_local_only=read_value(request, CONSUMED_LOCAL_ONLY),
+        is_local=read_value(request, IS_LOCAL),
     )
-
-
-def _boolean(request: web.Request, name: str) -> bool | None:
-    text = request.query.get(name)
-    if text is None:
-        return None
-    if text not in _BOOLEANS:
-        raise BadRequest(f"{name} must be true or false")
-    return _BOOLEANS[text]
 
 
 def _service_uri(request: web.Request, service: ServiceInfo) -> str:
