@@ -20,7 +20,7 @@ from mec_platform.control_plane.monitoring.service import CapacityProfilerServic
 from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestratorService
 from mec_platform.control_plane.split_revision.service import SplitRevisionService
 from mec_platform.control_plane.tick import ControlSettings
-from mec_platform.domain.locality import Locality
+from mec_platform.domain.locality import Area, LocalityTree, LocalityType
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
 from mec_platform.registry.grpc_service import ServiceRegistryService
 from mec_platform.registry.service_registry import ServiceRegistry
@@ -46,8 +46,9 @@ _log = logging.getLogger(__name__)
 class PlatformSettings:
     """Validated by the command line. `state` is the SQLite file of the event log, or `:memory:`.
 
-    `store_dir` is the content store that is served (the user's where None); `prefer_peers` has nodes fetch from each other
-    first, and from here what none of them has.
+    `localities` says where the host called `host_name` and all others are; None: this host is all there is. `store_dir` is
+    the content store that is served (the user's where None); `prefer_peers` has nodes fetch from each other first, and from
+    here what none of them has.
     """
 
     host: str = "127.0.0.1"
@@ -55,6 +56,7 @@ class PlatformSettings:
     grpc_port: int = 50051
     state: Path | str = ":memory:"
     host_name: str = "mec-host"
+    localities: LocalityTree | None = None
     manual: bool = False
     allow_remote: bool = False
     store_dir: Path | None = None
@@ -75,7 +77,7 @@ class Platform:
         self.grpc_address = ""
 
     async def start(self) -> None:
-        """Raises AddressError or LogUnavailable with what to do; nothing is left running."""
+        """Raises AddressError, LocalityError or LogUnavailable with what to do; nothing is left running."""
         try:
             await self._start()
         except BaseException:
@@ -85,10 +87,12 @@ class Platform:
     async def _start(self) -> None:
         settings = self._settings
         require_loopback(settings.host, settings.allow_remote)
+        host = settings.host_name
+        self._localities = settings.localities or LocalityTree.grow([Area(LocalityType.MEC_HOST, host)])
         self._log = await SqliteEventLog.open(settings.state)
         self._registry = ServiceRegistry(
             self._log,
-            locality=Locality(mec_host=settings.host_name),
+            locality=self._localities.locality_of(mec_host=host),
             transports=platform_transports(f"http://{settings.host}:{settings.rest_port}"),
         )
         await self._registry.start()

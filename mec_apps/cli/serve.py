@@ -10,12 +10,15 @@ import click
 from aiohttp import web
 
 from mec_apps.cli.process import host_option, ready_option, remote_option, run_process, verbose_option
+from mec_apps.cli.requests import CliError
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
 from mec_platform.application import Platform, PlatformSettings
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.tick import ControlSettings
+from mec_platform.domain.locality import LocalityError, LocalityTree
+from mec_platform.locality_file import read_locality_tree
 
 
 @click.command(epilog="Example: mec serve --state ~/mec.sqlite --expected-nodes 3")
@@ -70,6 +73,12 @@ from mec_platform.control_plane.tick import ControlSettings
 @click.option(
     "--prefer-peers", is_flag=True, help="Nodes fetch from each other first, from here what none of them has."
 )
+@click.option(
+    "--localities",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file that says where the hosts are, as deploy/examples/localities.toml (default: this host alone).",
+)
+@click.option("--host-name", help="This host's name in --localities (default: the machine's name).")
 @remote_option
 @ready_option
 @verbose_option
@@ -87,17 +96,21 @@ def serve(
     manual: bool,
     store: Path | None,
     prefer_peers: bool,
+    localities: Path | None,
+    host_name: str | None,
     allow_remote: bool,
     ready_file: Path | None,
     verbose: bool,
 ) -> None:
     """Run the MEC platform: Mp1, service registry, control plane, dashboard."""
+    host_name = host_name or socket.gethostname()
     settings = PlatformSettings(
         host=host,
         rest_port=rest_port,
         grpc_port=grpc_port,
         state=state or ":memory:",
-        host_name=socket.gethostname(),
+        host_name=host_name,
+        localities=None if localities is None else _read_localities(localities, host_name),
         manual=manual,
         allow_remote=allow_remote,
         store_dir=store,
@@ -124,3 +137,13 @@ def serve(
         }
 
     run_process("platform", make, describe, ready_file, verbose)
+
+
+def _read_localities(path: Path, host_name: str) -> LocalityTree:
+    """Raises LocalityError where the file makes no tree, CliError where this host has no place in it."""
+    tree = read_locality_tree(path)
+    try:
+        tree.locality_of(mec_host=host_name)
+    except LocalityError as error:
+        raise CliError(f"{path} does not know this host: {error}; name it with --host-name") from error
+    return tree

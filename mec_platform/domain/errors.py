@@ -1,7 +1,7 @@
 """The root of errors that a person can mend: the command line shows their message as one line, without a traceback.
 
 MendableError
-+-- rpc.endpoints.AddressError, registry.errors.LogUnavailable
++-- rpc.endpoints.AddressError, registry.errors.LogUnavailable, domain.locality.LocalityError
 +-- content_store: EntryInUse, LimitError
 +-- sdk.errors.MecError
 +-- split_inference: JoinError, PackageError, ArtefactError (node.artefact_check), ChatTemplateError
