@@ -8,6 +8,7 @@ import click
 import grpc.aio
 
 from mec_apps.cli.bench import bench
+from mec_apps.cli.certs.command import certs
 from mec_apps.cli.chat import chat
 from mec_apps.cli.compile import compile_command
 from mec_apps.cli.demo.command import demo
@@ -37,6 +38,7 @@ def cli() -> None:
 
 for command in (
     bench,
+    certs,
     chat,
     compile_command,
     demo,

@@ -1,0 +1,66 @@
+"""TLS for the REST port: a server context from files, with client certificates where they are asked for.
+
+`mec certs` makes such files; any others do as well. Who a client certificate stands for is read in
+`enablement_api.security.peer_certificates`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from mec_platform.domain.errors import MendableError
+
+
+class TlsError(MendableError):
+    """Certificate files that cannot be used; the message names them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files. With `client_ca`, only who shows a certificate that it has signed gets a connection."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+def make_server_context(files: TlsFiles) -> ssl.SSLContext:
+    """TLS 1.2 and newer, with the ciphers that Python takes for safe.
+
+    Raises:
+        TlsError: a file is missing, is no PEM, or key and certificate do not belong together.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificate(context, files)
+    if files.client_ca is not None:
+        try:
+            context.load_verify_locations(cafile=files.client_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise TlsError(f"--client-ca {files.client_ca} holds no certificate: {_reason(error)}") from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
+    """Has new connections use what the files hold now. Raises TlsError, and then nothing has changed."""
+    try:
+        # A context keeps half of a pair that does not match, so it is tried on another one first.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key, password=_no_password)
+        context.load_cert_chain(files.certificate, files.key, password=_no_password)
+    except (OSError, ssl.SSLError) as error:
+        raise TlsError(
+            f"cannot use --tls-cert {files.certificate} with --tls-key {files.key}: {_reason(error)}; "
+            "`mec certs issue` makes a pair"
+        ) from error
+
+
+def _no_password() -> bytes:
+    """Without this OpenSSL would ask at the terminal for the password of an encrypted key."""
+    return b""
+
+
+def _reason(error: OSError) -> str:
+    return getattr(error, "reason", None) or error.strerror or str(error)
