@@ -22,6 +22,7 @@ from mec_platform.control_plane.split_revision.service import SplitRevisionServi
 from mec_platform.control_plane.tick import ControlSettings
 from mec_platform.domain.locality import Area, LocalityTree, LocalityType
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
+from mec_platform.enablement_api.server import EnablementRunner
 from mec_platform.registry.grpc_service import ServiceRegistryService
 from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
@@ -152,7 +153,7 @@ class Platform:
         app = make_enablement_app(self._registry, collectors=collectors)
         if self._extend is not None:
             self._extend(app, self.grpc_address)
-        self._runner = web.AppRunner(app, shutdown_timeout=2)
+        self._runner = EnablementRunner(app, shutdown_timeout=2)
         await self._runner.setup()
         host, port = self._settings.host, self._settings.rest_port
         try:

@@ -49,6 +49,9 @@ async def read_message(request: web.Request, message_type: type[Message]) -> Mes
         body = await request.read()
     except web.RequestPayloadError as error:
         raise BadRequest("the body cannot be read: its Content-Encoding or its chunks are broken") from error
+    except ConnectionError as error:
+        # Nobody is left to read this, but neither has the platform failed.
+        raise BadRequest("the connection ended before the body did") from error
     try:
         return msgspec.json.decode(body, type=message_type)
     except msgspec.ValidationError as error:
