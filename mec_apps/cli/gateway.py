@@ -18,7 +18,8 @@ from mec_apps.cli.process import (
     run_process,
     verbose_option,
 )
-from mec_apps.cli.requests import platform_grpc_option, platform_url_option
+from mec_apps.cli.requests import platform_grpc_option
+from mec_apps.cli.rest_client import PlatformAddress, rest_options
 
 
 @click.command(epilog="Example: mec gateway --port 8080")
@@ -52,7 +53,7 @@ from mec_apps.cli.requests import platform_grpc_option, platform_url_option
 @store_option
 @compiled_options[0]
 @compiled_options[1]
-@platform_url_option
+@rest_options
 @platform_grpc_option
 @host_option
 @remote_option
@@ -72,7 +73,7 @@ def gateway(
     store: Path | None,
     package: Path | None,
     artefact: Path | None,
-    platform_url: str,
+    platform: PlatformAddress,
     platform_grpc: str,
     host: str,
     allow_remote: bool,
@@ -88,7 +89,8 @@ def gateway(
     settings = GatewaySettings(
         name=name,
         package_dir=compiled.package,
-        platform_url=platform_url,
+        platform_url=platform.url,
+        access=platform.access,
         platform_grpc=platform_grpc,
         host=host,
         http_port=port,

@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mec_apps.cli.requests import (
-    CliError,
     as_dict,
     deployment_option,
     json_option,
     platform_channel,
     platform_grpc_option,
-    platform_url_option,
     print_json,
     run_async,
 )
-from mec_apps.sdk import MecApplication, MecError
+from mec_apps.cli.rest_client import PlatformAddress, platform_rest, rest_options
+from mec_apps.sdk.mp1 import Mp1Client
 from mec_platform.background import BackgroundTasks
+from mec_platform.domain.services import ServiceState
 from mec_platform.rpc.convert import plan_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
@@ -81,11 +81,11 @@ def _links(snapshot: control_plane_pb2.Snapshot) -> Table:
 
 @click.command(epilog="Example: mec services --name edge-node")
 @click.option("--name", help="Only services of this name.")
-@platform_url_option
+@rest_options
 @json_option
-def services(name: str | None, platform_url: str, as_json: bool) -> None:
+def services(name: str | None, platform: PlatformAddress, as_json: bool) -> None:
     """Services that are registered on the platform (over Mp1, as any application sees them)."""
-    found = run_async(_discover(platform_url, name))
+    found = run_async(_discover(platform, name))
     if as_json:
         print_json(found)
         return
@@ -134,15 +134,13 @@ async def _propose(address: str, model: str, exclude: tuple[str, ...]) -> contro
         )
 
 
-async def _discover(url: str, name: str | None) -> list[dict[str, Any]]:
-    try:
-        async with MecApplication(url, name="mec-cli") as application:
-            found = await application.discover(name=name)
-    except MecError as error:
-        raise CliError(str(error)) from error
+async def _discover(platform: PlatformAddress, name: str | None) -> list[dict[str, Any]]:
+    async with platform_rest(platform) as session:
+        found = await Mp1Client(session).find_services([name] if name else [], None)
     return [
         {"name": s.name, "version": s.version, "state": str(s.state), "service_id": s.service_id, "uris": list(s.uris)}
         for s in found
+        if s.state is ServiceState.ACTIVE
     ]
 
 

@@ -21,7 +21,8 @@ from mec_apps.cli.process import (
     run_process,
     verbose_option,
 )
-from mec_apps.cli.requests import CliError, json_option, platform_grpc_option, platform_url_option
+from mec_apps.cli.requests import CliError, json_option, platform_grpc_option
+from mec_apps.cli.rest_client import PlatformAddress, rest_options
 from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_apps.split_inference.node.cores import available_cores
 
@@ -85,7 +86,7 @@ from mec_apps.split_inference.node.cores import available_cores
 @json_option
 @compiled_options[0]
 @compiled_options[1]
-@platform_url_option
+@rest_options
 @platform_grpc_option
 @host_option
 @remote_option
@@ -113,7 +114,7 @@ def node(
     as_json: bool,
     package: Path | None,
     artefact: Path | None,
-    platform_url: str,
+    platform: PlatformAddress,
     platform_grpc: str,
     host: str,
     allow_remote: bool,
@@ -139,7 +140,8 @@ def node(
         name=name,
         package_dir=compiled.package,
         artefact_dir=compiled.artefact,
-        platform_url=platform_url,
+        platform_url=platform.url,
+        access=platform.access,
         platform_grpc=platform_grpc,
         host=host,
         port=port,

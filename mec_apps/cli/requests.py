@@ -33,13 +33,6 @@ platform_grpc_option = click.option(
     envvar="MEC_PLATFORM_GRPC",
     help="gRPC address of the platform.",
 )
-platform_url_option = click.option(
-    "--platform-url",
-    default="http://127.0.0.1:8081",
-    show_default=True,
-    envvar="MEC_PLATFORM_URL",
-    help="REST address of the platform (Mp1).",
-)
 deployment_option = click.option(
     "--model", default="", help="The model whose deployment is meant; needed where several are deployed."
 )

@@ -1,16 +1,31 @@
 """Async Python SDK for developers of MEC applications: `MecApplication` is all that most of them need."""
 
 from mec_apps.sdk.application import MecApplication, OfferedService
-from mec_apps.sdk.errors import MecError, NotRegistered, PlatformUnreachable, RequestRefused, UnexpectedAnswer
+from mec_apps.sdk.errors import (
+    CredentialsError,
+    MecError,
+    NotAuthorised,
+    NotRegistered,
+    PlatformUnreachable,
+    PlatformUntrusted,
+    RequestRefused,
+    UnexpectedAnswer,
+)
 from mec_apps.sdk.mp1 import DiscoveredService
+from mec_apps.sdk.session import ClientCertificate, ClientCredentials
 
 __all__ = [
+    "ClientCertificate",
+    "ClientCredentials",
+    "CredentialsError",
     "DiscoveredService",
     "MecApplication",
     "MecError",
+    "NotAuthorised",
     "NotRegistered",
     "OfferedService",
     "PlatformUnreachable",
+    "PlatformUntrusted",
     "RequestRefused",
     "UnexpectedAnswer",
 ]

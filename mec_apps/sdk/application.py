@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
 from mec_apps.sdk.errors import MecError, NotRegistered
 from mec_apps.sdk.mp1 import DiscoveredService, Mp1Client, ServiceOffer, ServiceRegistration
+from mec_apps.sdk.session import Access, ClientCertificate, ClientCredentials, PlatformSession
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.services import CategoryRef, SerializerType, ServiceState, TransportType
 
@@ -57,11 +59,14 @@ class MecApplication:
     Args:
         platform_url: address of the platform's REST APIs.
         name: what the application calls itself; need not be unique.
+        credentials: what a platform that authenticates its clients wants to see; `ClientCredentials.read` reads a file.
+        ca: certificate (PEM) of the authority to trust where the platform's TLS is signed by one of its own.
+        certificate: what a platform with mutual TLS wants to see.
         request_timeout_s: after this long without an answer a request fails with PlatformUnreachable.
         sleep: how heartbeats wait.
 
     Raises:
-        PlatformUnreachable, RequestRefused, UnexpectedAnswer: on entering and from each request.
+        PlatformUnreachable, PlatformUntrusted, RequestRefused, UnexpectedAnswer: on entering and from each request.
     """
 
     def __init__(
@@ -69,11 +74,15 @@ class MecApplication:
         platform_url: str,
         *,
         name: str,
+        credentials: ClientCredentials | None = None,
+        ca: Path | None = None,
+        certificate: ClientCertificate | None = None,
         request_timeout_s: float = 10.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._platform_url = platform_url
         self._name = name
+        self._access = Access(credentials=credentials, ca=ca, certificate=certificate)
         self._request_timeout_s = request_timeout_s
         self._sleep = sleep
         self._services: list[OfferedService] = []
@@ -87,11 +96,12 @@ class MecApplication:
         return self._app_instance_id
 
     async def __aenter__(self) -> Self:
-        self._mp1 = Mp1Client(self._platform_url, self._request_timeout_s)
+        self._session = PlatformSession(self._platform_url, self._request_timeout_s, self._access)
+        self._mp1 = Mp1Client(self._session)
         try:
             await self._register()
         except BaseException:
-            await self._mp1.close()
+            await self._session.close()
             raise
         return self
 
@@ -107,7 +117,7 @@ class MecApplication:
             # Leaving must work without the platform too; it will miss the heartbeats.
             logger.warning("application %s leaves without telling the platform: %s", self._name, reason)
         finally:
-            await self._mp1.close()
+            await self._session.close()
 
     async def offer_service(
         self,

@@ -1,20 +1,19 @@
-"""The platform's Mp1 interface (ETSI GS MEC 011) as calls: one request each, typed in and out, no state but a session.
+"""The platform's Mp1 interface (ETSI GS MEC 011) as calls: one request each, typed in and out, no state.
 
 `application` builds the behaviour of an application on it. Answers are read leniently: unknown attributes are ignored.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import aiohttp
 import msgspec
 from yarl import URL
 
-from mec_apps.sdk.errors import NotRegistered, PlatformUnreachable, RequestRefused, UnexpectedAnswer
+from mec_apps.sdk.errors import NotRegistered, UnexpectedAnswer
+from mec_apps.sdk.session import PlatformSession
 from mec_platform.domain.services import CategoryRef, SerializerType, ServiceState, TransportType
 
 APP_SUPPORT = "mec_app_support/v2"
@@ -129,32 +128,20 @@ class DiscoveredService:
 
 
 class Mp1Client:
-    """One HTTP session to one platform. Every call may raise any of the SDK's errors.
+    """The calls, over one session that is its owner's to close. Every call may raise any of the SDK's errors."""
 
-    Raises:
-        ValueError: `platform_url` is no http or https address.
-    """
-
-    def __init__(self, platform_url: str, request_timeout_s: float) -> None:
-        url = URL(platform_url)
-        if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError(f"platform_url must look like http://127.0.0.1:8081, not {platform_url!r}")
-        self._platform = url
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=request_timeout_s))
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        await self._session.close()
+    def __init__(self, session: PlatformSession) -> None:
+        self._session = session
 
     async def register_app(self, name: str) -> str:
         """Registers an application instance; returns its id (clause 7.2.13.3.4)."""
-        body = await self._request("POST", f"{APP_SUPPORT}/registrations", {"appName": name})
+        body = await self._session.request("POST", f"{APP_SUPPORT}/registrations", {"appName": name})
         return self._decode(body, _App).app_instance_id
 
     async def is_registered(self, app_instance_id: str) -> bool:
         """Whether the platform knows the application instance (clause 7.2.14.3.1)."""
         try:
-            await self._request("GET", f"{APP_SUPPORT}/registrations/{app_instance_id}")
+            await self._session.request("GET", f"{APP_SUPPORT}/registrations/{app_instance_id}")
         except NotRegistered:
             return False
         return True
@@ -162,16 +149,16 @@ class Mp1Client:
     async def confirm_ready(self, app_instance_id: str) -> None:
         """Says that the application is up and running (clause 7.2.12.3.4)."""
         path = f"{APP_SUPPORT}/applications/{app_instance_id}/confirm_ready"
-        await self._request("POST", path, {"indication": "READY"})
+        await self._session.request("POST", path, {"indication": "READY"})
 
     async def deregister_app(self, app_instance_id: str) -> None:
         """Ends the registration, and with it that of every service (clause 7.2.14.3.5)."""
-        await self._request("DELETE", f"{APP_SUPPORT}/registrations/{app_instance_id}")
+        await self._session.request("DELETE", f"{APP_SUPPORT}/registrations/{app_instance_id}")
 
     async def register_service(self, app_instance_id: str, offer: ServiceOffer) -> ServiceRegistration:
         """Offers a service (clause 8.2.6.3.4)."""
         path = f"{SERVICE_MANAGEMENT}/applications/{app_instance_id}/services"
-        service = self._decode(await self._request("POST", path, offer.to_message()), _Service)
+        service = self._decode(await self._session.request("POST", path, offer.to_message()), _Service)
         liveness = service.links.liveness
         return ServiceRegistration(
             service.ser_instance_id, liveness.href if liveness else None, service.liveness_interval
@@ -179,7 +166,7 @@ class Mp1Client:
 
     async def send_heartbeat(self, liveness_uri: str) -> None:
         """Says that a service is alive (clause 8.2.10.3.3), at the address that its registration named."""
-        await self._request("PATCH", liveness_uri, {"state": "ACTIVE"})
+        await self._session.request("PATCH", liveness_uri, {"state": "ACTIVE"})
 
     async def find_services(self, names: Sequence[str], category_id: str | None) -> list[DiscoveredService]:
         """Services of one of these names, or of the category, or all (clause 8.2.3.3.1); names and category exclude
@@ -187,7 +174,7 @@ class Mp1Client:
         query = [("ser_name", name) for name in names]
         if category_id is not None:
             query.append(("ser_category_id", category_id))
-        body = await self._request("GET", str(URL(f"{SERVICE_MANAGEMENT}/services").with_query(query)))
+        body = await self._session.request("GET", str(URL(f"{SERVICE_MANAGEMENT}/services").with_query(query)))
         return [
             DiscoveredService(
                 service_id=service.ser_instance_id,
@@ -203,29 +190,8 @@ class Mp1Client:
             for service in self._decode(body, list[_Service])
         ]
 
-    async def _request(self, method: str, reference: str, message: Mapping[str, Any] | None = None) -> bytes:
-        url = (self._platform / "").join(URL(reference))
-        try:
-            async with self._session.request(method, url, json=message) as response:
-                body = await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
-            raise PlatformUnreachable(str(self._platform), reason) from error
-        if response.status >= 400:
-            error_type = NotRegistered if response.status == 404 else RequestRefused
-            raise error_type(f"{method} {url.path}", response.status, _problem_detail(body))
-        return body
-
     def _decode(self, body: bytes, answer_type: type[Answer]) -> Answer:
         try:
             return msgspec.json.decode(body, type=answer_type)
         except msgspec.DecodeError as error:
-            raise UnexpectedAnswer(str(self._platform), str(error)) from error
-
-
-def _problem_detail(body: bytes) -> str:
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        return "no reason given"
-    return str(problem.get("detail", "no reason given")) if isinstance(problem, dict) else "no reason given"
+            raise UnexpectedAnswer(str(self._session.platform), str(error)) from error

@@ -7,12 +7,13 @@ import contextlib
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import Gauge
 
 from mec_apps.sdk import MecApplication
+from mec_apps.sdk.session import Access
 from mec_apps.split_inference.frames import Frame, FrameKind
 from mec_apps.split_inference.gateway.chat import ChatTokenizer
 from mec_apps.split_inference.gateway.encoder_deployment import EncoderDeployment
@@ -51,6 +52,7 @@ class GatewaySettings:
     context: int = 2048
     max_sessions: int = 32
     allow_remote: bool = False
+    access: Access = field(default_factory=Access)
     encoder_dir: Path | None = None
     platform_wait_s: float = 15.0
     store_dir: Path | None = None
@@ -123,7 +125,13 @@ class GatewayAgent:
         await self._membership.join(settings.platform_wait_s)
         if settings.encoder_dir is not None:
             await self._encoder.join(settings.platform_wait_s)
-        self._application = MecApplication(settings.platform_url, name=settings.name)
+        self._application = MecApplication(
+            settings.platform_url,
+            name=settings.name,
+            credentials=settings.access.credentials,
+            ca=settings.access.ca,
+            certificate=settings.access.certificate,
+        )
         await self._application.__aenter__()
         await self._application.offer_service(
             SERVICE_NAME, f"http://{self.http_address}/v1", version="v1", category="inference", liveness_s=10

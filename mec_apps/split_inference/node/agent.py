@@ -121,7 +121,13 @@ class NodeAgent:
             settings.name, settings.platform_grpc, self._build_report, self._data_plane.links.measure, self._on_reply
         )
         await self._membership.join(settings.platform_wait_s)
-        self._application = MecApplication(settings.platform_url, name=settings.name)
+        self._application = MecApplication(
+            settings.platform_url,
+            name=settings.name,
+            credentials=settings.access.credentials,
+            ca=settings.access.ca,
+            certificate=settings.access.certificate,
+        )
         await self._application.__aenter__()
         await self._application.offer_service(
             SERVICE_NAME, f"grpc://{self.address}", version="v1", category="edge-node", liveness_s=10

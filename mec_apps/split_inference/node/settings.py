@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mec_apps.sdk.session import Access
 from mec_apps.split_inference.link_shaper import EmulatedLink
 
 
@@ -35,6 +36,7 @@ class NodeSettings:
     emulated_links: Mapping[str, EmulatedLink] = field(default_factory=dict)
     emulated_cpu_share: float = 1.0
     allow_remote: bool = False
+    access: Access = field(default_factory=Access)
     platform_wait_s: float = 15.0
     store_dir: Path | None = None
     target: str = ""
