@@ -8,6 +8,7 @@ RegistryError
 
 EventLogError
 +-- RevisionConflict       somebody else appended to the stream first
++-- Compacted              entries that were asked for exist as a snapshot only
 +-- LogUnavailable         the storage below the log refused to read or to write
 """
 
@@ -62,6 +63,14 @@ class RevisionConflict(EventLogError):
     def __init__(self, stream: str, expected: int, actual: int) -> None:
         super().__init__(f"stream {stream!r} is at revision {actual}, not at {expected}")
         self.actual = actual
+
+
+class Compacted(EventLogError):
+    """Entries up to and including `revision` were put together into a snapshot."""
+
+    def __init__(self, stream: str, revision: int) -> None:
+        super().__init__(f"stream {stream!r} was compacted up to revision {revision}; begin with its snapshot")
+        self.revision = revision
 
 
 class LogUnavailable(EventLogError, MendableError):
