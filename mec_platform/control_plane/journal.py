@@ -13,18 +13,21 @@ from mec_platform.control_plane.orchestrator.decisions import Reconfigure
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.split_plan import SplitPlan, Stage
+from mec_platform.registry.clock import Clock, SystemClock
 from mec_platform.registry.errors import LogUnavailable, RevisionConflict
-from mec_platform.registry.event_log import EventLog
+from mec_platform.registry.event_log import EventLog, Record
 
 PLANS = "plans"
 DECISIONS = "decisions"
+ACTOR = "control plane"
 
 
 class Journal:
     """The control plane's streams of the platform's event log."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, clock: Clock | None = None) -> None:
         self._log = log
+        self._clock = clock or SystemClock()
         self._revision = 0
         self._committing = asyncio.Lock()
         self.plans: dict[str, SplitPlan] = {}
@@ -47,7 +50,9 @@ class Journal:
             if plan == self.plans.get(plan.model):
                 return None
             try:
-                self._revision = await self._log.append(PLANS, "plan.committed", _plan_to_json(plan), self._revision)
+                self._revision = await self._append(
+                    PLANS, "plan.committed", _plan_to_json(plan), plan.model, self._revision
+                )
             except (RevisionConflict, LogUnavailable) as error:
                 return str(error)
             self._take(plan)
@@ -61,7 +66,13 @@ class Journal:
         """Keeps a decision to change with everything that it looked at. Raises LogUnavailable."""
         record = {"decision": asdict(decision), "snapshot": asdict(snapshot)}
         payload = json.dumps(record, default=sorted).encode()
-        await self._log.append(DECISIONS, f"decision.{decision.kind}", payload)
+        await self._append(DECISIONS, f"decision.{decision.kind}", payload, decision.plan.model)
+
+    async def _append(
+        self, stream: str, kind: str, payload: bytes, model: str, expected_revision: int | None = None
+    ) -> int:
+        record = Record(kind, payload, subject=model, actor=ACTOR, at_unix_ns=self._clock.unix_ns())
+        return await self._log.append(stream, [record], expected_revision)
 
 
 def _plan_to_json(plan: SplitPlan) -> bytes:

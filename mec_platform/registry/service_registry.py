@@ -28,7 +28,7 @@ from mec_platform.registry.errors import (
     UnknownTransport,
 )
 from mec_platform.registry.event_codec import decode_event, encode_event
-from mec_platform.registry.event_log import EventLog
+from mec_platform.registry.event_log import EventLog, Record
 from mec_platform.registry.leases import SHORTEST_INTERVAL_S, LeaseTable, choose_interval_s
 
 logger = logging.getLogger(__name__)
@@ -261,7 +261,8 @@ class ServiceRegistry:
                     return False
                 kind, payload = encode_event(event)
                 try:
-                    revision = await self._log.append(STREAM, kind, payload, self._state.revision)
+                    record = Record(kind, payload, at_unix_ns=self._clock.unix_ns())
+                    revision = await self._log.append(STREAM, [record], self._state.revision)
                 except RevisionConflict:
                     await self._catch_up()
                     continue

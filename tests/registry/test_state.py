@@ -20,7 +20,7 @@ from mec_platform.domain.services import (
 )
 from mec_platform.domain.subscriptions import ChangeType
 from mec_platform.registry.event_codec import KINDS, decode_event, encode_event
-from mec_platform.registry.event_log import LogEntry
+from mec_platform.registry.event_log import LogEntry, Record
 from mec_platform.registry.state import (
     AnnounceService,
     AppConfirmedReady,
@@ -153,7 +153,7 @@ def test_refuses_a_revision_that_does_not_grow():
 
 def test_refuses_to_read_an_entry_of_an_unknown_kind():
     with pytest.raises(IllegalEvent, match=r"app\.exploded"):
-        decode_event(LogEntry(1, "registry", "app.exploded", b"{}"))
+        decode_event(LogEntry(1, "registry", Record("app.exploded", b"{}")))
 
 
 def histories() -> st.SearchStrategy[list[Event]]:
@@ -202,7 +202,7 @@ def test_replaying_a_history_in_any_portions_gives_the_same_state_and_effects(hi
 def test_every_event_survives_the_log(history: list[Event]):
     for revision, event in enumerate(history, start=1):
         kind, payload = encode_event(event)
-        assert decode_event(LogEntry(revision, "registry", kind, payload)) == event
+        assert decode_event(LogEntry(revision, "registry", Record(kind, payload))) == event
 
 
 @given(histories())

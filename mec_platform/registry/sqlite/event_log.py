@@ -1,7 +1,8 @@
 """The event log in one SQLite file, or in memory with ":memory:"; the same code, so the same guarantees.
 
-One thread owns the connection, so the event loop never waits for the disk. It takes everything that is queued as one
-transaction (group commit): under load many appends share one sync to disk, alone one does not wait for company.
+One thread owns the connection, so the event loop never waits for the disk. While it writes one group, the next one
+gathers on the event loop (group commit): under load many appends share one sync to disk, alone one does not wait for
+company. `appending` says how a group is written, `schema` how the file is laid out.
 """
 
 from __future__ import annotations
@@ -11,40 +12,33 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
-from mec_platform.registry.errors import LogUnavailable, RevisionConflict
-from mec_platform.registry.event_log import LogEntry
+from mec_platform.registry.errors import Compacted, EventLogError, LogUnavailable
+from mec_platform.registry.event_log import AuditRecord, LogEntry, LogSnapshot, Record
+from mec_platform.registry.sqlite.appending import Append, Appender
+from mec_platform.registry.sqlite.schema import open_connection
 
 logger = logging.getLogger(__name__)
-
-SCHEMA_VERSION = 1
-LARGEST_GROUP = 256
-"""Jobs per transaction: enough to make the sync to disk cheap per append, few enough to answer within milliseconds."""
-
-_SCHEMA = f"""
-CREATE TABLE entries (
-    revision INTEGER PRIMARY KEY AUTOINCREMENT,
-    stream TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    payload BLOB NOT NULL
-) STRICT;
-CREATE INDEX entries_by_stream ON entries (stream, revision);
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Question:
+    """Anything but an append, run in a transaction of its own."""
+
     run: Callable[[sqlite3.Connection], Any]
-    writes: bool
-    future: Future[Any]
+    writes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Append | _Question
+    future: asyncio.Future[Any]
 
 
 class SqliteEventLog:
@@ -53,56 +47,51 @@ class SqliteEventLog:
     def __init__(self, path: Path | str) -> None:
         self._path = str(path)
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting: list[_Job] = []
+        self._written: list[_Job] = []
+        self._groups: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._appended = asyncio.Event()
         self._closed = False
-        self._opened: Future[None] = Future()
-        self._ended: Future[None] = Future()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._work, name=f"event log {self._path}", daemon=True)
 
     @classmethod
     async def open(cls, path: Path | str) -> Self:
-        """Opens the log, creating the file and its folder where they are missing.
+        """Opens the log, creating the file (for its owner alone) and its folder where they are missing.
 
         Raises:
             LogUnavailable: the file cannot be opened, is no event log, or was written by a newer version.
         """
-        if path != ":memory:":
-            await asyncio.to_thread(Path(path).parent.mkdir, parents=True, exist_ok=True)
         log = cls(path)
         log._thread.start()
-        await asyncio.wrap_future(log._opened)
+        await log._opened
         return log
 
-    async def append(self, stream: str, kind: str, payload: bytes, expected_revision: int | None = None) -> int:
+    async def append(self, stream: str, records: Sequence[Record], expected_revision: int | None = None) -> int:
         """See EventLog.append."""
-
-        def run(connection: sqlite3.Connection) -> int:
-            if expected_revision is not None:
-                (last,) = connection.execute(
-                    "SELECT coalesce(max(revision), 0) FROM entries WHERE stream = ?", (stream,)
-                ).fetchone()
-                if last != expected_revision:
-                    raise RevisionConflict(stream, expected_revision, last)
-            inserted = connection.execute(
-                "INSERT INTO entries (stream, kind, payload) VALUES (?, ?, ?)", (stream, kind, payload)
-            )
-            return int(inserted.lastrowid or 0)
-
-        return await self._submit(run, writes=True)
+        for each in records:
+            # Half of a surrogate pair is no text in SQLite: its writer's fault, not that of the group it would be in.
+            f"{each.subject}{each.actor}".encode()
+        return cast(int, await self._submit(Append(stream, records, expected_revision)))
 
     async def read(self, stream: str, after_revision: int = 0) -> list[LogEntry]:
         """See EventLog.read."""
 
-        def run(connection: sqlite3.Connection) -> list[LogEntry]:
+        def ask(connection: sqlite3.Connection) -> list[LogEntry]:
+            snapshot = _snapshot(connection, stream)
+            if snapshot is not None and snapshot.revision > after_revision:
+                raise Compacted(stream, snapshot.revision)
             rows = connection.execute(
-                "SELECT revision, stream, kind, payload FROM entries"
+                "SELECT revision, kind, payload, subject, actor, at_unix_ns FROM entries"
                 " WHERE stream = ? AND revision > ? ORDER BY revision",
                 (stream, after_revision),
             )
-            return [LogEntry(*row) for row in rows]
+            return [LogEntry(revision, stream, Record(*record)) for revision, *record in rows]
 
-        return await self._submit(run, writes=False)
+        return await self._ask(ask)
 
     async def tail(self, stream: str, after_revision: int = 0) -> AsyncGenerator[LogEntry, None]:
         """See EventLog.tail. Sees the appends of this process as they come."""
@@ -115,20 +104,89 @@ class SqliteEventLog:
             if not entries:
                 await appended.wait()
 
+    async def read_snapshot(self, stream: str) -> LogSnapshot | None:
+        """See EventLog.read_snapshot."""
+        return await self._ask(lambda connection: _snapshot(connection, stream))
+
+    async def compact(self, stream: str, snapshot: LogSnapshot) -> None:
+        """See EventLog.compact."""
+
+        def ask(connection: sqlite3.Connection) -> None:
+            before = _snapshot(connection, stream)
+            if before is not None and before.revision >= snapshot.revision:
+                return
+            summed_up = (stream, snapshot.revision)
+            connection.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", (*summed_up, snapshot.payload))
+            connection.execute(
+                "INSERT INTO audit SELECT stream, revision, kind, subject, actor, at_unix_ns FROM entries"
+                " WHERE stream = ? AND revision <= ?",
+                summed_up,
+            )
+            connection.execute("DELETE FROM entries WHERE stream = ? AND revision <= ?", summed_up)
+
+        await self._submit(_Question(ask, writes=True))
+
+    async def history(self, stream: str, before_revision: int | None = None, limit: int = 100) -> list[AuditRecord]:
+        """See EventLog.history."""
+
+        def ask(connection: sqlite3.Connection) -> list[AuditRecord]:
+            rows = connection.execute(
+                "SELECT revision, stream, kind, subject, actor, at_unix_ns FROM entries"
+                " WHERE stream = ?1 AND (?2 IS NULL OR revision < ?2)"
+                " UNION ALL SELECT revision, stream, kind, subject, actor, at_unix_ns FROM audit"
+                " WHERE stream = ?1 AND (?2 IS NULL OR revision < ?2)"
+                " ORDER BY revision DESC LIMIT ?3",
+                (stream, before_revision, limit),
+            )
+            return [AuditRecord(*row) for row in rows]
+
+        return await self._ask(ask)
+
     async def close(self) -> None:
         """See EventLog.close. Closing twice is harmless."""
-        if not self._closed:
-            self._closed = True
-            self._jobs.put(None)
-        await asyncio.wrap_future(self._ended)
-        self._wake_tails()
+        self._closed = True
+        await self._idle.wait()
+        self._groups.put(None)
+        await self._ended.wait()
 
-    async def _submit(self, run: Callable[[sqlite3.Connection], Result], *, writes: bool) -> Result:
+    async def _ask(self, ask: Callable[[sqlite3.Connection], Result]) -> Result:
+        return cast(Result, await self._submit(_Question(ask)))
+
+    def _submit(self, work: Append | _Question) -> asyncio.Future[Any]:
         if self._closed:
             raise LogUnavailable(f"the event log {self._path} is closed")
-        future: Future[Result] = Future()
-        self._jobs.put(_Job(run, writes, future))
-        return await asyncio.wrap_future(future)
+        job = _Job(work, self._loop.create_future())
+        self._waiting.append(job)
+        if self._idle.is_set():
+            self._idle.clear()
+            self._loop.call_soon(self._hand_over)
+        return job.future
+
+    def _hand_over(self) -> None:
+        self._written = [job for job in self._waiting if not job.future.cancelled()]
+        self._waiting = []
+        if self._written:
+            self._groups.put(self._written)
+        else:
+            self._idle.set()
+
+    def _deliver(self, outcomes: Sequence[Any]) -> None:
+        for job, outcome in zip(self._written, outcomes, strict=True):
+            if job.future.cancelled():
+                continue
+            if isinstance(outcome, EventLogError):
+                job.future.set_exception(outcome)
+            else:
+                job.future.set_result(outcome)
+        if any(isinstance(job.work, Append) for job in self._written):
+            self._wake_tails()
+        # Behind the callers that were answered just now: what they append next belongs to the next group.
+        self._loop.call_soon(self._hand_over)
+
+    def _end(self) -> None:
+        self._closed = True
+        self._ended.set()
+        self._wake_tails()
 
     def _wake_tails(self) -> None:
         self._appended.set()
@@ -138,75 +196,53 @@ class SqliteEventLog:
 
     def _work(self) -> None:
         try:
-            connection = self._connect()
-        except (sqlite3.Error, LogUnavailable) as error:
-            self._opened.set_exception(self._unavailable(error))
+            connection = open_connection(self._path)
+        except (sqlite3.Error, OSError, LogUnavailable) as error:
+            self._loop.call_soon_threadsafe(self._opened.set_exception, self._unavailable(error))
             return
-        self._opened.set_result(None)
-        open_for_more = True
-        while open_for_more:
-            group, open_for_more = self._next_group()
-            self._run_group(connection, group)
+        self._loop.call_soon_threadsafe(self._opened.set_result, None)
+        appender = Appender(connection)
+        while (group := self._groups.get()) is not None:
+            appends = [job.work for job in group if isinstance(job.work, Append)]
+            appended = iter(self._run_appends(appender, appends))
+            outcomes = [
+                next(appended) if isinstance(job.work, Append) else self._run_question(connection, job.work)
+                for job in group
+            ]
+            self._loop.call_soon_threadsafe(self._deliver, outcomes)
         connection.close()
-        self._ended.set_result(None)
+        self._loop.call_soon_threadsafe(self._end)
 
-    def _connect(self) -> sqlite3.Connection:
-        # Autocommit mode: transactions are begun and ended by hand, one per group.
-        connection = sqlite3.connect(self._path, isolation_level=None)
+    def _run_appends(self, appender: Appender, appends: Sequence[Append]) -> Sequence[int | EventLogError]:
+        if not appends:
+            return []
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            # A committed plan must survive a power cut: epochs never go backwards.
-            connection.execute("PRAGMA synchronous = FULL")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
-            elif version != SCHEMA_VERSION:
-                raise LogUnavailable(f"its schema has version {version}, this platform reads version {SCHEMA_VERSION}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _next_group(self) -> tuple[list[_Job], bool]:
-        """Waits for a job and takes what else is queued; False once the queue has been closed behind them."""
-        group: list[_Job] = []
-        try:
-            job = self._jobs.get()
-            while job is not None:
-                if job.future.set_running_or_notify_cancel():
-                    group.append(job)
-                if len(group) == LARGEST_GROUP:
-                    return group, True
-                job = self._jobs.get_nowait()
-        except queue.Empty:
-            return group, True
-        return group, False
-
-    def _run_group(self, connection: sqlite3.Connection, group: list[_Job]) -> None:
-        writes = any(job.writes for job in group)
-        outcomes: list[tuple[_Job, Any, RevisionConflict | None]] = []
-        try:
-            connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-            for job in group:
-                try:
-                    outcomes.append((job, job.run(connection), None))
-                except RevisionConflict as conflict:
-                    outcomes.append((job, None, conflict))
-            connection.execute("COMMIT")
+            return appender.append(appends)
         except sqlite3.Error as error:
-            logger.error("event log %s: %s", self._path, error)
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            for job in group:
-                job.future.set_exception(self._unavailable(error))
-            return
-        for job, result, refusal in outcomes:
-            if refusal is not None:
-                job.future.set_exception(refusal)
-            else:
-                job.future.set_result(result)
-        if writes:
-            self._loop.call_soon_threadsafe(self._wake_tails)
+            unavailable = self._unavailable(error)
+            return [LogUnavailable(str(unavailable)) for _ in appends]
+
+    def _run_question(self, connection: sqlite3.Connection, question: _Question) -> Any:
+        try:
+            connection.execute("BEGIN IMMEDIATE" if question.writes else "BEGIN")
+            try:
+                outcome = question.run(connection)
+                connection.execute("COMMIT")
+            finally:
+                # Where it was refused; a full disk may have rolled it back already.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        except EventLogError as refusal:
+            return refusal
+        except sqlite3.Error as error:
+            return self._unavailable(error)
+        return outcome
 
     def _unavailable(self, error: Exception) -> LogUnavailable:
+        logger.error("event log %s: %s", self._path, error)
         return LogUnavailable(f"event log {self._path}: {error}; check that the disk is writable and has room")
+
+
+def _snapshot(connection: sqlite3.Connection, stream: str) -> LogSnapshot | None:
+    row = connection.execute("SELECT revision, payload FROM snapshots WHERE stream = ?", (stream,)).fetchone()
+    return None if row is None else LogSnapshot(*row)
