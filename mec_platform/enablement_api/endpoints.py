@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
 from mec_platform.domain.services import CategoryRef, EndPoint, HostPort, JsonText
+from mec_platform.enablement_api.schema_rules import Rule, exactly_one_of
 
 JsonObject = dict[str, Any]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
@@ -30,6 +31,8 @@ class AddressMessage(msgspec.Struct, frozen=True):
 
 class EndPointMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """EndPointInfo, clause 8.1.5.3: exactly one attribute."""
+
+    schema_rule: ClassVar[Rule] = exactly_one_of("uris", "fqdn", "addresses", "alternative")
 
     uris: list[str] | None = None
     fqdn: list[str] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable
+from http import HTTPStatus
 from time import perf_counter
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from mec_platform.domain.services import ServiceState
+from mec_platform.enablement_api.operations import Operation
 from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.registry.state import AnnounceService
 
@@ -62,10 +64,21 @@ def metrics_middleware(collectors: CollectorRegistry) -> Middleware:
     return measure
 
 
-def metrics_handler(collectors: CollectorRegistry) -> Handler:
-    """A handler for GET /metrics over these collectors."""
+def metrics_operation(collectors: CollectorRegistry) -> Operation:
+    """GET /metrics over these collectors."""
 
     async def expose(request: web.Request) -> web.Response:
+        """The exposition format of Prometheus."""
         return web.Response(body=generate_latest(collectors), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return expose
+    return Operation(
+        method="GET",
+        path="/metrics",
+        operation_id="getMetrics",
+        summary="Read what the platform counts of itself",
+        tag="Platform",
+        handler=expose,
+        scope=None,
+        answers={HTTPStatus.OK: str},
+        media_type="text/plain",
+    )

@@ -42,6 +42,7 @@ class Operation:
     `answers` has the type of each successful answer's body, None where there is no body. `errors` are the problems that
     this operation reports beside those that every one may (see `openapi`). `etag` marks a resource that answers with an
     ETag, and whose PUT honours If-Match. `notification` is the type of what a subscription's callback is sent.
+    `media_type` is that of the answers, `body_media_type` that of the body.
     """
 
     method: str
@@ -58,6 +59,7 @@ class Operation:
     etag: bool = False
     notification: Any = None
     media_type: str = JSON
+    body_media_type: str = JSON
 
 
 @dataclass(slots=True)
@@ -78,5 +80,5 @@ def operation_of(request: web.Request) -> Operation | None:
 
 
 def operations_of(app: web.Application) -> Iterable[Operation]:
-    """All rows of an application, in the order in which they were added."""
+    """All rows of an application, in the order in which they were added: a live view."""
     return app[OPERATIONS].by_id.values()

@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from mec_platform.domain.services import EndPoint, TransportInfo, TransportType
 from mec_platform.enablement_api.app_support.handlers import AppSupport
+from mec_platform.enablement_api.docs import Documents
 from mec_platform.enablement_api.exchange import check_exchange
-from mec_platform.enablement_api.metrics import RegistryMetrics, metrics_handler, metrics_middleware
-from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable
+from mec_platform.enablement_api.metrics import RegistryMetrics, metrics_middleware, metrics_operation
+from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable, operations_of
 from mec_platform.enablement_api.problem_details import problem_middleware
 from mec_platform.enablement_api.service_management.handlers import ServiceManagement
 from mec_platform.registry.clock import Clock, SystemClock
@@ -66,7 +67,7 @@ def _checked(operation: Operation) -> Handler:
 def make_enablement_app(
     registry: ServiceRegistry, *, clock: Clock | None = None, collectors: CollectorRegistry | None = None
 ) -> web.Application:
-    """An application with Mp1, /metrics, problem details for every error, and a bound on bodies.
+    """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
     Routes of other parts may be added before it is served; they get the same middlewares. The registry must have been
     started, and is stopped by who started it. `collectors` is what /metrics exposes, so others can add theirs.
@@ -79,5 +80,7 @@ def make_enablement_app(
     RegistryMetrics(registry, collectors)
     add_operations(app, AppSupport(registry, clock or SystemClock()).operations())
     add_operations(app, ServiceManagement(registry).operations())
-    app.router.add_get("/metrics", metrics_handler(collectors))
+    documents = Documents(operations_of(app))
+    add_operations(app, [metrics_operation(collectors), *documents.operations()])
+    app.router.add_routes(documents.assets())
     return app

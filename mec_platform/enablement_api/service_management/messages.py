@@ -7,7 +7,7 @@ accepted and they are ignored.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -25,12 +25,20 @@ from mec_platform.domain.services import (
 from mec_platform.enablement_api import endpoints
 from mec_platform.enablement_api.endpoints import CategoryRefMessage, EndPointMessage, JsonObject, NonEmpty
 from mec_platform.enablement_api.exchange import LinkType
+from mec_platform.enablement_api.schema_rules import Rule, exactly_one_of
 
 LARGEST_INTERVAL_S = 2**31 - 1
 
 
 class OAuth2InfoMessage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """SecurityInfo.oAuth2Info, clause 8.1.5.4."""
+
+    schema_rule: ClassVar[Rule] = {
+        "anyOf": [
+            {"required": ["tokenEndpoint"]},
+            {"properties": {"grantTypes": {"items": {"const": OAuth2GrantType.IMPLICIT_GRANT.value}}}},
+        ]
+    }
 
     grant_types: Annotated[list[OAuth2GrantType], msgspec.Meta(min_length=1, max_length=4)]
     token_endpoint: str | None = None
@@ -75,6 +83,8 @@ class ServiceAttributes(msgspec.Struct, frozen=True, kw_only=True, rename="camel
 
 class ServiceInfoPost(ServiceAttributes, frozen=True, kw_only=True, rename="camel"):
     """A new service: it names a transport of the platform or brings its own."""
+
+    schema_rule: ClassVar[Rule] = exactly_one_of("transportId", "transportInfo")
 
     transport_id: str | None = None
     transport_info: TransportInfoMessage | None = None
