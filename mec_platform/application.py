@@ -24,7 +24,8 @@ from mec_platform.domain.locality import Area, LocalityTree, LocalityType
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
 from mec_platform.enablement_api.server import EnablementRunner
 from mec_platform.registry.grpc_service import ServiceRegistryService
-from mec_platform.registry.service_registry import ServiceRegistry
+from mec_platform.registry.host import HostRegistry
+from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.rpc.endpoints import AddressError, make_server, require_loopback, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2_grpc, registry_pb2_grpc
@@ -91,12 +92,12 @@ class Platform:
         host = settings.host_name
         self._localities = settings.localities or LocalityTree.grow([Area(LocalityType.MEC_HOST, host)])
         self._log = await SqliteEventLog.open(settings.state)
-        self._registry = ServiceRegistry(
-            self._log,
+        self._host = HostRegistry(
+            Registry(self._log),
             locality=self._localities.locality_of(mec_host=host),
             transports=platform_transports(f"http://{settings.host}:{settings.rest_port}"),
         )
-        await self._registry.start()
+        await self._host.start()
         self._deployments = Deployments(
             Journal(self._log), settings.control, settings.monitoring, manual=settings.manual
         )
@@ -112,14 +113,14 @@ class Platform:
             await self._server.stop(grace=0.5)
         if hasattr(self, "_deployments"):
             await self._deployments.stop()
-        if hasattr(self, "_registry"):
-            await self._registry.stop()
+        if hasattr(self, "_host"):
+            await self._host.stop()
         if hasattr(self, "_log"):
             await self._log.close()
 
     async def _serve_grpc(self) -> None:
         server = self._server = make_server()
-        registry_pb2_grpc.add_ServiceRegistryServicer_to_server(ServiceRegistryService(self._registry), server)
+        registry_pb2_grpc.add_ServiceRegistryServicer_to_server(ServiceRegistryService(self._host.services), server)
         control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(
             CapacityProfilerService(self._deployments), server
         )
@@ -150,7 +151,7 @@ class Platform:
         )
         nodes = Gauge("mec_live_nodes", "Edge nodes that report", registry=collectors)
         nodes.set_function(lambda: sum(len(each.observe().nodes) for each in deployments.loops))
-        app = make_enablement_app(self._registry, collectors=collectors)
+        app = make_enablement_app(self._host, collectors=collectors)
         if self._extend is not None:
             self._extend(app, self.grpc_address)
         self._runner = EnablementRunner(app, shutdown_timeout=2)

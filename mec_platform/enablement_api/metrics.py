@@ -16,14 +16,14 @@ from prometheus_client.registry import Collector
 
 from mec_platform.domain.services import ServiceState
 from mec_platform.enablement_api.operations import Operation
-from mec_platform.registry.service_registry import ServiceRegistry
-from mec_platform.registry.state import AnnounceService
+from mec_platform.registry.effects import AnnounceService, Effect
+from mec_platform.registry.registry import Registry
 
 
 class RegistryMetrics(Collector):
     """Services by state and application instances, read from the registry at each scrape; changes as they come."""
 
-    def __init__(self, registry: ServiceRegistry, collectors: CollectorRegistry) -> None:
+    def __init__(self, registry: Registry, collectors: CollectorRegistry) -> None:
         self._registry = registry
         self._changes = Counter(
             "mec_service_changes", "Changes of service availability", ["change"], registry=collectors
@@ -31,8 +31,9 @@ class RegistryMetrics(Collector):
         registry.add_listener(self._count_change)
         collectors.register(self)
 
-    def _count_change(self, announcement: AnnounceService) -> None:
-        self._changes.labels(announcement.change.value).inc()
+    def _count_change(self, effect: Effect) -> None:
+        if isinstance(effect, AnnounceService):
+            self._changes.labels(effect.change.value).inc()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Called by prometheus_client at each scrape."""

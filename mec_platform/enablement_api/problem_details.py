@@ -15,10 +15,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mec_platform.registry.errors import (
+    AppInstanceExists,
     LivenessNotMonitored,
     LogUnavailable,
+    StateConflict,
     UnknownAppInstance,
+    UnknownRule,
     UnknownService,
+    UnknownSubscription,
     UnknownTransport,
 )
 
@@ -85,6 +89,10 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
     UnknownTransport: HTTPStatus.BAD_REQUEST,
     UnknownAppInstance: HTTPStatus.NOT_FOUND,
     UnknownService: HTTPStatus.NOT_FOUND,
+    UnknownSubscription: HTTPStatus.NOT_FOUND,
+    UnknownRule: HTTPStatus.NOT_FOUND,
+    AppInstanceExists: HTTPStatus.CONFLICT,
+    StateConflict: HTTPStatus.CONFLICT,
     LivenessNotMonitored: HTTPStatus.NOT_FOUND,
     LogUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }

@@ -16,8 +16,7 @@ from mec_platform.enablement_api.metrics import RegistryMetrics, metrics_middlew
 from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable, operations_of
 from mec_platform.enablement_api.problem_details import problem_middleware
 from mec_platform.enablement_api.service_management.handlers import ServiceManagement
-from mec_platform.registry.clock import Clock, SystemClock
-from mec_platform.registry.service_registry import ServiceRegistry
+from mec_platform.registry.host import HostRegistry
 
 LARGEST_BODY_BYTES = 1024 * 1024
 
@@ -64,9 +63,7 @@ def _checked(operation: Operation) -> Handler:
     return answer
 
 
-def make_enablement_app(
-    registry: ServiceRegistry, *, clock: Clock | None = None, collectors: CollectorRegistry | None = None
-) -> web.Application:
+def make_enablement_app(host: HostRegistry, *, collectors: CollectorRegistry | None = None) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
     Routes of other parts may be added before it is served; they get the same middlewares. The registry must have been
@@ -77,9 +74,9 @@ def make_enablement_app(
         middlewares=[metrics_middleware(collectors), problem_middleware], client_max_size=LARGEST_BODY_BYTES
     )
     app[OPERATIONS] = OperationTable()
-    RegistryMetrics(registry, collectors)
-    add_operations(app, AppSupport(registry, clock or SystemClock()).operations())
-    add_operations(app, ServiceManagement(registry).operations())
+    RegistryMetrics(host.registry, collectors)
+    add_operations(app, AppSupport(host.applications, host.registry.clock).operations())
+    add_operations(app, ServiceManagement(host.applications, host.services).operations())
     documents = Documents(operations_of(app))
     add_operations(app, [metrics_operation(collectors), *documents.operations()])
     app.router.add_routes(documents.assets())

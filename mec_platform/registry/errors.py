@@ -4,6 +4,10 @@ RegistryError
 +-- UnknownAppInstance     no such application instance is registered
 +-- UnknownService         no such service, or it belongs to another application instance
 +-- UnknownTransport       the platform provides no transport of that id
++-- UnknownSubscription    no such subscription, or it belongs to another application instance
++-- UnknownRule            the application instance has no rule of that id
++-- AppInstanceExists      the id that was asked for is taken
++-- StateConflict          the application instance is in a state in which that cannot be done
 +-- LivenessNotMonitored   the service sends no heartbeats, so it has no liveness resource
 
 EventLogError
@@ -43,6 +47,38 @@ class UnknownTransport(RegistryError):
     def __init__(self, transport_id: str) -> None:
         super().__init__(f"the platform provides no transport {transport_id!r}; GET /transports lists those it does")
         self.transport_id = transport_id
+
+
+class UnknownSubscription(RegistryError):
+    """Unknown, already ended, or not one of the application instance that was named."""
+
+    def __init__(self, subscription_id: str) -> None:
+        super().__init__(f"there is no subscription {subscription_id!r} here")
+        self.subscription_id = subscription_id
+
+
+class UnknownRule(RegistryError):
+    """Rules come with the application instance; they can be changed, not added."""
+
+    def __init__(self, rule_id: str) -> None:
+        super().__init__(f"the application instance has no rule {rule_id!r}")
+        self.rule_id = rule_id
+
+
+class AppInstanceExists(RegistryError):
+    """Ids of application instances are unique while their instances exist."""
+
+    def __init__(self, app_instance_id: str) -> None:
+        super().__init__(f"there is an application instance {app_instance_id!r} already")
+        self.app_instance_id = app_instance_id
+
+
+class StateConflict(RegistryError):
+    """See `domain.applications.AppState` for what may follow what."""
+
+    def __init__(self, app_instance_id: str, state: str, wish: str) -> None:
+        super().__init__(f"application instance {app_instance_id!r} is {state} and cannot {wish}")
+        self.app_instance_id = app_instance_id
 
 
 class LivenessNotMonitored(RegistryError):

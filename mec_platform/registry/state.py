@@ -1,190 +1,105 @@
-"""The registry as a pure state machine: `apply_events(state, events) -> (state, effects)`.
+"""What the registry knows, as one immutable value with the indexes that its questions need.
 
-Events are facts that the log already holds, so applying one never refuses for business reasons; whether it may happen
-is decided before it is appended (`service_registry`). An event that contradicts the state means a corrupt log and
-raises IllegalEvent. The state changes through `_transition` only. No clock, no randomness, no input or output.
+It changes by `transitions.apply_events` alone. Persistent maps share what did not change, so that a version for readers
+and one for the next decision cost next to nothing. No clock, no randomness, no input or output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import assert_never
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from mec_platform.domain.applications import AppInstance, AppState
-from mec_platform.domain.services import ServiceInfo, ServiceState
-from mec_platform.domain.subscriptions import ChangeType
+from immutables import Map
 
+from mec_platform.domain.applications import AppInstance
+from mec_platform.domain.credentials import Client, SigningKey
+from mec_platform.domain.services import ServiceInfo
+from mec_platform.domain.subscriptions import AvailabilityFilter, Outbox, Subscription, Topic
 
-@dataclass(frozen=True, slots=True)
-class AppRegistered:
-    """An application instance came."""
+Key: TypeAlias = tuple[str, str]
+"""A kind of attribute and its value, as in ("name", "greeting")."""
 
-    app: AppInstance
+Index: TypeAlias = "Map[Key, Map[str, None]]"
+"""Ids of the records that have an attribute of this value."""
 
-
-@dataclass(frozen=True, slots=True)
-class AppConfirmedReady:
-    """An application instance said that it is up and running."""
-
-    app_instance_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class AppLeft:
-    """An application instance is gone, and its services with it."""
-
-    app_instance_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceRegistered:
-    """A service was offered."""
-
-    service: ServiceInfo
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceUpdated:
-    """Its application described a service anew; the ids stay."""
-
-    service: ServiceInfo
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceStateChanged:
-    """Nothing but the state of a service changed."""
-
-    service_id: str
-    state: ServiceState
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceRemoved:
-    """Its application withdrew a service."""
-
-    service_id: str
-
-
-Event = (
-    AppRegistered
-    | AppConfirmedReady
-    | AppLeft
-    | ServiceRegistered
-    | ServiceUpdated
-    | ServiceStateChanged
-    | ServiceRemoved
-)
-
-
-@dataclass(frozen=True, slots=True)
-class AnnounceService:
-    """Tell whoever listens; `service` is as it is after the change, or as it was last where it was REMOVED."""
-
-    change: ChangeType
-    service: ServiceInfo
-
-
-@dataclass(frozen=True, slots=True)
-class ExpectHeartbeats:
-    """From now on the service must be heard of at this interval."""
-
-    service_id: str
-    interval_s: int
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetHeartbeats:
-    """Heartbeats of this service do not matter any more."""
-
-    service_id: str
-
-
-Effect = AnnounceService | ExpectHeartbeats | ForgetHeartbeats
-
-
-class IllegalEvent(Exception):
-    """The event cannot follow the state: the log is corrupt, or its writer broke the rules."""
+ANY: Key = ("any", "")
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryState:
-    """Applications and services by id, in order of registration. `revision` is that of the last applied event."""
+    """All records by id. `revision` is that of the last applied event; `order` gives the revision at which each record came.
 
-    apps: Mapping[str, AppInstance] = field(default_factory=lambda: MappingProxyType({}))
-    services: Mapping[str, ServiceInfo] = field(default_factory=lambda: MappingProxyType({}))
-    revision: int = 0
-
-
-def apply_events(state: RegistryState, events: Iterable[tuple[int, Event]]) -> tuple[RegistryState, tuple[Effect, ...]]:
-    """Applies events, each with its revision, in order; returns the new state and what is to be done about them.
-
-    Copies the state once per call, not once per event, so that replaying a long log stays linear.
-
-    Raises:
-        IllegalEvent: an event does not fit, or revisions do not grow; `state` is unharmed.
+    The two indexes follow from the records, so equality of states is equality of what they know.
     """
-    apps, services, revision = dict(state.apps), dict(state.services), state.revision
-    effects: list[Effect] = []
-    for event_revision, event in events:
-        if event_revision <= revision:
-            raise IllegalEvent(f"revision {event_revision} does not follow {revision}")
-        revision = event_revision
-        effects += _transition(apps, services, event)
-    return RegistryState(MappingProxyType(apps), MappingProxyType(services), revision), tuple(effects)
+
+    apps: Map[str, AppInstance] = field(default_factory=Map)
+    services: Map[str, ServiceInfo] = field(default_factory=Map)
+    subscriptions: Map[str, Subscription] = field(default_factory=Map)
+    outboxes: Map[str, Outbox] = field(default_factory=Map)
+    clients: Map[str, Client] = field(default_factory=Map)
+    signing_keys: Map[str, SigningKey] = field(default_factory=Map)
+    order: Map[str, int] = field(default_factory=Map)
+    revision: int = 0
+    services_by: Index = field(default_factory=Map, repr=False, compare=False)
+    subscriptions_by: Index = field(default_factory=Map, repr=False, compare=False)
+
+    def in_order(self, ids: Iterable[str]) -> list[str]:
+        """Ids of records, oldest first."""
+        return sorted(ids, key=self.order.__getitem__)
+
+    def services_with(self, key: Key) -> Map[str, None]:
+        """Ids of the services that have an attribute of this value; see `service_keys` for which are kept."""
+        return self.services_by.get(key, _NONE)
+
+    def subscriptions_of(self, app_instance_id: str) -> list[Subscription]:
+        """An application instance's subscriptions, oldest first."""
+        ids = self.subscriptions_by.get(("app", app_instance_id), _NONE)
+        return [self.subscriptions[each] for each in self.in_order(ids)]
 
 
-def _transition(apps: dict[str, AppInstance], services: dict[str, ServiceInfo], event: Event) -> list[Effect]:
-    match event:
-        case AppRegistered(app):
-            _require(app.app_instance_id not in apps, event)
-            apps[app.app_instance_id] = app
-            return []
-        case AppConfirmedReady(app_instance_id):
-            _require(app_instance_id in apps, event)
-            apps[app_instance_id] = replace(apps[app_instance_id], state=AppState.READY)
-            return []
-        case AppLeft(app_instance_id):
-            _require(app_instance_id in apps, event)
-            del apps[app_instance_id]
-            orphans = [service for service in services.values() if service.app_instance_id == app_instance_id]
-            return [effect for service in orphans for effect in _remove(services, service)]
-        case ServiceRegistered(service):
-            _require(service.app_instance_id in apps and service.service_id not in services, event)
-            services[service.service_id] = service
-            return [*_liveness_effects(service), AnnounceService(ChangeType.ADDED, service)]
-        case ServiceUpdated(service):
-            before = services.get(service.service_id)
-            _require(before is not None and before.app_instance_id == service.app_instance_id, event)
-            services[service.service_id] = service
-            state_only = before is not None and replace(before, state=service.state) == service
-            change = ChangeType.STATE_CHANGED if state_only else ChangeType.ATTRIBUTES_CHANGED
-            announcement = [] if service == before else [AnnounceService(change, service)]
-            return [*_liveness_effects(service), *announcement]
-        case ServiceStateChanged(service_id, new_state):
-            _require(service_id in services, event)
-            service = services[service_id] = replace(services[service_id], state=new_state)
-            return [*_liveness_effects(service), AnnounceService(ChangeType.STATE_CHANGED, service)]
-        case ServiceRemoved(service_id):
-            _require(service_id in services, event)
-            return _remove(services, services[service_id])
-        case _:
-            assert_never(event)
+_NONE: Map[str, None] = Map()
 
 
-def _remove(services: dict[str, ServiceInfo], service: ServiceInfo) -> list[Effect]:
-    del services[service.service_id]
-    return [ForgetHeartbeats(service.service_id), AnnounceService(ChangeType.REMOVED, service)]
+def service_keys(service: ServiceInfo) -> list[Key]:
+    """Under what a service is found."""
+    keys = [("app", service.app_instance_id), ("name", service.name)]
+    return [*keys, ("category", service.category.id)] if service.category else keys
 
 
-def _liveness_effects(service: ServiceInfo) -> list[Effect]:
-    """A suspended service is still expected to come back with a heartbeat, so it keeps its lease's interval."""
-    if service.liveness_interval_s is None:
-        return [ForgetHeartbeats(service.service_id)]
-    return [ExpectHeartbeats(service.service_id, service.liveness_interval_s)]
+def subscription_keys(subscription: Subscription) -> list[Key]:
+    """Under what a subscription is found: its application, and where it is about services, each that it names or ANY."""
+    about_services = subscription.topic is Topic.SERVICE_AVAILABILITY
+    return [("app", subscription.app_instance_id), *(_wanted(subscription.filter) if about_services else ())]
 
 
-def _require(holds: bool, event: Event) -> None:
-    if not holds:
-        raise IllegalEvent(f"{event} contradicts the state of the registry")
+def keys_of_interest(service: ServiceInfo) -> list[Key]:
+    """Under what the subscriptions are found that a change of this service may be for."""
+    keys = [ANY, ("id", service.service_id), ("name", service.name)]
+    return [*keys, ("category", service.category.id)] if service.category else keys
+
+
+def _wanted(criteria: AvailabilityFilter) -> list[Key]:
+    for kind, values in (
+        ("id", criteria.service_ids),
+        ("name", criteria.names),
+        ("category", criteria.category_ids),
+    ):
+        if values is not None:
+            return [(kind, value) for value in values]
+    return [ANY]
+
+
+def add_to_index(index: Index, keys: Iterable[Key], record_id: str) -> Index:
+    """The index with this record under these keys."""
+    for key in keys:
+        index = index.set(key, index.get(key, _NONE).set(record_id, None))
+    return index
+
+
+def remove_from_index(index: Index, keys: Iterable[Key], record_id: str) -> Index:
+    """The index without this record under these keys; a key without records is no longer in it."""
+    for key in keys:
+        rest = index[key].delete(record_id)
+        index = index.set(key, rest) if rest else index.delete(key)
+    return index

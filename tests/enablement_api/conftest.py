@@ -11,7 +11,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from mec_platform.domain.locality import Locality
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
-from mec_platform.registry.service_registry import ServiceRegistry
+from mec_platform.registry.host import HostRegistry
+from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 
 APPS = "/mec_app_support/v2"
@@ -40,23 +41,22 @@ def clock() -> StandingClock:
 
 
 @pytest.fixture
-async def registry(clock: StandingClock) -> AsyncIterator[ServiceRegistry]:
+async def host(clock: StandingClock) -> AsyncIterator[HostRegistry]:
     log = await SqliteEventLog.open(":memory:")
-    registry = ServiceRegistry(
-        log,
+    host = HostRegistry(
+        Registry(log, clock=clock),
         locality=Locality(mec_host="host-1"),
         transports=platform_transports("http://platform.example/"),
-        clock=clock,
     )
-    await registry.start()
-    yield registry
-    await registry.stop()
+    await host.start()
+    yield host
+    await host.stop()
     await log.close()
 
 
 @pytest.fixture
-async def client(registry: ServiceRegistry, clock: StandingClock) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(make_enablement_app(registry, clock=clock))) as client:
+async def client(host: HostRegistry) -> AsyncIterator[TestClient]:
+    async with TestClient(TestServer(make_enablement_app(host))) as client:
         yield client
 
 

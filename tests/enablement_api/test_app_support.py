@@ -78,11 +78,11 @@ async def test_deregistering_removes_the_application_and_its_services(client, ap
     assert (await client.delete(f"{APPS}/registrations/{app_id}")).status == 404
 
 
-async def test_confirms_readiness_as_often_as_the_application_likes(client, app_id, registry):
+async def test_confirms_readiness_as_often_as_the_application_likes(client, app_id, host):
     for _ in range(2):
         response = await client.post(f"{APPS}/applications/{app_id}/confirm_ready", json={"indication": "READY"})
         assert (response.status, await response.read()) == (204, b"")
-    assert registry.app(app_id).state is AppState.READY
+    assert host.applications.get(app_id).state is AppState.READY
 
 
 @pytest.mark.parametrize("body", [{}, {"indication": "MAYBE"}, {"indication": None}])

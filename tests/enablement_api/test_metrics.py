@@ -15,14 +15,14 @@ async def exposed(client) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
-async def test_counts_services_by_state_and_their_changes(client, service, clock, registry):
+async def test_counts_services_by_state_and_their_changes(client, service, clock, host):
     samples = await exposed(client)
     assert samples['mec_services{state="ACTIVE"}'] == 1
     assert samples['mec_services{state="SUSPENDED"}'] == 0
     assert samples["mec_app_instances"] == 1
     assert samples['mec_service_changes_total{change="ADDED"}'] == 1
     clock.now_s += 100
-    await registry.suspend_overdue()
+    await host.services.suspend_overdue()
     samples = await exposed(client)
     assert samples['mec_services{state="SUSPENDED"}'] == 1
     assert samples['mec_service_changes_total{change="STATE_CHANGED"}'] == 1

@@ -128,20 +128,20 @@ async def test_an_unknown_query_parameter_is_refused_everywhere(client, app_id):
     await problem(await client.get(f"{APPS}/timing/current_time?verbose=1"), 400)
 
 
-async def test_a_failing_log_is_reported_as_unavailable(client, registry, monkeypatch):
+async def test_a_failing_log_is_reported_as_unavailable(client, host, monkeypatch):
     async def fail(*_: object) -> None:
         raise LogUnavailable("the disk is full")
 
-    monkeypatch.setattr(registry, "register_app", fail)
+    monkeypatch.setattr(host.applications, "register", fail)
     details = await problem(await client.post(f"{APPS}/registrations", json={"appName": "a"}), 503)
     assert "the disk is full" in details["detail"]
 
 
-async def test_an_unforeseen_error_goes_to_the_log_and_not_to_the_client(client, registry, monkeypatch, caplog):
+async def test_an_unforeseen_error_goes_to_the_log_and_not_to_the_client(client, host, monkeypatch, caplog):
     async def fail(*_: object) -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(registry, "register_app", fail)
+    monkeypatch.setattr(host.applications, "register", fail)
     with caplog.at_level(logging.ERROR):
         details = await problem(await client.post(f"{APPS}/registrations", json={"appName": "a"}), 500)
     assert "secret detail" not in str(details)

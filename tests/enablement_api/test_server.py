@@ -17,8 +17,8 @@ POST = b"POST /mec_app_support/v2/registrations HTTP/1.1\r\nHost: a\r\n"
 
 
 @pytest.fixture
-async def address(registry, clock):
-    runner = EnablementRunner(make_enablement_app(registry, clock=clock), shutdown_timeout=1)
+async def address(host):
+    runner = EnablementRunner(make_enablement_app(host), shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner.addresses[0]

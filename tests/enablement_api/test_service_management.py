@@ -235,10 +235,10 @@ async def test_liveness_is_linked_told_and_renewed(client, service, clock):
     }
 
 
-async def test_a_silent_service_is_suspended_until_it_is_heard_again(client, service, clock, registry):
+async def test_a_silent_service_is_suspended_until_it_is_heard_again(client, service, clock, host):
     liveness = urlsplit(service["_links"]["liveness"]["href"]).path
     clock.now_s += 16
-    await registry.suspend_overdue()
+    await host.services.suspend_overdue()
     assert (await (await client.get(path_of(service))).json())["state"] == "SUSPENDED"
     assert (await (await client.get(liveness)).json())["state"] == "SUSPENDED"
     assert (await client.patch(liveness, json={"state": "ACTIVE"})).status == 204

@@ -16,7 +16,8 @@ from mec_platform.domain.services import (
     TransportType,
 )
 from mec_platform.registry.grpc_service import ServiceRegistryService
-from mec_platform.registry.service_registry import ServiceRegistry
+from mec_platform.registry.host import HostRegistry
+from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.rpc.v1 import registry_pb2, registry_pb2_grpc
 
@@ -33,8 +34,9 @@ from mec_platform.rpc.v1 import registry_pb2, registry_pb2_grpc
 )
 async def test_discovers_what_every_attribute_matches(clock, request_, found):
     log = await SqliteEventLog.open(":memory:")
-    registry = ServiceRegistry(log, locality=Locality(mec_host="host-1"), clock=clock)
-    app = await registry.register_app(AppDescription(name="greeter"))
+    host = HostRegistry(Registry(log, clock=clock), locality=Locality(mec_host="host-1"))
+    await host.start()
+    app = await host.applications.register(AppDescription(name="greeter"))
     for name, state in (("greeting", ServiceState.ACTIVE), ("farewell", ServiceState.INACTIVE)):
         transport = TransportInfo(
             id="rest",
@@ -47,14 +49,15 @@ async def test_discovers_what_every_attribute_matches(clock, request_, found):
         description = ServiceDescription(
             name=name, version="1.0", state=state, transport=transport, serializer=SerializerType.JSON
         )
-        await registry.register_service(app.app_instance_id, description)
+        await host.services.register_service(app.app_instance_id, description)
     server = grpc.aio.server()
-    registry_pb2_grpc.add_ServiceRegistryServicer_to_server(ServiceRegistryService(registry), server)
+    registry_pb2_grpc.add_ServiceRegistryServicer_to_server(ServiceRegistryService(host.services), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         reply = await registry_pb2_grpc.ServiceRegistryStub(channel).Discover(request_)
     await server.stop(None)
+    await host.stop()
     await log.close()
     assert [service.name for service in reply.services] == found
     assert all(list(service.uris) == [f"http://127.0.0.1/{service.name}"] for service in reply.services)

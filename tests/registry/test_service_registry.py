@@ -23,9 +23,12 @@ from mec_platform.domain.services import (
     TransportType,
 )
 from mec_platform.domain.subscriptions import ChangeType
+from mec_platform.registry.effects import AnnounceService, Effect
 from mec_platform.registry.errors import LivenessNotMonitored, UnknownAppInstance, UnknownService, UnknownTransport
+from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.leases import DEFAULT_INTERVAL_S, LONGEST_INTERVAL_S
-from mec_platform.registry.service_registry import LIVENESS_CHECK_S, STREAM, ServiceRegistry
+from mec_platform.registry.registry import STREAM, Registry
+from mec_platform.registry.service_registry import LIVENESS_CHECK_S, ServiceRegistry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 
 HOST = Locality(mec_host="host-1", zone="north")
@@ -57,24 +60,28 @@ async def log() -> AsyncIterator[SqliteEventLog]:
 
 
 @pytest.fixture
-async def registry(log, clock) -> AsyncIterator[ServiceRegistry]:
+async def host(log, clock) -> AsyncIterator[HostRegistry]:
     numbers = itertools.count(1)
-    registry = ServiceRegistry(
-        log, locality=HOST, transports=[TRANSPORT], clock=clock, new_id=lambda: f"id-{next(numbers)}"
-    )
-    await registry.start()
-    yield registry
-    await registry.stop()
+    registry = Registry(log, clock=clock, new_id=lambda: f"id-{next(numbers)}")
+    host = HostRegistry(registry, locality=HOST, transports=[TRANSPORT])
+    await host.start()
+    yield host
+    await host.stop()
 
 
-async def offered(registry: ServiceRegistry, description: ServiceDescription = GREETING) -> tuple[str, str]:
-    app = await registry.register_app(AppDescription(name="greeter"))
-    service = await registry.register_service(app.app_instance_id, description)
+@pytest.fixture
+def registry(host: HostRegistry) -> ServiceRegistry:
+    return host.services
+
+
+async def offered(host: HostRegistry, description: ServiceDescription = GREETING) -> tuple[str, str]:
+    app = await host.applications.register(AppDescription(name="greeter"))
+    service = await host.services.register_service(app.app_instance_id, description)
     return app.app_instance_id, service.service_id
 
 
-async def test_ids_and_place_are_the_platforms(registry):
-    app = await registry.register_app(AppDescription(name="greeter", provider="someone"))
+async def test_ids_and_place_are_the_platforms(host, registry):
+    app = await host.applications.register(AppDescription(name="greeter", provider="someone"))
     service = await registry.register_service(app.app_instance_id, GREETING)
     assert (app.app_instance_id, service.service_id) == ("id-1", "id-2")
     assert (app.provider, app.locality, service.locality) == ("someone", HOST, HOST)
@@ -86,9 +93,9 @@ async def test_refuses_a_service_of_an_unknown_application_and_writes_nothing(re
     assert await log.read(STREAM) == []
 
 
-async def test_hides_services_of_other_applications(registry):
-    _, service_id = await offered(registry)
-    stranger = await registry.register_app(AppDescription(name="stranger"))
+async def test_hides_services_of_other_applications(host, registry):
+    _, service_id = await offered(host)
+    stranger = await host.applications.register(AppDescription(name="stranger"))
     for attempt in (registry.remove_service, registry.heartbeat):
         with pytest.raises(UnknownService):
             await attempt(stranger.app_instance_id, service_id)
@@ -96,21 +103,21 @@ async def test_hides_services_of_other_applications(registry):
     assert len(registry.services(EVERYTHING)) == 1
 
 
-async def test_removing_an_application_removes_its_services(registry):
-    app_id, service_id = await offered(registry)
-    await registry.remove_app(app_id)
+async def test_removing_an_application_removes_its_services(host, registry):
+    app_id, service_id = await offered(host)
+    await host.applications.remove(app_id)
     assert registry.services(EVERYTHING) == []
     with pytest.raises(UnknownService):
         registry.service(service_id)
     with pytest.raises(UnknownAppInstance):
-        await registry.remove_app(app_id)
+        await host.applications.remove(app_id)
 
 
-async def test_confirming_readiness_twice_writes_once(registry, log):
-    app = await registry.register_app(AppDescription(name="greeter"))
-    await registry.confirm_ready(app.app_instance_id)
-    await registry.confirm_ready(app.app_instance_id)
-    assert registry.app(app.app_instance_id).state is AppState.READY
+async def test_confirming_readiness_twice_writes_once(host, log):
+    app = await host.applications.register(AppDescription(name="greeter"))
+    await host.applications.confirm_ready(app.app_instance_id)
+    await host.applications.confirm_ready(app.app_instance_id)
+    assert host.applications.get(app.app_instance_id).state is AppState.READY
     assert [entry.kind for entry in await log.read(STREAM)] == ["app.registered", "app.confirmed_ready"]
 
 
@@ -129,8 +136,8 @@ async def test_confirming_readiness_twice_writes_once(registry, log):
         (ServiceQuery(names=frozenset({"greeting"}), is_local=False), False),
     ],
 )
-async def test_finds_what_every_attribute_of_a_query_matches(registry, query, matches):
-    await offered(registry)
+async def test_finds_what_every_attribute_of_a_query_matches(host, registry, query, matches):
+    await offered(host)
     assert bool(registry.services(query)) is matches
 
 
@@ -152,23 +159,28 @@ def test_locality_depends_on_the_scope_and_on_the_consumer(scope, consumer, loca
 @pytest.mark.parametrize(
     ("offered_s", "chosen_s"), [(None, None), (0, DEFAULT_INTERVAL_S), (10, 10), (10**9, LONGEST_INTERVAL_S)]
 )
-async def test_the_platform_chooses_the_liveness_interval(registry, offered_s, chosen_s):
-    _, service_id = await offered(registry, replace(GREETING, liveness_interval_s=offered_s))
+async def test_the_platform_chooses_the_liveness_interval(host, registry, offered_s, chosen_s):
+    _, service_id = await offered(host, replace(GREETING, liveness_interval_s=offered_s))
     assert registry.service(service_id).liveness_interval_s == chosen_s
 
 
-async def test_a_service_without_heartbeats_has_no_liveness_and_is_never_suspended(registry, clock):
-    app_id, service_id = await offered(registry, replace(GREETING, liveness_interval_s=None))
+async def test_a_service_without_heartbeats_has_no_liveness_and_is_never_suspended(host, registry, clock):
+    app_id, service_id = await offered(host, replace(GREETING, liveness_interval_s=None))
     clock.now_s += 10**6
     assert await registry.suspend_overdue() == []
     with pytest.raises(LivenessNotMonitored):
         registry.liveness(app_id, service_id)
 
 
-async def test_a_missed_interval_suspends_and_a_heartbeat_brings_back(registry, clock):
+async def test_a_missed_interval_suspends_and_a_heartbeat_brings_back(host, registry, clock):
     changes = []
-    app_id, service_id = await offered(registry)
-    registry.add_listener(lambda announcement: changes.append((announcement.change, announcement.service.state)))
+    app_id, service_id = await offered(host)
+
+    def note(effect: Effect) -> None:
+        if isinstance(effect, AnnounceService):
+            changes.append((effect.change, effect.service.state))
+
+    host.registry.add_listener(note)
     clock.now_s += 14.9
     assert await registry.suspend_overdue() == []
     clock.now_s += 0.1
@@ -182,8 +194,8 @@ async def test_a_missed_interval_suspends_and_a_heartbeat_brings_back(registry, 
     ]
 
 
-async def test_heartbeats_keep_a_service_active_without_a_word_to_the_log(registry, clock, log):
-    app_id, service_id = await offered(registry)
+async def test_heartbeats_keep_a_service_active_without_a_word_to_the_log(host, registry, clock, log):
+    app_id, service_id = await offered(host)
     revision = registry.state.revision
     for _ in range(10):
         clock.now_s += 10
@@ -193,15 +205,15 @@ async def test_heartbeats_keep_a_service_active_without_a_word_to_the_log(regist
     assert await log.read(STREAM, revision) == []
 
 
-async def test_an_inactive_service_stays_as_its_owner_put_it(registry, clock):
-    app_id, service_id = await offered(registry, replace(GREETING, state=ServiceState.INACTIVE))
+async def test_an_inactive_service_stays_as_its_owner_put_it(host, registry, clock):
+    app_id, service_id = await offered(host, replace(GREETING, state=ServiceState.INACTIVE))
     clock.now_s += 100
     assert await registry.suspend_overdue() == []
     assert (await registry.heartbeat(app_id, service_id)).state is ServiceState.INACTIVE
 
 
-async def test_an_update_keeps_the_agreed_interval_and_counts_as_a_heartbeat(registry, clock):
-    app_id, service_id = await offered(registry)
+async def test_an_update_keeps_the_agreed_interval_and_counts_as_a_heartbeat(host, registry, clock):
+    app_id, service_id = await offered(host)
     clock.now_s += 14
     updated = replace(GREETING, version="2.0", liveness_interval_s=None)
     service = await registry.update_service(app_id, service_id, updated)
@@ -210,10 +222,10 @@ async def test_an_update_keeps_the_agreed_interval_and_counts_as_a_heartbeat(reg
     assert await registry.suspend_overdue() == []
 
 
-async def test_the_liveness_watch_suspends_by_itself(registry, clock):
-    _, service_id = await offered(registry, replace(GREETING, liveness_interval_s=1))
+async def test_the_liveness_watch_suspends_by_itself(host, registry, clock):
+    _, service_id = await offered(host, replace(GREETING, liveness_interval_s=1))
     suspended = asyncio.Event()
-    registry.add_listener(lambda announcement: suspended.set())
+    host.registry.add_listener(lambda effect: suspended.set())
     while not suspended.is_set():
         await clock.until_someone_sleeps()
         clock.advance(LIVENESS_CHECK_S)
@@ -221,8 +233,8 @@ async def test_the_liveness_watch_suspends_by_itself(registry, clock):
     assert registry.service(service_id).state is ServiceState.SUSPENDED
 
 
-async def test_time_during_which_the_platform_stood_still_is_given_back(registry, clock):
-    _, service_id = await offered(registry)
+async def test_time_during_which_the_platform_stood_still_is_given_back(host, registry, clock):
+    _, service_id = await offered(host)
     await clock.until_someone_sleeps()
     clock.advance(1000)
     await clock.until_someone_sleeps()
@@ -231,36 +243,23 @@ async def test_time_during_which_the_platform_stood_still_is_given_back(registry
 
 async def test_a_restart_keeps_everything_and_gives_every_service_a_full_interval(tmp_path: Path, clock):
     log = await SqliteEventLog.open(tmp_path / "registry.sqlite")
-    registry = ServiceRegistry(log, locality=HOST, clock=clock)
-    await registry.start()
-    app_id, service_id = await offered(registry)
-    state = registry.state
-    await registry.stop()
+    host = HostRegistry(Registry(log, clock=clock), locality=HOST)
+    await host.start()
+    app_id, service_id = await offered(host)
+    state = host.registry.state
+    await host.stop()
     await log.close()
 
     clock.now_s += 1000
     log = await SqliteEventLog.open(tmp_path / "registry.sqlite")
-    registry = ServiceRegistry(log, locality=HOST, clock=clock)
-    await registry.start()
-    assert registry.state == state
+    host = HostRegistry(Registry(log, clock=clock), locality=HOST)
+    await host.start()
+    assert host.registry.state == state
     clock.now_s += 14
-    assert await registry.suspend_overdue() == []
-    assert (await registry.heartbeat(app_id, service_id)).state is ServiceState.ACTIVE
-    await registry.stop()
+    assert await host.services.suspend_overdue() == []
+    assert (await host.services.heartbeat(app_id, service_id)).state is ServiceState.ACTIVE
+    await host.stop()
     await log.close()
-
-
-async def test_a_registry_that_lost_a_race_sees_what_the_other_wrote_and_decides_again(log, registry, clock):
-    other = ServiceRegistry(log, locality=HOST, clock=clock)
-    await other.start()
-    app_id, service_id = await offered(registry)
-    await other.register_app(AppDescription(name="late"))
-    assert [app.name for app in other.state.apps.values()] == ["greeter", "late"]
-    await other.remove_app(app_id)
-    with pytest.raises(UnknownAppInstance):
-        await registry.update_service(app_id, service_id, replace(GREETING, version="2.0"))
-    assert registry.state == other.state
-    await other.stop()
 
 
 async def test_resolves_the_transports_that_the_platform_provides(registry):

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from mec_platform.domain.locality import Locality
 from mec_platform.enablement_api.routes import make_enablement_app
-from mec_platform.registry.service_registry import ServiceRegistry
+from mec_platform.registry.host import HostRegistry
+from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 
 
@@ -29,15 +30,15 @@ class RestartablePlatform:
 
     async def start(self) -> None:
         self._log = await SqliteEventLog.open(self._state)
-        self.registry = ServiceRegistry(self._log, locality=Locality(mec_host="host-1"))
-        await self.registry.start()
-        self._runner = web.AppRunner(make_enablement_app(self.registry), shutdown_timeout=1)
+        self.host = HostRegistry(Registry(self._log), locality=Locality(mec_host="host-1"))
+        await self.host.start()
+        self._runner = web.AppRunner(make_enablement_app(self.host), shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
 
     async def stop(self) -> None:
         await self._runner.cleanup()
-        await self.registry.stop()
+        await self.host.stop()
         await self._log.close()
 
 

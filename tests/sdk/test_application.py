@@ -24,12 +24,12 @@ EVERYTHING = ServiceQuery()
 
 async def test_an_application_is_registered_and_ready_while_it_runs(platform):
     async with MecApplication(platform.url, name="greeter") as app:
-        registered = platform.registry.app(app.app_instance_id)
+        registered = platform.host.applications.get(app.app_instance_id)
         assert (registered.name, registered.state) == ("greeter", AppState.READY)
         await app.offer_service("greeting", "http://127.0.0.1:9000/", version="1.0")
-        assert len(platform.registry.services(EVERYTHING)) == 1
-    assert platform.registry.state.apps == {}
-    assert platform.registry.services(EVERYTHING) == []
+        assert len(platform.host.services.services(EVERYTHING)) == 1
+    assert len(platform.host.registry.state.apps) == 0
+    assert platform.host.services.services(EVERYTHING) == []
 
 
 async def test_one_application_discovers_what_another_offers(platform):
@@ -68,8 +68,8 @@ async def test_one_application_discovers_what_another_offers(platform):
 async def test_suspended_services_are_discovered_only_on_request(platform, pace):
     async with MecApplication(platform.url, name="greeter", sleep=pace.sleep) as app:
         service = await app.offer_service("greeting", "http://127.0.0.1:9000/", version="1.0")
-        platform.registry._leases.extend_all(-3600)
-        assert await platform.registry.suspend_overdue() == [service.service_id]
+        platform.host.services._leases.extend_all(-3600)
+        assert await platform.host.services.suspend_overdue() == [service.service_id]
         assert await app.discover(name="greeting") == []
         (found,) = await app.discover(name="greeting", active_only=False)
         assert found.state is ServiceState.SUSPENDED
@@ -102,13 +102,17 @@ async def test_a_platform_that_forgot_everything_is_told_again(platform, pace):
         before = [service.service_id for service in offered]
         await platform.stop()
         await platform.start()
-        assert platform.registry.services(EVERYTHING) == []
+        assert platform.host.services.services(EVERYTHING) == []
         await pace.beat(services=2)
-        assert sorted(s.name for s in platform.registry.services(EVERYTHING)) == ["farewell", "greeting", "silence"]
-        assert {s.service_id for s in platform.registry.services(EVERYTHING)} == {s.service_id for s in offered}
+        assert sorted(s.name for s in platform.host.services.services(EVERYTHING)) == [
+            "farewell",
+            "greeting",
+            "silence",
+        ]
+        assert {s.service_id for s in platform.host.services.services(EVERYTHING)} == {s.service_id for s in offered}
         assert not set(before) & {service.service_id for service in offered}
-        assert len(platform.registry.state.apps) == 1
-        assert platform.registry.app(app.app_instance_id).state is AppState.READY
+        assert len(platform.host.registry.state.apps) == 1
+        assert platform.host.applications.get(app.app_instance_id).state is AppState.READY
 
 
 async def test_a_platform_that_remembers_is_not_told_again(durable_platform, pace):
@@ -119,7 +123,7 @@ async def test_a_platform_that_remembers_is_not_told_again(durable_platform, pac
         await durable_platform.start()
         await pace.beat()
         assert service.service_id == before
-        assert [s.service_id for s in durable_platform.registry.services(EVERYTHING)] == [before]
+        assert [s.service_id for s in durable_platform.host.services.services(EVERYTHING)] == [before]
 
 
 async def test_heartbeats_outlast_a_platform_that_is_down(durable_platform, pace, caplog):
@@ -139,10 +143,10 @@ async def test_a_single_forgotten_service_is_offered_again(platform, pace):
     async with MecApplication(platform.url, name="greeter", sleep=pace.sleep) as app:
         service = await app.offer_service("greeting", "http://127.0.0.1:9000/", version="1.0")
         app_id = app.app_instance_id
-        await platform.registry.remove_service(app_id, service.service_id)
+        await platform.host.services.remove_service(app_id, service.service_id)
         await pace.beat()
         assert app.app_instance_id == app_id
-        assert platform.registry.service(service.service_id, app_id).name == "greeting"
+        assert platform.host.services.service(service.service_id, app_id).name == "greeting"
 
 
 async def test_leaving_works_without_the_platform(durable_platform, caplog):
@@ -181,6 +185,6 @@ async def test_a_refusal_carries_the_platforms_words(platform):
         with pytest.raises(RequestRefused, match="serName") as refused:
             await app.offer_service("", "http://127.0.0.1:9000/", version="1.0")
         assert refused.value.status == 400
-        await platform.registry.remove_app(app.app_instance_id)
+        await platform.host.applications.remove(app.app_instance_id)
         with pytest.raises(NotRegistered):
             await app.offer_service("greeting", "http://127.0.0.1:9000/", version="1.0")

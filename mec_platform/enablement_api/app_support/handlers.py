@@ -14,17 +14,17 @@ from mec_platform.domain.credentials import Scope
 from mec_platform.enablement_api.app_support import messages
 from mec_platform.enablement_api.exchange import json_response, no_content, read_message, resource_uri
 from mec_platform.enablement_api.operations import Operation
+from mec_platform.registry.applications import Applications
 from mec_platform.registry.clock import Clock
-from mec_platform.registry.service_registry import ServiceRegistry
 
 ROOT = "/mec_app_support/v2"
 
 
 class AppSupport:
-    """Handlers over one registry and one clock."""
+    """Handlers over the application instances and one clock."""
 
-    def __init__(self, registry: ServiceRegistry, clock: Clock) -> None:
-        self._registry = registry
+    def __init__(self, applications: Applications, clock: Clock) -> None:
+        self._applications = applications
         self._clock = clock
 
     def operations(self) -> list[Operation]:
@@ -79,24 +79,24 @@ class AppSupport:
     async def register(self, request: web.Request) -> web.Response:
         """POST a registration (clause 7.2.13.3.4)."""
         message = await read_message(request, messages.AppInfo)
-        app = await self._registry.register_app(messages.to_description(message))
+        app = await self._applications.register(messages.to_description(message))
         location = resource_uri(request, f"{ROOT}/registrations/{app.app_instance_id}")
         return json_response(messages.from_app(app), HTTPStatus.CREATED, location)
 
     async def get_registration(self, request: web.Request) -> web.Response:
         """GET a registration (clause 7.2.14.3.1)."""
-        return json_response(messages.from_app(self._registry.app(request.match_info["appInstanceId"])))
+        return json_response(messages.from_app(self._applications.get(request.match_info["appInstanceId"])))
 
     async def deregister(self, request: web.Request) -> web.Response:
         """DELETE a registration, and with it the application's services (clause 7.2.14.3.5)."""
-        await self._registry.remove_app(request.match_info["appInstanceId"])
+        await self._applications.remove(request.match_info["appInstanceId"])
         return no_content()
 
     async def confirm_ready(self, request: web.Request) -> web.Response:
         """POST that the application is up and running (clause 7.2.12.3.4)."""
-        app = self._registry.app(request.match_info["appInstanceId"])
+        app = self._applications.get(request.match_info["appInstanceId"])
         await read_message(request, messages.AppReadyConfirmation)
-        await self._registry.confirm_ready(app.app_instance_id)
+        await self._applications.confirm_ready(app.app_instance_id)
         return no_content()
 
     async def get_current_time(self, request: web.Request) -> web.Response:

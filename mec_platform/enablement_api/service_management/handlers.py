@@ -24,6 +24,7 @@ from mec_platform.enablement_api.exchange import (
 from mec_platform.enablement_api.operations import Operation, QueryParameter
 from mec_platform.enablement_api.problem_details import BadRequest
 from mec_platform.enablement_api.service_management import messages
+from mec_platform.registry.applications import Applications
 from mec_platform.registry.service_registry import ServiceRegistry
 
 ROOT = "/mec_service_mgmt/v1"
@@ -46,8 +47,9 @@ _ROW = partial(Operation, tag="Service management", scope=Scope.SERVICE_MANAGEME
 class ServiceManagement:
     """Handlers over one registry."""
 
-    def __init__(self, registry: ServiceRegistry) -> None:
-        self._registry = registry
+    def __init__(self, applications: Applications, services: ServiceRegistry) -> None:
+        self._applications = applications
+        self._services = services
 
     def operations(self) -> list[Operation]:
         """The resources of clause 8.2.2."""
@@ -152,42 +154,42 @@ class ServiceManagement:
 
     async def list_services(self, request: web.Request) -> web.Response:
         """GET services, of one application where the path names one (clauses 8.2.3.3.1 and 8.2.6.3.1)."""
-        found = self._registry.services(parse_service_query(request), request.match_info.get("appInstanceId"))
+        found = self._services.services(parse_service_query(request), request.match_info.get("appInstanceId"))
         return json_response([self._message(request, service) for service in found])
 
     async def create_service(self, request: web.Request) -> web.Response:
         """POST a new service (clause 8.2.6.3.4)."""
         # Before the body is looked at: for an unknown application nothing that could be sent would be right.
-        app = self._registry.app(request.match_info["appInstanceId"])
+        app = self._applications.get(request.match_info["appInstanceId"])
         message = await read_message(request, messages.ServiceInfoPost)
-        description = messages.to_description(message, self._registry.transport)
-        service = await self._registry.register_service(app.app_instance_id, description)
+        description = messages.to_description(message, self._services.transport)
+        service = await self._services.register_service(app.app_instance_id, description)
         location = _service_uri(request, service)
         return json_response(self._message(request, service), HTTPStatus.CREATED, location)
 
     async def get_service(self, request: web.Request) -> web.Response:
         """GET one service (clauses 8.2.4.3.1 and 8.2.7.3.1)."""
         ids = request.match_info
-        service = self._registry.service(ids["serviceId"], ids.get("appInstanceId"))
+        service = self._services.service(ids["serviceId"], ids.get("appInstanceId"))
         return json_response(self._message(request, service))
 
     async def replace_service(self, request: web.Request) -> web.Response:
         """PUT a service (clause 8.2.7.3.2)."""
         ids = request.match_info
-        self._registry.service(ids["serviceId"], ids["appInstanceId"])
+        self._services.service(ids["serviceId"], ids["appInstanceId"])
         message = await read_message(request, messages.ServiceInfoPut)
-        description = messages.to_description(message, self._registry.transport)
-        service = await self._registry.update_service(ids["appInstanceId"], ids["serviceId"], description)
+        description = messages.to_description(message, self._services.transport)
+        service = await self._services.update_service(ids["appInstanceId"], ids["serviceId"], description)
         return json_response(self._message(request, service))
 
     async def delete_service(self, request: web.Request) -> web.Response:
         """DELETE a service (clause 8.2.7.3.5)."""
-        await self._registry.remove_service(request.match_info["appInstanceId"], request.match_info["serviceId"])
+        await self._services.remove_service(request.match_info["appInstanceId"], request.match_info["serviceId"])
         return no_content()
 
     async def get_liveness(self, request: web.Request) -> web.Response:
         """GET what is known of a service's heartbeats (clause 8.2.10.3.1)."""
-        liveness = self._registry.liveness(request.match_info["appInstanceId"], request.match_info["serviceId"])
+        liveness = self._services.liveness(request.match_info["appInstanceId"], request.match_info["serviceId"])
         seconds, nano_seconds = divmod(liveness.last_heartbeat_ns, 10**9)
         stamp = messages.TimeStamp(seconds, nano_seconds)
         return json_response(messages.ServiceLivenessInfo(liveness.state, stamp, liveness.interval_s))
@@ -195,14 +197,14 @@ class ServiceManagement:
     async def send_heartbeat(self, request: web.Request) -> web.Response:
         """PATCH: a heartbeat (clause 8.2.10.3.3). 204, because the interval never changes on the way."""
         ids = request.match_info
-        self._registry.liveness(ids["appInstanceId"], ids["serviceId"])
+        self._services.liveness(ids["appInstanceId"], ids["serviceId"])
         await read_message(request, messages.ServiceLivenessUpdate)
-        await self._registry.heartbeat(ids["appInstanceId"], ids["serviceId"])
+        await self._services.heartbeat(ids["appInstanceId"], ids["serviceId"])
         return no_content()
 
     async def list_transports(self, request: web.Request) -> web.Response:
         """GET the transports that the platform provides (clause 8.2.5.3.1)."""
-        return json_response([messages.from_transport(transport) for transport in self._registry.transports])
+        return json_response([messages.from_transport(transport) for transport in self._services.transports])
 
     def _message(self, request: web.Request, service: ServiceInfo) -> messages.ServiceInfoMessage:
         self_uri = _service_uri(request, service)
@@ -215,7 +217,7 @@ class ServiceManagement:
 
     def _consumer(self, request: web.Request) -> Locality:
         app_instance_id = request.match_info.get("appInstanceId")
-        return self._registry.locality if app_instance_id is None else self._registry.app(app_instance_id).locality
+        return self._services.locality if app_instance_id is None else self._applications.get(app_instance_id).locality
 
 
 def parse_service_query(request: web.Request) -> ServiceQuery:

@@ -1,0 +1,79 @@
+"""What the registry's shells have to do about what happened; `transitions` names it, listeners of `registry` do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mec_platform.domain.services import ServiceInfo
+from mec_platform.domain.subscriptions import ChangeType
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceService:
+    """Tell whoever listens; `service` is as it is after the change, or as it was last where it was REMOVED."""
+
+    change: ChangeType
+    service: ServiceInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectHeartbeats:
+    """From now on the service must be heard of at this interval."""
+
+    service_id: str
+    interval_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetHeartbeats:
+    """Heartbeats of this service do not matter any more."""
+
+    service_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverNotifications:
+    """Something waits in the outbox of this subscription."""
+
+    subscription_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndSubscription:
+    """This subscription and its outbox are gone: deliver nothing more."""
+
+    subscription_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyRules:
+    """The rules of this application instance, or whether they count, changed."""
+
+    app_instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitTermination:
+    """End this application instance at the deadline, unless it confirms before."""
+
+    app_instance_id: str
+    deadline_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetTermination:
+    """The end of this application instance is awaited no more."""
+
+    app_instance_id: str
+
+
+Effect = (
+    AnnounceService
+    | ExpectHeartbeats
+    | ForgetHeartbeats
+    | DeliverNotifications
+    | EndSubscription
+    | ApplyRules
+    | AwaitTermination
+    | ForgetTermination
+)

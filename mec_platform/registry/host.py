@@ -1,0 +1,38 @@
+"""Everything that the platform knows of one MEC host's applications: one registry, and the facades over it, with one life."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mec_platform.domain.locality import Locality
+from mec_platform.domain.services import TransportInfo
+from mec_platform.registry.applications import Applications
+from mec_platform.registry.event_log import EventLog
+from mec_platform.registry.registry import Registry
+from mec_platform.registry.service_registry import ServiceRegistry
+from mec_platform.registry.subscriptions import Subscriptions
+
+
+class HostRegistry:
+    """For composition roots and tests; whoever uses a part of it takes that part."""
+
+    def __init__(self, registry: Registry, *, locality: Locality, transports: Sequence[TransportInfo] = ()) -> None:
+        self.registry = registry
+        self.applications = Applications(registry, locality)
+        self.services = ServiceRegistry(registry, locality=locality, transports=transports)
+        self.subscriptions = Subscriptions(registry)
+
+    async def start(self) -> None:
+        """Raises LogUnavailable or IllegalEvent, as `Registry.start`."""
+        await self.registry.start()
+        self.services.start()
+
+    async def stop(self) -> None:
+        """Stops the parts, then takes no more changes; the log stays open."""
+        await self.services.stop()
+        await self.registry.stop()
+
+    @property
+    def log(self) -> EventLog:
+        """Where it is all kept."""
+        return self.registry.log

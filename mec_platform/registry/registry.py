@@ -1,0 +1,248 @@
+"""The registry's one door for changes: decide, append, show, tell. The facades beside it know what may be decided.
+
+Every change waits in one queue. A writer takes all that waits, lets each decide on what those before it left, and appends
+the events as one group: one sync to disk for many changes (group commit), and nobody sees, or is told of, anything that
+a power cut could take back. Several registries may share one log: whoever loses a compare-and-set reads what the other
+appended and decides again, which is why decisions are pure functions of the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mec_platform.background import BackgroundTasks
+from mec_platform.registry.actor import current_actor
+from mec_platform.registry.clock import Clock, SystemClock
+from mec_platform.registry.effects import Effect
+from mec_platform.registry.errors import LogUnavailable, RegistryError, RevisionConflict
+from mec_platform.registry.event_codec import decode_event, encode_event
+from mec_platform.registry.event_log import EventLog, LogSnapshot, Record
+from mec_platform.registry.events import Event, Occurrence
+from mec_platform.registry.state import RegistryState
+from mec_platform.registry.state_codec import decode_state, encode_state
+from mec_platform.registry.transitions import apply_events, effects_of
+
+logger = logging.getLogger(__name__)
+
+STREAM = "registry"
+
+LARGEST_GROUP = 256
+"""Changes per append: enough to make the sync to disk cheap for each, few enough to be decided within milliseconds."""
+
+COMPACT_AFTER = 20_000
+"""Entries behind the last snapshot, at least, before there is a new one: some seconds of the heaviest load."""
+
+Decide: TypeAlias = Callable[[RegistryState], Event | None]
+"""A pure function: what shall happen in this state; None for nothing. Raises RegistryError to refuse. May run again."""
+
+Listener: TypeAlias = Callable[[Effect], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    decide: Decide
+    actor: str
+    outcome: asyncio.Future[Event | None]
+
+
+class Registry:
+    """The state of one MEC host's applications, in step with the log between `start` and `stop`."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        clock: Clock | None = None,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        compact_after: int = COMPACT_AFTER,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.new_id = new_id
+        self.log = log
+        self._compact_after = compact_after
+        self._state = RegistryState()
+        self._snapshot_revision = 0
+        self._listeners: list[Listener] = []
+        self._changes: deque[_Change] = deque()
+        self._group: Sequence[_Change] = ()
+        self._something_waits = asyncio.Event()
+        self._compaction_due = asyncio.Event()
+        self._tasks = BackgroundTasks()
+        self._running = False
+
+    async def start(self) -> None:
+        """Rebuilds the state from the log, tells the listeners what that leaves to do, and begins to take changes.
+
+        Raises:
+            LogUnavailable: the log cannot be read.
+            IllegalEvent: the log holds what this version cannot have written.
+        """
+        await self._load_snapshot()
+        self._state, _ = apply_events(self._state, await self._read_new())
+        self._tell(effects_of(self._state))
+        self._running = True
+        self._tasks.start("registry writer", self._write_changes())
+        self._tasks.start("registry compaction", self._compact_when_due())
+        self._note_growth()
+
+    async def stop(self) -> None:
+        """Finishes what waits, takes no more; the log stays open and is its owner's to close."""
+        if self._running:
+            self._running = False
+            under_way = [each.outcome for each in (*self._group, *self._changes)]
+            await asyncio.gather(*under_way, return_exceptions=True)
+        await self._tasks.stop()
+
+    @property
+    def state(self) -> RegistryState:
+        """The state as of now, durable; immutable, so it may be kept."""
+        return self._state
+
+    def add_listener(self, listener: Listener) -> None:
+        """Calls `listener` with every effect from now on, in order, once its cause is durable; it must not block."""
+        self._listeners.append(listener)
+
+    async def commit(self, decide: Decide) -> Event | None:
+        """Decides, and returns the event once it is durable and visible; None where `decide` named none.
+
+        Cancelled, the change may or may not happen.
+
+        Raises:
+            RegistryError: what `decide` raised.
+            LogUnavailable: nothing was changed, as far as can be told; a later read shows it if it was.
+        """
+        if not self._running:
+            raise LogUnavailable("the registry does not run: it takes no changes")
+        change = _Change(decide, current_actor.get(), asyncio.get_running_loop().create_future())
+        self._changes.append(change)
+        self._something_waits.set()
+        return await change.outcome
+
+    # The writer
+
+    async def _write_changes(self) -> None:
+        while True:
+            await self._something_waits.wait()
+            self._something_waits.clear()
+            while self._changes:
+                self._group = group = [self._changes.popleft() for _ in range(min(len(self._changes), LARGEST_GROUP))]
+                try:
+                    await self._write(group)
+                except LogUnavailable as error:
+                    _refuse(group, error)
+                except BaseException:
+                    _refuse(group, LogUnavailable("the registry has stopped"))
+                    raise
+
+    async def _write(self, group: Sequence[_Change]) -> None:
+        while True:
+            head, effects = self._state, list[Effect]()
+            outcomes: list[Event | Exception | None] = []
+            records: list[Record] = []
+            now_ns = self.clock.unix_ns()
+            for change in group:
+                outcome = _decide(change, head)
+                outcomes.append(outcome)
+                if outcome is not None and not isinstance(outcome, Exception):
+                    head, caused = apply_events(head, [Occurrence(head.revision + 1, now_ns, outcome)])
+                    effects += caused
+                    records.append(encode_event(outcome, now_ns, change.actor))
+            if records:
+                try:
+                    await self.log.append(STREAM, records, self._state.revision)
+                except RevisionConflict:
+                    await self._catch_up()
+                    continue
+            self._show(head, effects)
+            for change, outcome in zip(group, outcomes, strict=True):
+                _settle(change.outcome, outcome)
+            return
+
+    def _show(self, state: RegistryState, effects: Sequence[Effect]) -> None:
+        self._state = state
+        self._tell(effects)
+        self._note_growth()
+
+    def _tell(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            for listener in self._listeners:
+                listener(effect)
+
+    # The log
+
+    async def _catch_up(self) -> None:
+        """Takes over what another registry appended."""
+        snapshot_revision = self._snapshot_revision
+        await self._load_snapshot()
+        if self._snapshot_revision != snapshot_revision:
+            self._tell(effects_of(self._state))
+        self._show(*apply_events(self._state, await self._read_new()))
+
+    async def _load_snapshot(self) -> None:
+        snapshot = await self.log.read_snapshot(STREAM)
+        if snapshot is not None and snapshot.revision > self._state.revision:
+            self._state = await asyncio.to_thread(decode_state, snapshot.payload)
+            self._snapshot_revision = snapshot.revision
+
+    async def _read_new(self) -> list[Occurrence]:
+        return [decode_event(entry) for entry in await self.log.read(STREAM, self._state.revision)]
+
+    def _note_growth(self) -> None:
+        """A snapshot costs as much as there are records, so it waits for at least as many events: linear in all."""
+        state = self._state
+        records = len(state.apps) + len(state.services) + len(state.subscriptions)
+        if state.revision - self._snapshot_revision >= max(self._compact_after, records):
+            self._compaction_due.set()
+
+    async def _compact_when_due(self) -> None:
+        while True:
+            await self._compaction_due.wait()
+            try:
+                await self.compact()
+            except LogUnavailable as error:
+                logger.error("the log stays as long as it is for now: %s", error)
+            self._compaction_due.clear()
+
+    async def compact(self) -> None:
+        """Puts the state of now in place of the events that led to it. Raises LogUnavailable."""
+        state = self._state
+        if state.revision == self._snapshot_revision:
+            return
+        # In a thread, line by line: answering goes on meanwhile.
+        payload = await asyncio.to_thread(lambda: b"".join(encode_state(state)))
+        await self.log.compact(STREAM, LogSnapshot(state.revision, payload))
+        self._snapshot_revision = state.revision
+        logger.info("registry compacted up to revision %d: %d bytes", state.revision, len(payload))
+
+
+def _decide(change: _Change, state: RegistryState) -> Event | Exception | None:
+    if change.outcome.done():  # cancelled while it waited: nobody would learn of it
+        return None
+    try:
+        return change.decide(state)
+    except RegistryError as refusal:
+        return refusal
+    except Exception as error:
+        # A defect in one decision is its requester's to see, and must not stop everybody's writer.
+        logger.debug("a decision failed", exc_info=error)
+        return error
+
+
+def _settle(outcome: asyncio.Future[Event | None], result: Event | Exception | None) -> None:
+    if outcome.done():
+        return
+    if isinstance(result, Exception):
+        outcome.set_exception(result)
+    else:
+        outcome.set_result(result)
+
+
+def _refuse(group: Sequence[_Change], error: LogUnavailable) -> None:
+    for change in group:
+        _settle(change.outcome, error)

@@ -1,0 +1,272 @@
+"""The registry as a pure state machine: `apply_events(state, occurrences) -> (state, effects)`.
+
+Events are facts, so applying one never refuses for business reasons; whether it may happen is decided before it is
+appended (the facades beside this module). An event that contradicts the state means a corrupt log and raises IllegalEvent.
+The state changes through `_apply` only; `draft` keeps indexes and outboxes right while it does. No clock, no
+randomness, no input or output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import TypeVar, assert_never
+
+from mec_platform.domain.applications import (
+    AppDescription,
+    AppInstance,
+    AppState,
+    OperationAction,
+    PendingTermination,
+)
+from mec_platform.domain.rules import DnsRule, RuleState, TrafficRule
+from mec_platform.domain.subscriptions import (
+    ChangeType,
+    Outbox,
+    TerminationAnnounced,
+    Topic,
+)
+from mec_platform.registry import effects as to_do
+from mec_platform.registry import events
+from mec_platform.registry.draft import Draft
+from mec_platform.registry.events import Event, Occurrence
+from mec_platform.registry.state import (
+    RegistryState,
+)
+
+Rule = TypeVar("Rule", DnsRule, TrafficRule)
+
+_ENDS = {OperationAction.STOPPING: AppState.STOPPED, OperationAction.TERMINATING: AppState.TERMINATED}
+_ENDING = {OperationAction.STOPPING: AppState.STOPPING, OperationAction.TERMINATING: AppState.TERMINATING}
+
+
+class IllegalEvent(Exception):
+    """The event cannot follow the state: the log is corrupt, or its writer broke the rules."""
+
+
+def apply_events(
+    state: RegistryState, occurrences: Iterable[Occurrence]
+) -> tuple[RegistryState, tuple[to_do.Effect, ...]]:
+    """Applies events in order; returns the new state and what is to be done about them.
+
+    Raises:
+        IllegalEvent: an event does not fit, or revisions do not grow; `state` is unharmed.
+    """
+    draft = Draft(state)
+    for occurrence in occurrences:
+        if occurrence.revision <= draft.revision:
+            raise IllegalEvent(f"revision {occurrence.revision} does not follow {draft.revision}")
+        draft.revision, draft.now_unix_ns = occurrence.revision, occurrence.at_unix_ns
+        _apply(draft, occurrence.event)
+        draft.close_event()
+    return draft.finish(), tuple(draft.effects)
+
+
+def effects_of(state: RegistryState) -> tuple[to_do.Effect, ...]:
+    """What a process that begins with this state has to do."""
+    return (
+        *(
+            to_do.ExpectHeartbeats(service_id, service.liveness_interval_s)
+            for service_id, service in state.services.items()
+            if service.liveness_interval_s is not None
+        ),
+        *(to_do.DeliverNotifications(each) for each, outbox in state.outboxes.items() if outbox.waiting),
+        *(to_do.ApplyRules(app_id) for app_id, app in state.apps.items() if app.dns_rules or app.traffic_rules),
+        *(
+            to_do.AwaitTermination(app_id, app.termination.deadline_unix_ns)
+            for app_id, app in state.apps.items()
+            if app.termination is not None
+        ),
+    )
+
+
+def _apply(draft: Draft, event: Event) -> None:
+    match event:
+        case events.AppRegistered(app):
+            _require(app.app_instance_id not in draft.apps, event)
+            draft.put_app(app)
+            if app.dns_rules or app.traffic_rules:
+                draft.do(to_do.ApplyRules(app.app_instance_id))
+        case events.AppDescribed(app_instance_id, description):
+            app = _app(draft, app_instance_id, event)
+            draft.put_app(replace(app, **{each.name: getattr(description, each.name) for each in _DESCRIPTION}))
+        case events.AppConfirmedReady(app_instance_id):
+            draft.put_app(replace(_app(draft, app_instance_id, event), state=AppState.READY))
+        case events.TerminationRequested(app_instance_id, termination):
+            _begin_end(draft, _app(draft, app_instance_id, event), termination)
+        case events.AppEnded(app_instance_id, action):
+            _end(draft, _app(draft, app_instance_id, event), action)
+        case events.AppStarted(app_instance_id):
+            draft.put_app(replace(_app(draft, app_instance_id, event), state=AppState.NOT_READY))
+        case events.AppLeft(app_instance_id):
+            _leave(draft, _app(draft, app_instance_id, event))
+        case events.DnsRuleChanged(app_instance_id, dns_rule):
+            app = _app(draft, app_instance_id, event)
+            draft.put_app(replace(app, dns_rules=_with_rule(app.dns_rules, dns_rule, event)))
+            draft.do(to_do.ApplyRules(app_instance_id))
+        case events.TrafficRuleChanged(app_instance_id, traffic_rule):
+            app = _app(draft, app_instance_id, event)
+            draft.put_app(replace(app, traffic_rules=_with_rule(app.traffic_rules, traffic_rule, event)))
+            draft.do(to_do.ApplyRules(app_instance_id))
+        case events.ServiceRegistered() | events.ServiceUpdated():
+            _put_service(draft, event)
+        case events.ServiceStateChanged() | events.ServiceRemoved():
+            _change_service(draft, event)
+        case events.Subscribed() | events.Unsubscribed():
+            _change_subscription(draft, event)
+        case (
+            events.NotificationsSettled()
+            | events.NotificationBuried()
+            | events.DeadLettersRevived()
+            | events.DeadLettersDropped()
+        ):
+            _change_outbox(draft, event)
+        case events.ClientAdded() | events.ClientRemoved() | events.SigningKeyAdded() | events.SigningKeyRemoved():
+            _change_credentials(draft, event)
+        case _:
+            assert_never(event)
+
+
+_DESCRIPTION = fields(AppDescription)
+
+
+def _begin_end(draft: Draft, app: AppInstance, termination: PendingTermination) -> None:
+    draft.put_app(replace(app, state=_ENDING[termination.action], termination=termination))
+    announced = TerminationAnnounced(
+        action=termination.action, max_graceful_timeout_s=termination.max_graceful_timeout_s
+    )
+    for subscription_id in draft.subscriptions_of(app.app_instance_id, Topic.APP_TERMINATION):
+        draft.notify(subscription_id, termination=announced)
+    draft.do(to_do.AwaitTermination(app.app_instance_id, termination.deadline_unix_ns))
+
+
+def _end(draft: Draft, app: AppInstance, action: OperationAction) -> None:
+    """MEC 011 clause 5.2.3: its services are withdrawn and its rules deactivated; of a terminated one nobody listens."""
+    draft.drop_services_of(app.app_instance_id)
+    draft.put_app(
+        replace(
+            app,
+            state=_ENDS[action],
+            termination=None,
+            dns_rules=tuple(replace(rule, state=RuleState.INACTIVE) for rule in app.dns_rules),
+            traffic_rules=tuple(replace(rule, state=RuleState.INACTIVE) for rule in app.traffic_rules),
+        )
+    )
+    if action is OperationAction.TERMINATING:
+        for subscription_id in draft.subscriptions_of(app.app_instance_id):
+            draft.drop_subscription(subscription_id)
+    draft.do(to_do.ForgetTermination(app.app_instance_id), to_do.ApplyRules(app.app_instance_id))
+
+
+def _leave(draft: Draft, app: AppInstance) -> None:
+    for subscription_id in draft.subscriptions_of(app.app_instance_id):
+        draft.drop_subscription(subscription_id)
+    draft.drop_services_of(app.app_instance_id)
+    draft.drop_app(app.app_instance_id)
+    draft.do(to_do.ForgetTermination(app.app_instance_id))
+    if app.dns_rules or app.traffic_rules:
+        draft.do(to_do.ApplyRules(app.app_instance_id))
+
+
+def _put_service(draft: Draft, event: events.ServiceRegistered | events.ServiceUpdated) -> None:
+    service = event.service
+    before = draft.services.get(service.service_id)
+    if isinstance(event, events.ServiceRegistered):
+        _require(before is None and service.app_instance_id in draft.apps, event)
+        draft.put_service(service)
+        draft.announce(ChangeType.ADDED, service)
+        return
+    if before is None or before.app_instance_id != service.app_instance_id:
+        raise _contradiction(event)
+    draft.put_service(service)
+    if service != before:
+        state_only = replace(before, state=service.state) == service
+        draft.announce(ChangeType.STATE_CHANGED if state_only else ChangeType.ATTRIBUTES_CHANGED, service)
+
+
+def _change_service(draft: Draft, event: events.ServiceStateChanged | events.ServiceRemoved) -> None:
+    service = draft.services.get(event.service_id)
+    if service is None:
+        raise _contradiction(event)
+    if isinstance(event, events.ServiceRemoved):
+        draft.drop_service(service)
+    else:
+        service = replace(service, state=event.state)
+        draft.put_service(service)
+        draft.announce(ChangeType.STATE_CHANGED, service)
+
+
+def _change_subscription(draft: Draft, event: events.Subscribed | events.Unsubscribed) -> None:
+    if isinstance(event, events.Unsubscribed):
+        _require(event.subscription_id in draft.subscriptions, event)
+        draft.drop_subscription(event.subscription_id)
+        return
+    subscription = event.subscription
+    _require(subscription.app_instance_id in draft.apps, event)
+    _require(subscription.subscription_id not in draft.subscriptions, event)
+    draft.put_subscription(subscription)
+    if subscription.delivery.requests_test:
+        draft.notify(subscription.subscription_id)
+
+
+def _change_outbox(
+    draft: Draft,
+    event: events.NotificationsSettled
+    | events.NotificationBuried
+    | events.DeadLettersRevived
+    | events.DeadLettersDropped,
+) -> None:
+    if isinstance(event, events.NotificationsSettled):
+        # A subscription may have ended while its last notifications were on their way.
+        for subscription_id, sequence in event.delivered.items():
+            draft.settle(subscription_id, sequence)
+        return
+    outbox = draft.outboxes.get(event.subscription_id)
+    if outbox is None:
+        raise _contradiction(event)
+    match event:
+        case events.NotificationBuried(subscription_id, sequence, reason):
+            draft.bury(subscription_id, sequence, reason)
+        case events.DeadLettersRevived(subscription_id):
+            draft.revive(subscription_id)
+        case events.DeadLettersDropped(subscription_id):
+            draft.outboxes = draft.outboxes.set(subscription_id, Outbox(outbox.waiting))
+
+
+def _change_credentials(
+    draft: Draft,
+    event: events.ClientAdded | events.ClientRemoved | events.SigningKeyAdded | events.SigningKeyRemoved,
+) -> None:
+    match event:
+        case events.ClientAdded(client):
+            draft.clients = draft.clients.set(client.client_id, client)
+        case events.ClientRemoved(client_id):
+            _require(client_id in draft.clients, event)
+            draft.clients = draft.clients.delete(client_id)
+        case events.SigningKeyAdded(key):
+            _require(key.key_id not in draft.signing_keys, event)
+            draft.signing_keys = draft.signing_keys.set(key.key_id, key)
+        case events.SigningKeyRemoved(key_id):
+            _require(key_id in draft.signing_keys, event)
+            draft.signing_keys = draft.signing_keys.delete(key_id)
+
+
+def _app(draft: Draft, app_instance_id: str, event: Event) -> AppInstance:
+    app = draft.apps.get(app_instance_id)
+    if app is None:
+        raise _contradiction(event)
+    return app
+
+
+def _require(holds: bool, event: Event) -> None:
+    if not holds:
+        raise _contradiction(event)
+
+
+def _contradiction(event: Event) -> IllegalEvent:
+    return IllegalEvent(f"{event} contradicts the state of the registry")
+
+
+def _with_rule(rules: tuple[Rule, ...], changed: Rule, event: Event) -> tuple[Rule, ...]:
+    _require(any(rule.rule_id == changed.rule_id for rule in rules), event)
+    return tuple(changed if rule.rule_id == changed.rule_id else rule for rule in rules)

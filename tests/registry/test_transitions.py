@@ -1,0 +1,524 @@
+"""The registry's state machine: transitions as sentences, and what holds for every history."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mec_platform.domain.applications import (
+    AppDescription,
+    AppInstance,
+    AppState,
+    OperationAction,
+    PendingTermination,
+)
+from mec_platform.domain.credentials import Client, Scope, SigningKey
+from mec_platform.domain.locality import Locality
+from mec_platform.domain.rules import (
+    DnsRule,
+    FilterType,
+    IpAddressType,
+    RuleState,
+    TrafficAction,
+    TrafficFilter,
+    TrafficRule,
+)
+from mec_platform.domain.services import (
+    EndPoint,
+    SerializerType,
+    ServiceInfo,
+    ServiceState,
+    TransportInfo,
+    TransportType,
+)
+from mec_platform.domain.subscriptions import (
+    AvailabilityFilter,
+    ChangeType,
+    Delivery,
+    Notification,
+    ServiceReference,
+    Subscription,
+    TerminationAnnounced,
+    Topic,
+)
+from mec_platform.registry.draft import MOST_DEAD, MOST_WAITING, OVERFLOW
+from mec_platform.registry.effects import (
+    AnnounceService,
+    ApplyRules,
+    AwaitTermination,
+    DeliverNotifications,
+    Effect,
+    EndSubscription,
+    ExpectHeartbeats,
+    ForgetHeartbeats,
+    ForgetTermination,
+)
+from mec_platform.registry.event_codec import KINDS, decode_event, encode_event
+from mec_platform.registry.event_log import LogEntry, Record
+from mec_platform.registry.events import (
+    AppConfirmedReady,
+    AppDescribed,
+    AppEnded,
+    AppLeft,
+    AppRegistered,
+    AppStarted,
+    ClientAdded,
+    ClientRemoved,
+    DeadLettersDropped,
+    DeadLettersRevived,
+    DnsRuleChanged,
+    Event,
+    NotificationBuried,
+    NotificationsSettled,
+    Occurrence,
+    ServiceRegistered,
+    ServiceRemoved,
+    ServiceStateChanged,
+    ServiceUpdated,
+    SigningKeyAdded,
+    SigningKeyRemoved,
+    Subscribed,
+    TerminationRequested,
+    TrafficRuleChanged,
+    Unsubscribed,
+    subject_of,
+)
+from mec_platform.registry.state import RegistryState
+from mec_platform.registry.state_codec import decode_state, encode_state
+from mec_platform.registry.transitions import IllegalEvent, apply_events, effects_of
+
+HOST = Locality(mec_host="host-1")
+APP = AppInstance(app_instance_id="app-1", name="greeter", locality=HOST)
+TRANSPORT = TransportInfo(
+    id="rest",
+    name="REST",
+    type=TransportType.REST_HTTP,
+    protocol="HTTP",
+    version="1.1",
+    endpoint=EndPoint(uris=("http://127.0.0.1:9000/",)),
+)
+SERVICE = ServiceInfo(
+    service_id="service-1",
+    app_instance_id="app-1",
+    locality=HOST,
+    name="greeting",
+    version="1.0",
+    state=ServiceState.ACTIVE,
+    transport=TRANSPORT,
+    serializer=SerializerType.JSON,
+    liveness_interval_s=5,
+)
+OFFERED: list[Event] = [AppRegistered(APP), ServiceRegistered(SERVICE)]
+
+
+def apply(*events: Event, to: RegistryState | None = None) -> tuple[RegistryState, tuple[Effect, ...]]:
+    state = to or RegistryState()
+    return apply_events(
+        state, [Occurrence(revision, 7, event) for revision, event in enumerate(events, start=state.revision + 1)]
+    )
+
+
+def test_a_registered_service_is_announced_and_expected_to_send_heartbeats():
+    state, effects = apply(*OFFERED)
+    assert dict(state.services) == {"service-1": SERVICE}
+    assert effects == (ExpectHeartbeats("service-1", 5), AnnounceService(ChangeType.ADDED, SERVICE))
+
+
+def test_a_service_without_interval_is_not_expected_to_send_heartbeats():
+    silent = replace(SERVICE, liveness_interval_s=None)
+    _, effects = apply(AppRegistered(APP), ServiceRegistered(silent))
+    assert effects == (ForgetHeartbeats("service-1"), AnnounceService(ChangeType.ADDED, silent))
+
+
+def test_an_application_takes_its_services_and_no_others_with_it():
+    other_app = replace(APP, app_instance_id="app-2")
+    other_service = replace(SERVICE, service_id="service-2", app_instance_id="app-2")
+    state, _ = apply(*OFFERED, AppRegistered(other_app), ServiceRegistered(other_service))
+    state, effects = apply(AppLeft("app-1"), to=state)
+    assert dict(state.apps) == {"app-2": other_app}
+    assert dict(state.services) == {"service-2": other_service}
+    assert effects == (
+        ForgetHeartbeats("service-1"),
+        AnnounceService(ChangeType.REMOVED, SERVICE),
+        ForgetTermination("app-1"),
+    )
+
+
+def test_readiness_is_remembered():
+    state, effects = apply(AppRegistered(APP), AppConfirmedReady("app-1"))
+    assert state.apps["app-1"] == replace(APP, state=AppState.READY)
+    assert effects == ()
+
+
+@pytest.mark.parametrize(
+    ("after", "change"),
+    [
+        (replace(SERVICE, state=ServiceState.INACTIVE), ChangeType.STATE_CHANGED),
+        (replace(SERVICE, version="2.0"), ChangeType.ATTRIBUTES_CHANGED),
+        (replace(SERVICE, version="2.0", state=ServiceState.INACTIVE), ChangeType.ATTRIBUTES_CHANGED),
+    ],
+)
+def test_an_update_is_a_state_change_only_when_nothing_else_changed(after: ServiceInfo, change: ChangeType):
+    state, _ = apply(*OFFERED)
+    state, effects = apply(ServiceUpdated(after), to=state)
+    assert state.services["service-1"] == after
+    assert AnnounceService(change, after) in effects
+
+
+def test_an_update_that_changes_nothing_is_not_announced():
+    state, _ = apply(*OFFERED)
+    _, effects = apply(ServiceUpdated(SERVICE), to=state)
+    assert effects == (ExpectHeartbeats("service-1", 5),)
+
+
+def test_a_suspended_service_is_still_expected_to_send_heartbeats():
+    state, _ = apply(*OFFERED)
+    suspended = replace(SERVICE, state=ServiceState.SUSPENDED)
+    state, effects = apply(ServiceStateChanged("service-1", ServiceState.SUSPENDED), to=state)
+    assert effects == (ExpectHeartbeats("service-1", 5), AnnounceService(ChangeType.STATE_CHANGED, suspended))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        AppRegistered(APP),
+        AppConfirmedReady("nobody"),
+        AppLeft("nobody"),
+        ServiceRegistered(SERVICE),
+        ServiceRegistered(replace(SERVICE, service_id="new", app_instance_id="nobody")),
+        ServiceUpdated(replace(SERVICE, service_id="nothing")),
+        ServiceUpdated(replace(SERVICE, app_instance_id="somebody else")),
+        ServiceStateChanged("nothing", ServiceState.ACTIVE),
+        ServiceRemoved("nothing"),
+    ],
+)
+def test_refuses_an_event_that_contradicts_the_state(event: Event):
+    state, _ = apply(*OFFERED)
+    with pytest.raises(IllegalEvent):
+        apply(event, to=state)
+    assert dict(state.services) == {"service-1": SERVICE}
+
+
+def test_refuses_a_revision_that_does_not_grow():
+    state, _ = apply(*OFFERED)
+    with pytest.raises(IllegalEvent):
+        apply_events(state, [Occurrence(state.revision, 0, AppLeft("app-1"))])
+
+
+def test_refuses_to_read_an_entry_of_an_unknown_kind():
+    with pytest.raises(IllegalEvent, match=r"app\.exploded"):
+        decode_event(LogEntry(1, "registry", Record("app.exploded", b"{}")))
+
+
+SUBSCRIPTION = Subscription(
+    subscription_id="subscription-1",
+    app_instance_id="app-1",
+    topic=Topic.SERVICE_AVAILABILITY,
+    delivery=Delivery(callback_uri="http://127.0.0.1:9/"),
+)
+TERMINATION = PendingTermination(action=OperationAction.TERMINATING, max_graceful_timeout_s=10, deadline_unix_ns=10**10)
+DNS_RULE = DnsRule(rule_id="dns-1", domain_name="a.example", address_type=IpAddressType.IP_V4, ip_address="192.0.2.1")
+TRAFFIC_RULE = TrafficRule(
+    rule_id="traffic-1",
+    filter_type=FilterType.FLOW,
+    priority=1,
+    filters=(TrafficFilter(source_addresses=("192.0.2.0/24",)),),
+    action=TrafficAction.DROP,
+)
+CLIENT = Client(client_id="app-1", scopes=frozenset({Scope.APP_SUPPORT}), secret_hash="00")
+KEY = SigningKey(key_id="key-1", private_jwk="{}", created_unix_ns=1)
+
+
+def waiting(state: RegistryState, subscription_id: str = "subscription-1") -> list[Notification]:
+    return list(state.outboxes[subscription_id].waiting)
+
+
+def test_a_subscriber_is_told_of_what_its_filter_matches_and_of_nothing_else():
+    picky = replace(
+        SUBSCRIPTION, subscription_id="picky", filter=AvailabilityFilter(names=frozenset({"another", "third"}))
+    )
+    state, effects = apply(AppRegistered(APP), Subscribed(SUBSCRIPTION), Subscribed(picky), ServiceRegistered(SERVICE))
+    reference = ServiceReference(
+        change=ChangeType.ADDED,
+        service_id="service-1",
+        app_instance_id="app-1",
+        name="greeting",
+        state=ServiceState.ACTIVE,
+    )
+    assert waiting(state) == [Notification(subscription_id="subscription-1", sequence=4, services=(reference,))]
+    assert waiting(state, "picky") == []
+    assert [each for each in effects if isinstance(each, DeliverNotifications)] == [
+        DeliverNotifications("subscription-1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "told"),
+    [
+        (AvailabilityFilter(service_ids=frozenset({"service-1", "x"})), True),
+        (AvailabilityFilter(service_ids=frozenset({"x"})), False),
+        (AvailabilityFilter(category_ids=frozenset({"c"})), False),
+        (AvailabilityFilter(names=frozenset()), False),
+        (AvailabilityFilter(states=frozenset({ServiceState.ACTIVE})), True),
+        (AvailabilityFilter(states=frozenset({ServiceState.SUSPENDED})), False),
+        (AvailabilityFilter(is_local=True), True),
+        (AvailabilityFilter(is_local=False), False),
+        (AvailabilityFilter(names=frozenset({"greeting"}), states=frozenset({ServiceState.INACTIVE})), False),
+    ],
+)
+def test_filters_combine_attributes_with_and_and_values_with_or(criteria: AvailabilityFilter, told: bool):
+    state, _ = apply(AppRegistered(APP), Subscribed(replace(SUBSCRIPTION, filter=criteria)), ServiceRegistered(SERVICE))
+    assert bool(waiting(state)) is told
+
+
+def test_a_consumer_elsewhere_is_not_told_of_what_is_consumed_locally_only():
+    afar = replace(APP, app_instance_id="app-2", locality=Locality(mec_host="host-2"))
+    theirs = replace(SUBSCRIPTION, app_instance_id="app-2")
+    open_to_all = replace(SERVICE, service_id="service-2", consumed_local_only=False)
+    state, _ = apply(AppRegistered(APP), AppRegistered(afar), Subscribed(theirs), ServiceRegistered(SERVICE))
+    assert waiting(state) == []
+    state, _ = apply(ServiceRegistered(open_to_all), to=state)
+    assert [each.services[0].service_id for each in waiting(state)] == ["service-2"]
+
+
+def test_what_leaves_with_its_application_is_one_notification():
+    other = replace(APP, app_instance_id="app-2")
+    second = replace(SERVICE, service_id="service-2", name="farewell")
+    state, _ = apply(
+        AppRegistered(APP),
+        AppRegistered(other),
+        ServiceRegistered(SERVICE),
+        ServiceRegistered(second),
+        Subscribed(replace(SUBSCRIPTION, app_instance_id="app-2")),
+        AppLeft("app-1"),
+    )
+    (notification,) = waiting(state)
+    assert [(each.change, each.name) for each in notification.services] == [
+        (ChangeType.REMOVED, "greeting"),
+        (ChangeType.REMOVED, "farewell"),
+    ]
+
+
+def test_a_requested_test_notification_comes_first():
+    asking = replace(SUBSCRIPTION, delivery=Delivery(callback_uri="http://127.0.0.1:9/", requests_test=True))
+    state, _ = apply(AppRegistered(APP), Subscribed(asking), ServiceRegistered(SERVICE))
+    first, second = waiting(state)
+    assert (first.sequence, first.services, first.termination) == (2, (), None)
+    assert second.services
+
+
+def test_settled_notifications_wait_no_more_and_an_ended_subscription_is_no_problem():
+    state, _ = apply(
+        AppRegistered(APP), Subscribed(SUBSCRIPTION), ServiceRegistered(SERVICE), ServiceRemoved("service-1")
+    )
+    assert [each.sequence for each in waiting(state)] == [3, 4]
+    state, _ = apply(NotificationsSettled({"subscription-1": 3, "gone": 9}), to=state)
+    assert [each.sequence for each in waiting(state)] == [4]
+
+
+def test_a_buried_notification_is_a_dead_letter_until_it_is_revived_or_dropped():
+    state, _ = apply(
+        AppRegistered(APP), Subscribed(SUBSCRIPTION), ServiceRegistered(SERVICE), ServiceRemoved("service-1")
+    )
+    state, _ = apply(NotificationBuried("subscription-1", 3, "410 Gone"), to=state)
+    (letter,) = state.outboxes["subscription-1"].dead
+    assert (letter.notification.sequence, letter.reason, letter.at_unix_ns) == (3, "410 Gone", 7)
+    revived, effects = apply(DeadLettersRevived("subscription-1"), to=state)
+    assert [each.sequence for each in waiting(revived)] == [3, 4]
+    assert effects == (DeliverNotifications("subscription-1"),)
+    dropped, _ = apply(DeadLettersDropped("subscription-1"), to=state)
+    assert dropped.outboxes["subscription-1"].dead == ()
+    assert [each.sequence for each in waiting(dropped)] == [4]
+
+
+def test_an_outbox_that_nobody_empties_stays_bounded():
+    state, _ = apply(AppRegistered(APP), Subscribed(SUBSCRIPTION), ServiceRegistered(SERVICE))
+    flapping = [
+        ServiceStateChanged("service-1", [ServiceState.INACTIVE, ServiceState.ACTIVE][n % 2])
+        for n in range(MOST_WAITING + MOST_DEAD + 5)
+    ]
+    state, _ = apply(*flapping, to=state)
+    outbox = state.outboxes["subscription-1"]
+    assert (len(outbox.waiting), len(outbox.dead)) == (MOST_WAITING, MOST_DEAD)
+    assert outbox.dead[-1].notification.sequence + 1 == outbox.waiting[0].sequence
+    assert outbox.dead[-1].reason == OVERFLOW
+
+
+def test_a_graceful_end_is_announced_and_awaited_and_takes_services_only_when_it_is_over():
+    listening = replace(SUBSCRIPTION, topic=Topic.APP_TERMINATION)
+    state, _ = apply(*OFFERED, Subscribed(listening))
+    state, effects = apply(TerminationRequested("app-1", TERMINATION), to=state)
+    assert state.apps["app-1"].state is AppState.TERMINATING
+    assert list(state.services) == ["service-1"]
+    announced = TerminationAnnounced(action=OperationAction.TERMINATING, max_graceful_timeout_s=10)
+    assert waiting(state) == [Notification(subscription_id="subscription-1", sequence=4, termination=announced)]
+    assert effects == (DeliverNotifications("subscription-1"), AwaitTermination("app-1", 10**10))
+    state, effects = apply(AppEnded("app-1", OperationAction.TERMINATING, confirmed=True), to=state)
+    assert state.apps["app-1"].state is AppState.TERMINATED
+    assert (dict(state.services), dict(state.subscriptions), dict(state.outboxes)) == ({}, {}, {})
+    assert EndSubscription("subscription-1") in effects
+    assert effects[-2:] == (ForgetTermination("app-1"), ApplyRules("app-1"))
+
+
+def test_a_stopped_instance_keeps_its_subscriptions_but_hears_nothing_until_it_is_started():
+    other = replace(APP, app_instance_id="app-2")
+    state, _ = apply(AppRegistered(APP), AppRegistered(other), Subscribed(SUBSCRIPTION))
+    state, _ = apply(AppEnded("app-1", OperationAction.STOPPING, confirmed=False), to=state)
+    theirs = replace(SERVICE, app_instance_id="app-2")
+    state, _ = apply(ServiceRegistered(theirs), to=state)
+    assert waiting(state) == []
+    state, _ = apply(AppStarted("app-1"), ServiceRemoved("service-1"), to=state)
+    assert state.apps["app-1"].state is AppState.NOT_READY
+    assert len(waiting(state)) == 1
+
+
+def test_rules_are_replaced_by_id_and_inactive_once_their_instance_has_ended():
+    with_rules = replace(APP, dns_rules=(replace(DNS_RULE, state=RuleState.ACTIVE),), traffic_rules=(TRAFFIC_RULE,))
+    active = replace(TRAFFIC_RULE, state=RuleState.ACTIVE, priority=3)
+    state, effects = apply(AppRegistered(with_rules), TrafficRuleChanged("app-1", active))
+    assert state.apps["app-1"].traffic_rules == (active,)
+    assert effects == (ApplyRules("app-1"), ApplyRules("app-1"))
+    state, _ = apply(AppEnded("app-1", OperationAction.TERMINATING, confirmed=False), to=state)
+    app = state.apps["app-1"]
+    assert {rule.state for rule in (*app.dns_rules, *app.traffic_rules)} == {RuleState.INACTIVE}
+
+
+def test_a_process_that_begins_with_a_state_is_told_what_is_left_to_do():
+    with_rules = replace(APP, dns_rules=(DNS_RULE,))
+    state, _ = apply(
+        AppRegistered(with_rules),
+        Subscribed(SUBSCRIPTION),
+        ServiceRegistered(SERVICE),
+        TerminationRequested("app-1", TERMINATION),
+    )
+    assert set(effects_of(state)) == {
+        ExpectHeartbeats("service-1", 5),
+        DeliverNotifications("subscription-1"),
+        ApplyRules("app-1"),
+        AwaitTermination("app-1", 10**10),
+    }
+
+
+def possible_event(kind: str, app_id: str, number: int, service_state: ServiceState) -> Event:
+    service = replace(SERVICE, service_id=f"service-{number}", app_instance_id=app_id, state=service_state)
+    subscription_id = f"subscription-{number}"
+    topic = [Topic.SERVICE_AVAILABILITY, Topic.APP_TERMINATION][number % 2]
+    app = replace(APP, app_instance_id=app_id, dns_rules=(DNS_RULE,), traffic_rules=(TRAFFIC_RULE,))
+    possible: dict[str, Event] = {
+        "app.registered": AppRegistered(app),
+        "app.described": AppDescribed(app_id, AppDescription(name=f"name-{number}")),
+        "app.confirmed_ready": AppConfirmedReady(app_id),
+        "app.termination_requested": TerminationRequested(app_id, TERMINATION),
+        "app.ended": AppEnded(app_id, list(OperationAction)[number % 2], confirmed=True),
+        "app.started": AppStarted(app_id),
+        "app.left": AppLeft(app_id),
+        "app.dns_rule_changed": DnsRuleChanged(app_id, replace(DNS_RULE, ttl_s=number)),
+        "app.traffic_rule_changed": TrafficRuleChanged(app_id, replace(TRAFFIC_RULE, priority=number)),
+        "service.registered": ServiceRegistered(service),
+        "service.updated": ServiceUpdated(service),
+        "service.state_changed": ServiceStateChanged(service.service_id, service_state),
+        "service.removed": ServiceRemoved(service.service_id),
+        "subscription.added": Subscribed(
+            replace(SUBSCRIPTION, subscription_id=subscription_id, app_instance_id=app_id, topic=topic)
+        ),
+        "subscription.removed": Unsubscribed(subscription_id),
+        "notification.settled": NotificationsSettled({subscription_id: number * 10}),
+        "notification.buried": NotificationBuried(subscription_id, number * 3, "refused"),
+        "notification.revived": DeadLettersRevived(subscription_id),
+        "notification.dropped": DeadLettersDropped(subscription_id),
+        "client.added": ClientAdded(replace(CLIENT, client_id=app_id)),
+        "client.removed": ClientRemoved(app_id),
+        "key.added": SigningKeyAdded(replace(KEY, key_id=f"key-{number}")),
+        "key.removed": SigningKeyRemoved(f"key-{number}"),
+    }
+    assert set(possible) == set(KINDS)
+    return possible[kind]
+
+
+def histories() -> st.SearchStrategy[list[Event]]:
+    """Sequences of events that are legal in their order, over a few ids so that they meet each other."""
+    # What fills the state comes often enough for the rest to find something.
+    kinds = [*sorted(KINDS), "app.registered", "service.registered", "subscription.added", "subscription.added"]
+    moves = st.tuples(st.sampled_from(kinds), st.integers(0, 2), st.integers(0, 2), st.sampled_from(ServiceState))
+    return st.lists(moves, max_size=50).map(legal_history)
+
+
+def legal_history(moves: list[tuple[str, int, int, ServiceState]]) -> list[Event]:
+    state, history = RegistryState(), []
+    for kind, app_number, number, service_state in moves:
+        event = possible_event(kind, f"app-{app_number}", number, service_state)
+        try:
+            state, _ = apply(event, to=state)
+        except IllegalEvent:
+            continue
+        history.append(event)
+    return history
+
+
+@given(histories(), st.integers(0, 50))
+@settings(derandomize=True, deadline=None)
+def test_replaying_a_history_in_any_portions_gives_the_same_state_and_effects(history: list[Event], cut: int):
+    whole, effects = apply(*history)
+    first, first_effects = apply(*history[:cut])
+    both, second_effects = apply(*history[cut:], to=first)
+    assert both == whole
+    assert (both.services_by, both.subscriptions_by) == (whole.services_by, whole.subscriptions_by)
+    assert first_effects + second_effects == effects
+
+
+@given(histories())
+@settings(derandomize=True, deadline=None)
+def test_every_event_survives_the_log(history: list[Event]):
+    for revision, event in enumerate(history, start=1):
+        record = encode_event(event, 5, "somebody")
+        assert decode_event(LogEntry(revision, "registry", record)) == Occurrence(revision, 5, event)
+        assert (record.actor, record.subject) == ("somebody", subject_of(event))
+
+
+@given(histories())
+@settings(derandomize=True, deadline=None)
+def test_a_state_survives_its_snapshot_with_its_indexes(history: list[Event]):
+    state, _ = apply(*history)
+    again = decode_state(b"".join(encode_state(state)))
+    assert again == state
+    assert (again.services_by, again.subscriptions_by) == (state.services_by, state.subscriptions_by)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"prose", b"[]", b'{"format":2,"revision":1}', b'{"format":1,"revision":1}\n["apps","a",{}]', b""]
+)
+def test_refuses_a_snapshot_that_it_cannot_read(payload: bytes):
+    with pytest.raises(IllegalEvent):
+        decode_state(payload)
+
+
+@given(histories())
+@settings(derandomize=True, deadline=None)
+def test_nothing_is_without_its_application_and_announcements_add_up(history: list[Event]):
+    state, effects = apply(*history)
+    owned = [*state.services.values(), *state.subscriptions.values()]
+    assert {each.app_instance_id for each in owned} <= set(state.apps)
+    assert set(state.outboxes) == set(state.subscriptions)
+    assert set(state.order) == {*state.apps, *state.services, *state.subscriptions}
+    announced: dict[str, ServiceInfo] = {}
+    for effect in effects:
+        match effect:
+            case AnnounceService(ChangeType.REMOVED, service):
+                del announced[service.service_id]
+            case AnnounceService(_, service):
+                announced[service.service_id] = service
+    assert announced == dict(state.services)
+
+
+@given(histories())
+@settings(derandomize=True, deadline=None)
+def test_what_waits_for_a_subscriber_is_in_order_and_asked_to_be_delivered(history: list[Event]):
+    state, effects = apply(*history)
+    asked = {effect.subscription_id for effect in effects if isinstance(effect, DeliverNotifications)}
+    for subscription_id, outbox in state.outboxes.items():
+        sequences = [each.sequence for each in outbox.waiting]
+        assert sequences == sorted(set(sequences))
+        assert not sequences or subscription_id in asked
