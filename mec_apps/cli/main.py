@@ -18,7 +18,7 @@ from mec_apps.cli.models import models
 from mec_apps.cli.node import node
 from mec_apps.cli.profile.command import profile
 from mec_apps.cli.reconfigure import reconfigure
-from mec_apps.cli.serve import serve
+from mec_apps.cli.serve.command import serve
 from mec_platform.domain.errors import MendableError
 
 
