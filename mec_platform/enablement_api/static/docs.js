@@ -5,7 +5,6 @@ window.addEventListener("load", () => {
     dom_id: "#apis",
     deepLinking: true,
     docExpansion: "list",
-    displayOperationId: true,
     persistAuthorization: false,
     validatorUrl: null,
   });
