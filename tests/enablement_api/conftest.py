@@ -14,6 +14,7 @@ from mec_platform.enablement_api.routes import make_enablement_app, platform_tra
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
+from tests.conformance.answers import AnswerChecker
 
 APPS = "/mec_app_support/v2"
 SERVICES = "/mec_service_mgmt/v1"
@@ -56,8 +57,11 @@ async def host(clock: StandingClock) -> AsyncIterator[HostRegistry]:
 
 @pytest.fixture
 async def client(host: HostRegistry) -> AsyncIterator[TestClient]:
-    async with TestClient(TestServer(make_enablement_app(host))) as client:
+    app = make_enablement_app(host)
+    checker = AnswerChecker(app)
+    async with TestClient(TestServer(app)) as client:
         yield client
+    assert checker.complaints == []
 
 
 @pytest.fixture

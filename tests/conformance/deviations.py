@@ -1,0 +1,46 @@
+"""Where the platform differs from the OpenAPI files of MEC 011, each with its reason. There is no other such list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.conformance.specifications import SERVICES
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """`what` is a route, or an attribute of an answer; of an attribute, `value` is the part of its value that is meant."""
+
+    what: str
+    reason: str
+    value: str = ""
+
+
+LIVENESS = f"{SERVICES}/applications/{{appInstanceId}}/services/{{serviceId}}/liveness"
+
+ROUTES_BESIDE = (
+    Deviation("GET /openapi.json", "the platform's own document"),
+    Deviation("GET /docs", "Swagger UI over it"),
+    Deviation("GET /metrics", "for operators: Prometheus"),
+    Deviation(
+        f"GET {LIVENESS}", "3.1.1 leaves the URI to the platform and writes resource_uri_allocated_by_MEC_platform"
+    ),
+    Deviation(
+        f"PATCH {LIVENESS}", "3.1.1 leaves the URI to the platform and writes resource_uri_allocated_by_MEC_platform"
+    ),
+)
+"""What the platform offers and the files do not name."""
+
+ROUTES_WITHOUT = (
+    Deviation(f"GET {SERVICES}/resource_uri_allocated_by_MEC_platform", "stands for the liveness resource, see above"),
+    Deviation(
+        f"PATCH {SERVICES}/resource_uri_allocated_by_MEC_platform", "stands for the liveness resource, see above"
+    ),
+)
+"""What the files name and the platform does not offer under that name."""
+
+ANSWERS = (
+    Deviation("state", "added to ServiceState in 3.1.1, with liveness", "SUSPENDED"),
+    Deviation("endpoint", "a kind of endpoint that the text has (clause 8.1.5.3) and the files forgot", "fqdn"),
+)
+"""Values that the schemas of the files refuse though the standard's text, or a later version of it, has them."""
