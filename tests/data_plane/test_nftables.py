@@ -1,0 +1,312 @@
+"""Traffic rules in a real kernel: packets between network namespaces are dropped, forwarded and copied.
+
+client (10.9.1.2) -- host (10.9.1.1, 10.9.2.1, 10.9.3.1) -- server (10.9.2.2)
+                      |-- other (10.9.3.2)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from mec_platform.data_plane.nftables import NftablesDataPlane
+from mec_platform.data_plane.port import DataPlaneError, DataPlaneRules, active_rules
+from mec_platform.domain.applications import AppInstance
+from mec_platform.domain.locality import Locality
+from mec_platform.domain.rules import (
+    DestinationInterface,
+    FilterType,
+    InterfaceType,
+    RuleState,
+    TrafficAction,
+    TrafficFilter,
+    TrafficRule,
+)
+
+PORT, CONTROL_PORT = 7001, 7002
+CLIENT, SERVER, OTHER = "10.9.1.2", "10.9.2.2", "10.9.3.2"
+OTHER_MAC, HOST_MAC_TO_OTHER = "02:00:00:09:03:02", "02:00:00:09:03:01"
+_CLONE_NEWNET = 0x40000000
+
+
+def missing() -> str | None:
+    """Why rules cannot be tried here."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if not (shutil.which("nft") and shutil.which("ip")):
+        return "nft and ip are not installed here (packages nftables, iproute2)"
+    probe = subprocess.run(["unshare", "--net", "nft", "list", "tables"], capture_output=True, text=True, check=False)
+    return f"nftables cannot be used here: {probe.stderr.strip()}" if probe.returncode else None
+
+
+@contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """This thread is in a network namespace; sockets that it makes there stay there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as own, open(f"/run/netns/{namespace}") as other:
+        assert libc.setns(other.fileno(), _CLONE_NEWNET) == 0
+        try:
+            yield
+        finally:
+            assert libc.setns(own.fileno(), _CLONE_NEWNET) == 0
+
+
+def write_setting(namespace: str, path: str, value: str) -> None:
+    with inside(namespace), open(f"/proc/sys/net/{path}", "w") as setting:
+        setting.write(value)
+
+
+def udp_at(namespace: str, address: str, port: int = 0) -> socket.socket:
+    with inside(namespace):
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, port))
+    sock.settimeout(10)
+    return sock
+
+
+@dataclass(frozen=True)
+class Net:
+    """The four namespaces, with a socket at each end."""
+
+    host: str
+    client: socket.socket
+    server: socket.socket
+    control: socket.socket
+    other: socket.socket
+    wire: socket.socket
+
+    def send(self, text: str, to: str = SERVER) -> None:
+        self.client.sendto(text.encode(), (to, PORT))
+
+    def at_server(self) -> str:
+        """What the server gets next. A packet to its control port follows those sent before on the same way."""
+        self.client.sendto(b"", (SERVER, CONTROL_PORT))
+        self.control.recv(100)
+        self.server.setblocking(False)
+        try:
+            return self.server.recv(100).decode()
+        except BlockingIOError:
+            return "nothing"
+        finally:
+            self.server.settimeout(10)
+
+    def frame_at_other(self, text: str) -> bytes:
+        """The frame with this text that arrives at the interface of the other host."""
+        while True:
+            frame = self.wire.recv(2000)
+            if frame.endswith(text.encode()):
+                return frame
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Net]:
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    names = {end: f"mec-{end}-{os.getpid()}" for end in ("client", "host", "server", "other")}
+    host = names["host"]
+    for name in names.values():
+        subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        for name in names.values():
+            # Addresses are there at once: nobody else could have them.
+            write_setting(name, "ipv6/conf/default/accept_dad", "0")
+        for number, end in enumerate(("client", "server", "other"), start=1):
+            steps = [
+                f"link add to-{end} address 02:00:00:09:0{number}:01 type veth"
+                f" peer name eth0 address 02:00:00:09:0{number}:02 netns {names[end]}",
+                f"addr add 10.9.{number}.1/24 dev to-{end}",
+                f"addr add fd09:{number}::1/64 dev to-{end} nodad",
+                f"link set to-{end} up",
+            ]
+            subprocess.run(["ip", "-n", host, "-batch", "-"], input="\n".join(steps), text=True, check=True)
+            steps = [
+                f"addr add 10.9.{number}.2/24 dev eth0",
+                f"addr add fd09:{number}::2/64 dev eth0 nodad",
+                "link set eth0 up",
+                f"route add default via 10.9.{number}.1",
+                f"route add default via fd09:{number}::1",
+            ]
+            subprocess.run(["ip", "-n", names[end], "-batch", "-"], input="\n".join(steps), text=True, check=True)
+        write_setting(host, "ipv4/ip_forward", "1")
+        write_setting(host, "ipv6/conf/all/forwarding", "1")
+        with inside(names["other"]):
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
+        wire.bind(("eth0", 0))
+        wire.settimeout(10)
+        with (
+            udp_at(names["client"], CLIENT, 5000) as client,
+            udp_at(names["server"], SERVER, PORT) as server,
+            udp_at(names["server"], SERVER, CONTROL_PORT) as control,
+            udp_at(names["other"], OTHER, PORT) as other,
+            wire,
+        ):
+            yield Net(host, client, server, control, other, wire)
+    finally:
+        for name in names.values():
+            subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.fixture
+def plane(net: Net) -> Iterator[NftablesDataPlane]:
+    plane = NftablesDataPlane(["ip", "netns", "exec", net.host])
+    yield plane
+    plane.apply(DataPlaneRules())
+
+
+def to_ip(address: str) -> DestinationInterface:
+    return DestinationInterface(type=InterfaceType.IP, destination_ip=address)
+
+
+def wanted(*rules: TrafficRule) -> DataPlaneRules:
+    locality = Locality(mec_host="h")
+    return active_rules([AppInstance(app_instance_id="a", name="n", locality=locality, traffic_rules=rules)])
+
+
+def traffic_rule(
+    action: TrafficAction,
+    *destinations: DestinationInterface,
+    priority: int = 1,
+    per: FilterType = FilterType.PACKET,
+    **criteria: object,
+) -> TrafficRule:
+    criteria = {"destination_ports": (str(PORT),), "protocols": ("udp",)} | criteria
+    return TrafficRule(
+        rule_id=f"{action}-{priority}",
+        filter_type=per,
+        priority=priority,
+        filters=(TrafficFilter(**criteria),),
+        action=action,
+        destinations=destinations,
+        state=RuleState.ACTIVE,
+    )
+
+
+def test_drops_what_matches_until_the_rule_is_gone(net, plane):
+    net.send("before")
+    assert net.at_server() == "before"
+    assert plane.apply(wanted(traffic_rule(TrafficAction.DROP, source_addresses=("10.9.1.0/24",)))) == ()
+    net.send("dropped")
+    assert net.at_server() == "nothing"
+    plane.apply(DataPlaneRules())
+    net.send("after")
+    assert net.at_server() == "after"
+
+
+def test_of_two_rules_that_match_the_one_with_the_lower_number_decides(net, plane):
+    everything = traffic_rule(TrafficAction.DROP, priority=255, destination_ports=())
+    passed = traffic_rule(
+        TrafficAction.PASSTHROUGH, to_ip(SERVER), priority=0, destination_ports=(f"{PORT}-{CONTROL_PORT}",)
+    )
+    plane.apply(wanted(everything, passed))
+    net.send("passes")
+    assert net.at_server() == "passes"
+
+
+@pytest.mark.parametrize(
+    ("criteria", "tos", "arrives"),
+    [
+        ({"dscp": 46}, 46 << 2, "nothing"),
+        ({"dscp": 46}, 0, "x"),
+        ({"source_ports": ("4999-5001",)}, 0, "nothing"),
+        ({"source_ports": ("5001-5009",)}, 0, "x"),
+        ({"protocols": ("tcp",)}, 0, "x"),
+        ({"source_addresses": ("10.9.1.3-10.9.1.9", "10.9.1.0-10.9.1.2")}, 0, "nothing"),
+    ],
+)
+def test_filters_match_what_they_say(net, plane, criteria, tos, arrives):
+    plane.apply(wanted(traffic_rule(TrafficAction.DROP, **criteria)))
+    net.client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+    net.send("x")
+    net.client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0)
+    assert net.at_server() == arrives
+
+
+def test_the_traffic_class_of_ipv6_is_all_eight_bits(net, plane):
+    name = net.host.replace("host", "{}")
+    plane.apply(wanted(traffic_rule(TrafficAction.DROP, traffic_class=0xB9)))
+    with (
+        udp_at(name.format("client"), "fd09:1::2") as client,
+        udp_at(name.format("server"), "fd09:2::2", PORT) as server,
+    ):
+        for traffic_class in (0xB9, 0xB8):
+            client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class)
+            client.sendto(f"{traffic_class:x}".encode(), ("fd09:2::2", PORT))
+        assert server.recv(100) == b"b8"
+
+
+def test_forwards_a_flow_to_another_host_and_translates_its_replies(net, plane):
+    redirect = traffic_rule(TrafficAction.FORWARD_DECAPSULATED, to_ip(OTHER), per=FilterType.FLOW)
+    plane.apply(wanted(redirect, traffic_rule(TrafficAction.DROP, priority=2)))
+    net.send("hello")
+    text, source = net.other.recvfrom(100)
+    assert text == b"hello"
+    net.other.sendto(b"reply", source)
+    assert net.client.recvfrom(100) == (b"reply", (SERVER, PORT))
+    assert net.at_server() == "nothing"
+
+
+def test_forwards_packets_one_by_one_without_touching_the_way_back(net, plane):
+    plane.apply(wanted(traffic_rule(TrafficAction.FORWARD_DECAPSULATED, to_ip(OTHER), per=FilterType.PACKET)))
+    net.send("hello")
+    text, source = net.other.recvfrom(100)
+    assert text == b"hello"
+    net.other.sendto(b"reply", source)
+    assert net.client.recvfrom(100) == (b"reply", (OTHER, PORT))
+
+
+def test_forwards_frames_out_of_the_interface_that_a_mac_address_names(net, plane):
+    out = DestinationInterface(
+        type=InterfaceType.MAC, source_mac=HOST_MAC_TO_OTHER.replace(":", "-"), destination_mac=OTHER_MAC
+    )
+    assert plane.apply(wanted(traffic_rule(TrafficAction.FORWARD_ENCAPSULATED, out))) == ()
+    net.send("frame")
+    frame = net.frame_at_other("frame")
+    assert frame[:12] == bytes.fromhex(OTHER_MAC.replace(":", "") + HOST_MAC_TO_OTHER.replace(":", ""))
+    assert frame[30:34] == socket.inet_aton(SERVER)
+    assert net.at_server() == "nothing"
+
+
+@pytest.mark.parametrize(
+    "destination",
+    [to_ip(OTHER), DestinationInterface(type=InterfaceType.MAC, source_mac=HOST_MAC_TO_OTHER)],
+    ids=["IP", "MAC"],
+)
+def test_copies_packets_and_lets_the_original_pass(net, plane, destination):
+    # Copies go to two interfaces; the second one here is the client's own, which pays them no attention.
+    copied = traffic_rule(TrafficAction.DUPLICATE_DECAPSULATED, destination, to_ip(CLIENT))
+    assert plane.apply(wanted(copied, traffic_rule(TrafficAction.DROP, priority=2))) == ()
+    net.send("twice")
+    assert net.at_server() == "twice"
+    assert net.frame_at_other("twice")[30:34] == socket.inet_aton(SERVER)
+
+
+@pytest.mark.parametrize("per", FilterType)
+@pytest.mark.parametrize("action", [TrafficAction.FORWARD_DECAPSULATED, TrafficAction.DUPLICATE_DECAPSULATED])
+def test_the_kernel_takes_ipv6_destinations_as_well(plane, action, per):
+    destinations = [to_ip("fd09:3::2"), to_ip("fd09:1::2")][: action.interfaces]
+    assert plane.apply(wanted(traffic_rule(action, *destinations, per=per, protocols=()))) == ()
+
+
+def test_rules_that_the_kernel_refuses_leave_the_last_ones_in_force(net, plane):
+    plane.apply(wanted(traffic_rule(TrafficAction.DROP)))
+    nowhere = NftablesDataPlane(["ip", "netns", "exec", f"{net.host}-nowhere"])
+    with pytest.raises(
+        DataPlaneError, match=r"nft refuses: .*; the platform must run as root or with the capability NET_ADMIN"
+    ):
+        nowhere.apply(wanted(traffic_rule(TrafficAction.PASSTHROUGH, to_ip(SERVER))))
+    net.send("dropped")
+    assert net.at_server() == "nothing"
+
+
+def test_a_host_without_nft_is_told_what_to_install():
+    with pytest.raises(DataPlaneError, match="install the packages nftables and iproute2"):
+        NftablesDataPlane(["/nowhere/nft"]).apply(DataPlaneRules())
