@@ -19,6 +19,7 @@ from mec_apps.cli.node import node
 from mec_apps.cli.profile.command import profile
 from mec_apps.cli.reconfigure import reconfigure
 from mec_apps.cli.serve.command import serve
+from mec_apps.cli.state_files import backup, restore
 from mec_platform.domain.errors import MendableError
 
 
@@ -37,6 +38,7 @@ def cli() -> None:
 
 
 for command in (
+    backup,
     bench,
     certs,
     chat,
@@ -48,6 +50,7 @@ for command in (
     plan,
     profile,
     reconfigure,
+    restore,
     serve,
     services,
     status,

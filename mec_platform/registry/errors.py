@@ -13,6 +13,7 @@ RegistryError
 EventLogError
 +-- RevisionConflict       somebody else appended to the stream first
 +-- Compacted              entries that were asked for exist as a snapshot only
++-- BackupError            a backup was not made or not restored; nothing was changed
 +-- LogUnavailable         the storage below the log refused to read or to write
 """
 
@@ -111,3 +112,7 @@ class Compacted(EventLogError):
 
 class LogUnavailable(EventLogError, MendableError):
     """The storage failed; nothing was appended unless a later read shows it."""
+
+
+class BackupError(EventLogError, MendableError):
+    """A backup was not made or not restored; nothing was changed."""

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
@@ -21,7 +22,7 @@ from typing import Any, Self, TypeVar, cast
 from mec_platform.registry.errors import Compacted, EventLogError, LogUnavailable
 from mec_platform.registry.event_log import AuditRecord, LogEntry, LogSnapshot, Record
 from mec_platform.registry.sqlite.appending import Append, Appender
-from mec_platform.registry.sqlite.schema import open_connection
+from mec_platform.registry.sqlite.schema import opened_file
 
 logger = logging.getLogger(__name__)
 
@@ -211,12 +212,17 @@ class SqliteEventLog:
     # Below: the log's own thread.
 
     def _work(self) -> None:
-        try:
-            connection = open_connection(self._path)
-        except (sqlite3.Error, OSError, LogUnavailable) as error:
-            self._loop.call_soon_threadsafe(self._opened.set_exception, self._unavailable(error))
-            return
-        self._loop.call_soon_threadsafe(self._opened.set_result, None)
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(opened_file(self._path))
+            except (sqlite3.Error, OSError, LogUnavailable) as error:
+                self._loop.call_soon_threadsafe(self._opened.set_exception, self._unavailable(error))
+                return
+            self._loop.call_soon_threadsafe(self._opened.set_result, None)
+            self._write_groups(connection)
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _write_groups(self, connection: sqlite3.Connection) -> None:
         appender = Appender(connection)
         while (group := self._groups.get()) is not None:
             appends = [job.work for job in group if isinstance(job.work, Append)]
@@ -226,8 +232,6 @@ class SqliteEventLog:
                 for job in group
             ]
             self._loop.call_soon_threadsafe(self._deliver, outcomes)
-        connection.close()
-        self._loop.call_soon_threadsafe(self._end)
 
     def _run_appends(self, appender: Appender, appends: Sequence[Append]) -> Sequence[int | EventLogError]:
         if not appends:
@@ -256,6 +260,8 @@ class SqliteEventLog:
 
     def _unavailable(self, error: Exception) -> LogUnavailable:
         logger.error("event log %s: %s", self._path, error)
+        if isinstance(error, LogUnavailable):  # It says itself what to do.
+            return LogUnavailable(f"event log {self._path}: {error}")
         return LogUnavailable(f"event log {self._path}: {error}; check that the disk is writable and has room")
 
 

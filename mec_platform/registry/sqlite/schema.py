@@ -9,10 +9,12 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from mec_platform.registry.errors import LogUnavailable
+from mec_platform.registry.sqlite.lock import shared_lock
 
 logger = logging.getLogger(__name__)
 
@@ -83,17 +85,25 @@ LARGEST_IDLE_WAL_BYTES = 64 * 1024 * 1024
 """The file beside the log is cut back to this after a burst; it is written over in place, so most never get there."""
 
 
-def open_connection(path: str) -> sqlite3.Connection:
-    """Opens the file with the current schema, creating or migrating it; for use in the calling thread only.
+@contextmanager
+def opened_file(path: str) -> Iterator[sqlite3.Connection]:
+    """The file with the current schema, created or migrated, and locked against being replaced.
 
-    The connection is in autocommit mode: transactions are begun and ended by hand.
+    The connection is for the calling thread only, and in autocommit mode: transactions are begun and ended by hand.
 
     Raises:
-        LogUnavailable: a newer version wrote it.
+        LogUnavailable: a newer version wrote it, or it is being restored.
         sqlite3.Error, OSError: it cannot be opened, or is no event log.
     """
-    if path != MEMORY:
-        _make_private(Path(path))
+    with ExitStack() as stack:
+        if path != MEMORY:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(shared_lock(Path(path)))
+            _make_private(Path(path))
+        yield stack.enter_context(closing(_connect(path)))
+
+
+def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=PREPARED_STATEMENTS
     )
@@ -102,7 +112,7 @@ def open_connection(path: str) -> sqlite3.Connection:
         # What was acknowledged must survive a power cut: epochs never go backwards.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {LARGEST_IDLE_WAL_BYTES}")
-        _migrate(connection, path)
+        migrate(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -120,7 +130,8 @@ def read_version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _migrate(connection: sqlite3.Connection, path: str) -> None:
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Brings an empty file, or one of an earlier version, to the current schema, wholly or not at all."""
     if read_version(connection) == SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -153,7 +164,6 @@ def _statements(script: str) -> list[str]:
 
 def _make_private(path: Path) -> None:
     """Creates a missing file for its owner's eyes only; SQLite gives the files beside it the same mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
@@ -161,9 +171,13 @@ def _make_private(path: Path) -> None:
         if mode & (stat.S_IRGRP | stat.S_IROTH):
             logger.warning("event log %s holds keys and others can read it (mode %o): chmod 600 it", path, mode)
         return
-    # The name must survive a power cut as well as what will be in the file.
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in it survive a power cut, as what is in the files does."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
