@@ -11,9 +11,11 @@ from enum import StrEnum
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
+from yarl import URL
 
 from mec_platform.enablement_api.operations import JSON, Operation, QueryParameter
 from mec_platform.enablement_api.problem_details import (
@@ -25,6 +27,10 @@ from mec_platform.enablement_api.problem_details import (
 
 Message = TypeVar("Message")
 
+PUBLIC_URI = web.AppKey("public_uri", str)
+"""Scheme and authority of the platform as its clients see it; empty where it is as they say."""
+
+_IN_PATHS = "/:@!$&'()*+,;=-._~"
 _BOOLEANS = {"true": True, "false": False}
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
 
@@ -42,7 +48,7 @@ async def read_message(request: web.Request, message_type: type[Message]) -> Mes
         UnsupportedMediaType: its Content-Type says that the body is no JSON.
         BadRequest: the body is no JSON or does not fit the type; the message names the attribute.
     """
-    content_type = request.headers.get("Content-Type", "")
+    content_type = request.headers.get(hdrs.CONTENT_TYPE, "")
     if not means_json(content_type):
         raise UnsupportedMediaType(f"the body must be {JSON}, not {content_type}")
     try:
@@ -99,7 +105,7 @@ def check_exchange(request: web.Request, operation: Operation) -> None:
         BadRequest: naming the parameter.
         NotAcceptable: the answer is JSON, which the client does not take.
     """
-    accept = request.headers.get("Accept")
+    accept = request.headers.get(hdrs.ACCEPT)
     if accept is not None and operation.media_type == JSON and not accepts_json(accept):
         raise NotAcceptable(f"answers here are {JSON}; Accept says {accept}")
     if not request.rel_url.raw_query_string:
@@ -163,24 +169,36 @@ def check_if_match(request: web.Request, tag: str) -> None:
         raise PreconditionFailed(f"If-Match names {wanted}, but the resource is now at {tag}; GET it and try again")
 
 
-def resource_uri(request: web.Request, path: str) -> str:
-    """Absolute URI of a resource of this platform, at the address under which the client has reached it."""
+def base_uri(request: web.Request) -> str:
+    """What the absolute URIs of this platform's resources begin with: the address under which the client has reached it,
+    or the one that the operator has set, for a platform behind a proxy. Empty where the Host header is no host name: a
+    reference relative to the root is a valid URI reference too.
+    """
+    return request.app[PUBLIC_URI] or _origin(request.scheme, request.headers.get(hdrs.HOST, ""))
+
+
+@lru_cache(maxsize=256)
+def _origin(scheme: str, host: str) -> str:
     try:
-        return str(request.url.origin().with_path(path))
+        return str(URL.build(scheme=scheme, authority=host).origin())
     except ValueError:
-        # A Host header that is no host name: a reference relative to the root still is a valid URI reference.
-        return path
+        return ""
+
+
+def resource_uri(request: web.Request, path: str) -> str:
+    """Absolute URI of a resource of this platform; `path` as it is, with its characters not yet escaped."""
+    return f"{base_uri(request)}{quote(path, safe=_IN_PATHS)}"
 
 
 def json_response(
     message: object, status: HTTPStatus = HTTPStatus.OK, location: str | None = None, etag: str | None = None
 ) -> web.Response:
     """A JSON answer, with a Location where a resource was created, and an ETag where it has one."""
-    headers = {"Content-Type": JSON}
+    headers = {hdrs.CONTENT_TYPE: JSON}
     if location is not None:
-        headers["Location"] = location
+        headers[hdrs.LOCATION] = location
     if etag is not None:
-        headers["ETag"] = etag
+        headers[hdrs.ETAG] = etag
     return web.Response(status=status, body=msgspec.json.encode(message), headers=headers)
 
 

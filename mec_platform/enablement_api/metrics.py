@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Iterable
 from http import HTTPStatus
-from time import perf_counter
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -46,23 +44,33 @@ class RegistryMetrics(Collector):
         yield GaugeMetricFamily("mec_app_instances", "Registered application instances", value=len(state.apps))
 
 
-def metrics_middleware(collectors: CollectorRegistry) -> Middleware:
+class RequestMetrics:
     """Counts and times requests by method, route and status; the route is the pattern, never the ids in a path."""
-    requests = Counter("mec_http_requests", "HTTP requests", ["method", "route", "status"], registry=collectors)
-    seconds = Histogram("mec_http_request_seconds", "Time to answer", ["method", "route"], registry=collectors)
 
-    @web.middleware
-    async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
-        resource = request.match_info.route.resource
+    def __init__(self, collectors: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "mec_http_requests", "HTTP requests", ["method", "route", "status"], registry=collectors
+        )
+        self._seconds = Histogram(
+            "mec_http_request_seconds", "Time to answer", ["method", "route"], registry=collectors
+        )
+        # Looking a series up by its labels takes longer than the series does.
+        self._series: dict[tuple[web.AbstractResource | None, str, int], tuple[Counter, Histogram]] = {}
+
+    def note(self, request: web.Request, status: int, seconds: float) -> None:
+        """To be called with every answer."""
+        route = request.match_info.route
         # Methods and paths that no route has would let clients create time series without end.
-        method, route = (request.method, resource.canonical) if resource is not None else ("other", "unknown")
-        start = perf_counter()
-        response = await handler(request)
-        seconds.labels(method, route).observe(perf_counter() - start)
-        requests.labels(method, route, str(response.status)).inc()
-        return response
+        key = (route.resource, route.method if route.resource is not None else "other", status)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = self._find(*key)
+        series[0].inc()
+        series[1].observe(seconds)
 
-    return measure
+    def _find(self, resource: web.AbstractResource | None, method: str, status: int) -> tuple[Counter, Histogram]:
+        path = "unknown" if resource is None else resource.canonical
+        return self._requests.labels(method, path, str(status)), self._seconds.labels(method, path)
 
 
 def metrics_operation(collectors: CollectorRegistry) -> Operation:

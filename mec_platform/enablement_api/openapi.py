@@ -93,8 +93,8 @@ def problem_statuses(row: Operation) -> set[HTTPStatus]:
         statuses |= {HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
     if row.method != "GET":
         statuses.add(HTTPStatus.SERVICE_UNAVAILABLE)
-        if row.etag:
-            statuses.add(HTTPStatus.PRECONDITION_FAILED)
+    if row.etag and row.method == "PUT":
+        statuses.add(HTTPStatus.PRECONDITION_FAILED)
     return statuses
 
 
@@ -135,7 +135,7 @@ def _operation(row: Operation, schemas: _Schemas) -> JsonObject:
 def _answer(row: Operation, status: HTTPStatus, schemas: _Schemas) -> JsonObject:
     answer: JsonObject = {"description": status.phrase}
     names = ["Location"] if status is HTTPStatus.CREATED else []
-    if row.etag and status is HTTPStatus.OK:
+    if row.etag:
         names.append("ETag")
     if names:
         answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457; ETSI GS MEC 009 clause 6.15): one table, one middleware.
+"""Errors as `application/problem+json` (RFC 9457; ETSI GS MEC 009 clause 6.15): one table, one function around every handler.
 
 Handlers raise what they find wrong; nothing below the HTTP edge knows a status code. 422 is never answered: a body that is
 JSON of the wrong shape, or that contradicts itself, is a 400 that names the attribute, and an id that nobody has is a 404.
@@ -117,13 +117,11 @@ def problem_response(
     return web.Response(status=status, body=msgspec.json.encode(problem), headers=all_headers)
 
 
-@web.middleware
-async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def answer_or_problem(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns every error into problem details; never lets a traceback out."""
-    path = request.rel_url.raw_path
     if len(request.raw_path) > LONGEST_TARGET:
         detail = f"the request target has {len(request.raw_path)} characters, at most {LONGEST_TARGET} are read"
-        return problem_response(path, HTTPStatus.REQUEST_URI_TOO_LONG, detail)
+        return problem_response(request.rel_url.raw_path, HTTPStatus.REQUEST_URI_TOO_LONG, detail)
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -131,9 +129,10 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
             raise
         return _of_http_error(request, error)
     except tuple(STATUSES) as error:
-        return problem_response(path, _status(error), str(error), _headers(error))
+        return problem_response(request.rel_url.raw_path, _status(error), str(error), _headers(error))
     except Exception:
         # The last barrier before the client: whatever it is belongs into the log, not into an answer.
+        path = request.rel_url.raw_path
         logger.exception("%s %s failed", request.method, path)
         detail = "the platform failed to handle this request; its log says why"
         return problem_response(path, HTTPStatus.INTERNAL_SERVER_ERROR, detail)

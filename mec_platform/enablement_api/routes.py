@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from time import perf_counter
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 
 from mec_platform.domain.services import EndPoint, TransportInfo, TransportType
 from mec_platform.enablement_api.app_support.handlers import AppSupport
 from mec_platform.enablement_api.docs import Documents
-from mec_platform.enablement_api.exchange import check_exchange
-from mec_platform.enablement_api.metrics import RegistryMetrics, metrics_middleware, metrics_operation
+from mec_platform.enablement_api.exchange import PUBLIC_URI, check_exchange
+from mec_platform.enablement_api.metrics import RegistryMetrics, RequestMetrics, metrics_operation
 from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable, operations_of
-from mec_platform.enablement_api.problem_details import problem_middleware
+from mec_platform.enablement_api.problem_details import answer_or_problem
 from mec_platform.enablement_api.service_management.handlers import ServiceManagement
 from mec_platform.registry.host import HostRegistry
 
@@ -63,16 +64,31 @@ def _checked(operation: Operation) -> Handler:
     return answer
 
 
-def make_enablement_app(host: HostRegistry, *, collectors: CollectorRegistry | None = None) -> web.Application:
+def _front(metrics: RequestMetrics) -> Middleware:
+    """Around everything else, in one middleware because each of them costs every request."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        start = perf_counter()
+        response = await answer_or_problem(request, handler)
+        metrics.note(request, response.status, perf_counter() - start)
+        return response
+
+    return answer
+
+
+def make_enablement_app(
+    host: HostRegistry, *, collectors: CollectorRegistry | None = None, public_uri: str = ""
+) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
     Routes of other parts may be added before it is served; they get the same middlewares. The registry must have been
     started, and is stopped by who started it. `collectors` is what /metrics exposes, so others can add theirs.
+    `public_uri` is what links begin with where clients do not reach the platform directly.
     """
     collectors = collectors or CollectorRegistry()
-    app = web.Application(
-        middlewares=[metrics_middleware(collectors), problem_middleware], client_max_size=LARGEST_BODY_BYTES
-    )
+    app = web.Application(middlewares=[_front(RequestMetrics(collectors))], client_max_size=LARGEST_BODY_BYTES)
+    app[PUBLIC_URI] = public_uri
     app[OPERATIONS] = OperationTable()
     RegistryMetrics(host.registry, collectors)
     add_operations(app, AppSupport(host.applications, host.registry.clock).operations())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
+from mec_platform.enablement_api.routes import make_enablement_app
+
+APPS = "/mec_app_support/v2"
 SERVICES = "/mec_service_mgmt/v1"
 
 
@@ -261,3 +266,46 @@ async def test_a_body_of_any_content_type_is_json(client, app_id, offer):
         f"{SERVICES}/applications/{app_id}/services", data=json.dumps(offer), headers={"Content-Type": "*/*"}
     )
     assert response.status == 201
+
+
+async def test_a_replacement_may_name_the_version_that_it_replaces(client, service):
+    tag = (await client.get(path_of(service))).headers["ETag"]
+    replaced = await client.put(path_of(service), json=service | {"state": "INACTIVE"}, headers={"If-Match": tag})
+    assert replaced.status == 200
+    assert replaced.headers["ETag"] != tag
+    late = await client.put(path_of(service), json=service | {"version": "2"}, headers={"If-Match": tag})
+    assert late.status == 412
+    assert (await (await client.get(path_of(service))).json())["state"] == "INACTIVE"
+
+
+async def test_of_two_replacements_of_one_version_one_is_refused(client, service):
+    tag = (await client.get(path_of(service))).headers["ETag"]
+    answers = await asyncio.gather(
+        *(client.put(path_of(service), json=service | {"version": v}, headers={"If-Match": tag}) for v in "23")
+    )
+    assert sorted(answer.status for answer in answers) == [200, 412]
+
+
+async def test_every_consumer_sees_the_same_version(client, service):
+    of_anyone = await client.get(f"{SERVICES}/services/{service['serInstanceId']}")
+    assert of_anyone.headers["ETag"] == (await client.get(path_of(service))).headers["ETag"]
+
+
+async def test_what_was_written_before_a_change_is_not_answered_after_it(client, service):
+    for state in ("INACTIVE", "ACTIVE", "INACTIVE"):
+        assert (await client.put(path_of(service), json=service | {"state": state})).status == 200
+        assert (await (await client.get(path_of(service))).json())["state"] == state
+
+
+async def test_links_begin_with_the_address_that_the_client_has_used(client, service):
+    found = await (await client.get(path_of(service), headers={"Host": "mec.example:8443"})).json()
+    assert found["_links"]["self"]["href"] == f"http://mec.example:8443{path_of(service)}"
+    found = await (await client.get(path_of(service))).json()
+    assert found["_links"]["self"]["href"] == str(client.make_url(path_of(service)))
+
+
+async def test_links_begin_with_the_public_uri_where_the_operator_has_set_one(host, offer):
+    app = make_enablement_app(host, public_uri="https://mec.example")
+    async with TestClient(TestServer(app)) as client:
+        response = await client.post(f"{APPS}/registrations", json={"appName": "greeter"})
+        assert response.headers["Location"].startswith(f"https://mec.example{APPS}/registrations/")

@@ -14,16 +14,18 @@ from mec_platform.domain.credentials import Scope
 from mec_platform.domain.locality import Locality, LocalityType
 from mec_platform.domain.services import ServiceInfo, ServiceQuery
 from mec_platform.enablement_api.exchange import (
+    base_uri,
+    check_if_match,
     json_response,
     no_content,
     read_message,
     read_value,
     read_values,
-    resource_uri,
 )
 from mec_platform.enablement_api.operations import Operation, QueryParameter
 from mec_platform.enablement_api.problem_details import BadRequest
 from mec_platform.enablement_api.service_management import messages
+from mec_platform.enablement_api.service_management.writing import ServiceWriter, service_tag
 from mec_platform.registry.applications import Applications
 from mec_platform.registry.service_registry import ServiceRegistry
 
@@ -50,6 +52,7 @@ class ServiceManagement:
     def __init__(self, applications: Applications, services: ServiceRegistry) -> None:
         self._applications = applications
         self._services = services
+        self._writer = ServiceWriter(_SERVICES)
 
     def operations(self) -> list[Operation]:
         """The resources of clause 8.2.2."""
@@ -73,6 +76,7 @@ class ServiceManagement:
                 summary="Read a service",
                 handler=self.get_service,
                 answers={HTTPStatus.OK: messages.ServiceInfoMessage},
+                etag=True,
             ),
             _ROW(
                 method="GET",
@@ -103,6 +107,7 @@ class ServiceManagement:
                 handler=self.create_service,
                 body=messages.ServiceInfoPost,
                 answers={HTTPStatus.CREATED: messages.ServiceInfoMessage},
+                etag=True,
             ),
             _ROW(
                 method="GET",
@@ -111,6 +116,7 @@ class ServiceManagement:
                 summary="Read a service of an application instance",
                 handler=self.get_service,
                 answers={HTTPStatus.OK: messages.ServiceInfoMessage},
+                etag=True,
             ),
             _ROW(
                 method="PUT",
@@ -120,6 +126,7 @@ class ServiceManagement:
                 handler=self.replace_service,
                 body=messages.ServiceInfoPut,
                 answers={HTTPStatus.OK: messages.ServiceInfoMessage},
+                etag=True,
             ),
             _ROW(
                 method="DELETE",
@@ -155,7 +162,8 @@ class ServiceManagement:
     async def list_services(self, request: web.Request) -> web.Response:
         """GET services, of one application where the path names one (clauses 8.2.3.3.1 and 8.2.6.3.1)."""
         found = self._services.services(parse_service_query(request), request.match_info.get("appInstanceId"))
-        return json_response([self._message(request, service) for service in found])
+        consumer, base = self._consumer(request), base_uri(request)
+        return json_response([self._writer.write(each, each.is_local_to(consumer), base).json for each in found])
 
     async def create_service(self, request: web.Request) -> web.Response:
         """POST a new service (clause 8.2.6.3.4)."""
@@ -164,14 +172,13 @@ class ServiceManagement:
         message = await read_message(request, messages.ServiceInfoPost)
         description = messages.to_description(message, self._services.transport)
         service = await self._services.register_service(app.app_instance_id, description)
-        location = _service_uri(request, service)
-        return json_response(self._message(request, service), HTTPStatus.CREATED, location)
+        return self._answer(request, service, HTTPStatus.CREATED, f"{base_uri(request)}{self._writer.path(service)}")
 
     async def get_service(self, request: web.Request) -> web.Response:
         """GET one service (clauses 8.2.4.3.1 and 8.2.7.3.1)."""
         ids = request.match_info
         service = self._services.service(ids["serviceId"], ids.get("appInstanceId"))
-        return json_response(self._message(request, service))
+        return self._answer(request, service)
 
     async def replace_service(self, request: web.Request) -> web.Response:
         """PUT a service (clause 8.2.7.3.2)."""
@@ -179,8 +186,12 @@ class ServiceManagement:
         self._services.service(ids["serviceId"], ids["appInstanceId"])
         message = await read_message(request, messages.ServiceInfoPut)
         description = messages.to_description(message, self._services.transport)
-        service = await self._services.update_service(ids["appInstanceId"], ids["serviceId"], description)
-        return json_response(self._message(request, service))
+
+        def check(before: ServiceInfo) -> None:
+            check_if_match(request, service_tag(before))
+
+        service = await self._services.update_service(ids["appInstanceId"], ids["serviceId"], description, check)
+        return self._answer(request, service)
 
     async def delete_service(self, request: web.Request) -> web.Response:
         """DELETE a service (clause 8.2.7.3.5)."""
@@ -206,14 +217,15 @@ class ServiceManagement:
         """GET the transports that the platform provides (clause 8.2.5.3.1)."""
         return json_response([messages.from_transport(transport) for transport in self._services.transports])
 
-    def _message(self, request: web.Request, service: ServiceInfo) -> messages.ServiceInfoMessage:
-        self_uri = _service_uri(request, service)
-        return messages.from_service(
-            service,
-            is_local=service.is_local_to(self._consumer(request)),
-            self_uri=self_uri,
-            liveness_uri=f"{self_uri}/liveness",
-        )
+    def _answer(
+        self,
+        request: web.Request,
+        service: ServiceInfo,
+        status: HTTPStatus = HTTPStatus.OK,
+        location: str | None = None,
+    ) -> web.Response:
+        written = self._writer.write(service, service.is_local_to(self._consumer(request)), base_uri(request))
+        return json_response(written.json, status, location, written.etag)
 
     def _consumer(self, request: web.Request) -> Locality:
         app_instance_id = request.match_info.get("appInstanceId")
@@ -237,7 +249,3 @@ def parse_service_query(request: web.Request) -> ServiceQuery:
         consumed_local_only=read_value(request, CONSUMED_LOCAL_ONLY),
         is_local=read_value(request, IS_LOCAL),
     )
-
-
-def _service_uri(request: web.Request, service: ServiceInfo) -> str:
-    return resource_uri(request, f"{ROOT}/applications/{service.app_instance_id}/services/{service.service_id}")
