@@ -26,6 +26,23 @@ _SERVICE: dict[str, Any] = {
 EXAMPLES: dict[str, Any] = {
     "registerApplication": {"appName": "face-recognition", "appProvider": "example.com", "appDId": "faces-2.1"},
     "confirmReady": {"indication": "READY"},
+    "replaceDnsRule": {
+        "dnsRuleId": "faces",
+        "domainName": "faces.example.com",
+        "ipAddressType": "IP_V4",
+        "ipAddress": "192.0.2.10",
+        "ttl": 300,
+        "state": "ACTIVE",
+    },
+    "replaceTrafficRule": {
+        "trafficRuleId": "camera-to-faces",
+        "filterType": "FLOW",
+        "priority": 10,
+        "trafficFilter": [{"srcAddress": ["198.51.100.0/24"], "dstPort": ["554"], "protocol": ["TCP"]}],
+        "action": "FORWARD_DECAPSULATED",
+        "dstInterface": [{"interfaceType": "IP", "dstIpAddress": "192.0.2.10"}],
+        "state": "ACTIVE",
+    },
     "createService": _SERVICE | {"livenessInterval": 30},
     "replaceService": _SERVICE | {"state": "INACTIVE"},
     "sendHeartbeat": {"state": "ACTIVE"},

@@ -18,6 +18,7 @@ from mec_platform.registry.errors import (
     AppInstanceExists,
     LivenessNotMonitored,
     LogUnavailable,
+    RegistryError,
     StateConflict,
     UnknownAppInstance,
     UnknownRule,
@@ -61,8 +62,11 @@ class Conflict(Exception):
     """The resource is in a state that does not allow this."""
 
 
-class PreconditionFailed(Exception):
-    """The client has seen another version of the resource than the one it would change."""
+class PreconditionFailed(RegistryError):
+    """The client has seen another version of the resource than the one it would change.
+
+    A registry's error, because it is found where a change is decided.
+    """
 
 
 class UnsupportedMediaType(Exception):

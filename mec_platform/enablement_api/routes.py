@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from mec_platform.domain.services import EndPoint, TransportInfo, TransportType
 from mec_platform.enablement_api.app_support.handlers import AppSupport
+from mec_platform.enablement_api.app_support.rules import rule_operations
 from mec_platform.enablement_api.docs import Documents
 from mec_platform.enablement_api.exchange import PUBLIC_URI, check_exchange
 from mec_platform.enablement_api.metrics import RegistryMetrics, RequestMetrics, metrics_operation
@@ -92,6 +93,7 @@ def make_enablement_app(
     app[OPERATIONS] = OperationTable()
     RegistryMetrics(host.registry, collectors)
     add_operations(app, AppSupport(host.applications, host.registry.clock).operations())
+    add_operations(app, rule_operations(host.applications))
     add_operations(app, ServiceManagement(host.applications, host.services).operations())
     documents = Documents(operations_of(app))
     add_operations(app, [metrics_operation(collectors), *documents.operations()])

@@ -24,7 +24,7 @@ from mec_platform.registry.errors import AppInstanceExists, StateConflict, Unkno
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.state import RegistryState
 
-Rule = TypeVar("Rule", DnsRule, TrafficRule)
+Rule = TypeVar("Rule", bound=DnsRule | TrafficRule)
 
 
 class Applications:
@@ -186,12 +186,14 @@ class Applications:
 
         Raises:
             UnknownAppInstance, UnknownRule: there is nothing to replace.
+            StateConflict: the instance has ended, and its rules with it.
             RegistryError: what `check` raises.
         """
 
         def decide(state: RegistryState) -> events.Event | None:
             before = find_rule(find_app(state, app_instance_id).dns_rules, rule.rule_id)
             check(before)
+            _refuse_if_ended(state.apps[app_instance_id], "change its rules")
             return None if before == rule else events.DnsRuleChanged(app_instance_id, rule)
 
         await self._registry.commit(decide)
@@ -204,6 +206,7 @@ class Applications:
         def decide(state: RegistryState) -> events.Event | None:
             before = find_rule(find_app(state, app_instance_id).traffic_rules, rule.rule_id)
             check(before)
+            _refuse_if_ended(state.apps[app_instance_id], "change its rules")
             return None if before == rule else events.TrafficRuleChanged(app_instance_id, rule)
 
         await self._registry.commit(decide)
@@ -220,11 +223,15 @@ def find_app(state: RegistryState, app_instance_id: str) -> AppInstance:
     return app
 
 
+def _refuse_if_ended(app: AppInstance, wish: str) -> None:
+    if app.state.has_ended:
+        raise StateConflict(app.app_instance_id, app.state, wish)
+
+
 def find_running_app(state: RegistryState, app_instance_id: str) -> AppInstance:
     """One that may offer and subscribe. Raises UnknownAppInstance, StateConflict."""
     app = find_app(state, app_instance_id)
-    if app.state.has_ended:
-        raise StateConflict(app_instance_id, app.state, "offer or subscribe to anything")
+    _refuse_if_ended(app, "offer or subscribe to anything")
     return app
 
 

@@ -41,6 +41,9 @@ ROUTES_WITHOUT = (
 
 ANSWERS = (
     Deviation("state", "added to ServiceState in 3.1.1, with liveness", "SUSPENDED"),
+    Deviation(
+        "dstInterface", "one object in 2.1.1, although some actions take two; a list since 2.2.1", "interfaceType"
+    ),
     Deviation("endpoint", "a kind of endpoint that the text has (clause 8.1.5.3) and the files forgot", "fqdn"),
 )
 """Values that the schemas of the files refuse though the standard's text, or a later version of it, has them."""
