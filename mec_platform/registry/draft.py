@@ -6,6 +6,8 @@ that caused it, and replaying a log fills them again. `transitions` is its only 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from immutables import Map
 
 from mec_platform.domain.applications import AppInstance
@@ -180,10 +182,10 @@ class Draft:
         self.outboxes = self.outboxes.set(subscription_id, Outbox(waiting, dead))
         self.do(to_do.DeliverNotifications(subscription_id))
 
-    def settle(self, subscription_id: str, sequence: int) -> None:
+    def settle(self, subscription_id: str, sequences: Collection[int]) -> None:
         outbox = self.outboxes.get(subscription_id)
         if outbox is not None:
-            waiting = tuple(each for each in outbox.waiting if each.sequence > sequence)
+            waiting = tuple(each for each in outbox.waiting if each.sequence not in sequences)
             self.outboxes = self.outboxes.set(subscription_id, Outbox(waiting, outbox.dead))
 
     def bury(self, subscription_id: str, sequence: int, reason: str) -> None:

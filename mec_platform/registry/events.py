@@ -130,9 +130,12 @@ class Unsubscribed:
 
 @dataclass(frozen=True, slots=True)
 class NotificationsSettled:
-    """Subscribers took their notifications: for each subscription, up to and including this sequence."""
+    """Subscribers took their notifications: sequences of each subscription.
 
-    delivered: Mapping[str, int]
+    Each is named: one that was revived meanwhile is older than what was delivered, and still waits.
+    """
+
+    delivered: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)

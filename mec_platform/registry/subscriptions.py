@@ -6,7 +6,7 @@ affair, which says here what came of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mec_platform.domain.subscriptions import DeadLetter, Notification, Outbox, Subscription, Topic
@@ -67,11 +67,15 @@ class Subscriptions:
         """What has not been delivered, oldest first; nothing where there is no such subscription."""
         return self._registry.state.outboxes.get(subscription_id, _EMPTY).waiting
 
-    async def settle(self, delivered: Mapping[str, int]) -> None:
-        """Subscribers took what waited for them: for each subscription, up to and including this sequence."""
+    def undelivered(self) -> list[str]:
+        """Ids of the subscriptions for which something waits."""
+        return [each for each, outbox in self._registry.state.outboxes.items() if outbox.waiting]
+
+    async def settle(self, delivered: Mapping[str, Sequence[int]]) -> None:
+        """Subscribers took what waited for them: sequences of each subscription."""
 
         def decide(state: RegistryState) -> events.Event | None:
-            known = {each: sequence for each, sequence in delivered.items() if each in state.outboxes}
+            known = {each: tuple(sequences) for each, sequences in delivered.items() if each in state.outboxes}
             return events.NotificationsSettled(known) if known else None
 
         await self._registry.commit(decide)

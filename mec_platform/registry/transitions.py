@@ -218,8 +218,8 @@ def _change_outbox(
 ) -> None:
     if isinstance(event, events.NotificationsSettled):
         # A subscription may have ended while its last notifications were on their way.
-        for subscription_id, sequence in event.delivered.items():
-            draft.settle(subscription_id, sequence)
+        for subscription_id, sequences in event.delivered.items():
+            draft.settle(subscription_id, sequences)
         return
     outbox = draft.outboxes.get(event.subscription_id)
     if outbox is None:

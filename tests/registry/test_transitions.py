@@ -315,8 +315,21 @@ def test_settled_notifications_wait_no_more_and_an_ended_subscription_is_no_prob
         AppRegistered(APP), Subscribed(SUBSCRIPTION), ServiceRegistered(SERVICE), ServiceRemoved("service-1")
     )
     assert [each.sequence for each in waiting(state)] == [3, 4]
-    state, _ = apply(NotificationsSettled({"subscription-1": 3, "gone": 9}), to=state)
+    state, _ = apply(NotificationsSettled({"subscription-1": (2, 3), "gone": (9,)}), to=state)
     assert [each.sequence for each in waiting(state)] == [4]
+
+
+def test_what_is_revived_before_later_ones_are_settled_still_waits():
+    state, _ = apply(
+        AppRegistered(APP), Subscribed(SUBSCRIPTION), ServiceRegistered(SERVICE), ServiceRemoved("service-1")
+    )
+    state, _ = apply(
+        NotificationBuried("subscription-1", 3, "503"),
+        DeadLettersRevived("subscription-1"),
+        NotificationsSettled({"subscription-1": (4,)}),
+        to=state,
+    )
+    assert [each.sequence for each in waiting(state)] == [3]
 
 
 def test_a_buried_notification_is_a_dead_letter_until_it_is_revived_or_dropped():
@@ -425,7 +438,7 @@ def possible_event(kind: str, app_id: str, number: int, service_state: ServiceSt
             replace(SUBSCRIPTION, subscription_id=subscription_id, app_instance_id=app_id, topic=topic)
         ),
         "subscription.removed": Unsubscribed(subscription_id),
-        "notification.settled": NotificationsSettled({subscription_id: number * 10}),
+        "notification.settled": NotificationsSettled({subscription_id: (number * 10,)}),
         "notification.buried": NotificationBuried(subscription_id, number * 3, "refused"),
         "notification.revived": DeadLettersRevived(subscription_id),
         "notification.dropped": DeadLettersDropped(subscription_id),
