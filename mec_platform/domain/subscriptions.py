@@ -82,7 +82,8 @@ class Subscription:
     """A subscription of an application instance (MEC 011 clauses 7.1.3.2 and 8.1.3.2).
 
     `filter` is looked at for SERVICE_AVAILABILITY only. `criteria_text` is the filter as its subscriber wrote it, JSON, which
-    is what a GET shows; None where there was none.
+    is what a GET shows; None where there was none. `platform_uri` is the origin at which the subscriber reached the platform:
+    links in its notifications begin with it, as nothing else says under which address the platform is known to it.
     """
 
     subscription_id: str
@@ -91,6 +92,7 @@ class Subscription:
     delivery: Delivery
     filter: AvailabilityFilter = AvailabilityFilter()
     criteria_text: JsonText | None = None
+    platform_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

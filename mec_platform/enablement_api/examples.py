@@ -46,4 +46,14 @@ EXAMPLES: dict[str, Any] = {
     "createService": _SERVICE | {"livenessInterval": 30},
     "replaceService": _SERVICE | {"state": "INACTIVE"},
     "sendHeartbeat": {"state": "ACTIVE"},
+    "createAvailabilitySubscription": {
+        "subscriptionType": "SerAvailabilityNotificationSubscription",
+        "callbackReference": "http://192.0.2.11:8080/notifications",
+        "filteringCriteria": {"serNames": ["face-recognition"], "states": ["ACTIVE", "SUSPENDED"]},
+    },
+    "createTerminationSubscription": {
+        "subscriptionType": "AppTerminationNotificationSubscription",
+        "callbackReference": "http://192.0.2.11:8080/terminations",
+        "appInstanceId": "5c3dcb5b-6e1f-4d0c-9a5e-2f1d8c0b7a11",
+    },
 }

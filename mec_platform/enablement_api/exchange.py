@@ -187,7 +187,12 @@ def _origin(scheme: str, host: str) -> str:
 
 def resource_uri(request: web.Request, path: str) -> str:
     """Absolute URI of a resource of this platform; `path` as it is, with its characters not yet escaped."""
-    return f"{base_uri(request)}{quote(path, safe=_IN_PATHS)}"
+    return absolute_uri(base_uri(request), path)
+
+
+def absolute_uri(base: str, path: str) -> str:
+    """As `resource_uri`, where there is no request at hand but its `base_uri` was kept."""
+    return f"{base}{quote(path, safe=_IN_PATHS)}"
 
 
 def json_response(

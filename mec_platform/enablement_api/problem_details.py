@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from mec_platform.enablement_api.notifications.targets import CallbackMalformed, CallbackNotAllowed
 from mec_platform.registry.errors import (
     AppInstanceExists,
     LivenessNotMonitored,
@@ -90,6 +91,8 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
     PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
+    CallbackMalformed: HTTPStatus.BAD_REQUEST,
+    CallbackNotAllowed: HTTPStatus.FORBIDDEN,
     UnknownTransport: HTTPStatus.BAD_REQUEST,
     UnknownAppInstance: HTTPStatus.NOT_FOUND,
     UnknownService: HTTPStatus.NOT_FOUND,

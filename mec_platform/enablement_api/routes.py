@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 from time import perf_counter
 
 from aiohttp import web
@@ -12,13 +13,22 @@ from prometheus_client import CollectorRegistry
 from mec_platform.domain.services import EndPoint, TransportInfo, TransportType
 from mec_platform.enablement_api.app_support.handlers import AppSupport
 from mec_platform.enablement_api.app_support.rules import rule_operations
+from mec_platform.enablement_api.app_support.subscriptions import TERMINATION_SUBSCRIPTIONS
 from mec_platform.enablement_api.docs import Documents
 from mec_platform.enablement_api.exchange import PUBLIC_URI, check_exchange
 from mec_platform.enablement_api.metrics import RegistryMetrics, RequestMetrics, metrics_operation
+from mec_platform.enablement_api.notifications.notifier import Notifier
+from mec_platform.enablement_api.notifications.resources import SubscriptionResources
+from mec_platform.enablement_api.notifications.settings import DeliverySettings
+from mec_platform.enablement_api.notifications.targets import CallbackPolicy
 from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable, operations_of
 from mec_platform.enablement_api.problem_details import answer_or_problem
 from mec_platform.enablement_api.service_management.handlers import ServiceManagement
+from mec_platform.enablement_api.service_management.subscriptions import AVAILABILITY_SUBSCRIPTIONS
 from mec_platform.registry.host import HostRegistry
+
+STRICT = CallbackPolicy()
+DEFAULT_DELIVERY = DeliverySettings()
 
 LARGEST_BODY_BYTES = 1024 * 1024
 
@@ -79,13 +89,19 @@ def _front(metrics: RequestMetrics) -> Middleware:
 
 
 def make_enablement_app(
-    host: HostRegistry, *, collectors: CollectorRegistry | None = None, public_uri: str = ""
+    host: HostRegistry,
+    *,
+    collectors: CollectorRegistry | None = None,
+    public_uri: str = "",
+    callbacks: CallbackPolicy = STRICT,
+    delivery: DeliverySettings = DEFAULT_DELIVERY,
 ) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
     Routes of other parts may be added before it is served; they get the same middlewares. The registry must have been
     started, and is stopped by who started it. `collectors` is what /metrics exposes, so others can add theirs.
     `public_uri` is what links begin with where clients do not reach the platform directly.
+    `callbacks` says where notifications may go; they go, as patiently as `delivery` says, while the application is served.
     """
     collectors = collectors or CollectorRegistry()
     app = web.Application(middlewares=[_front(RequestMetrics(collectors))], client_max_size=LARGEST_BODY_BYTES)
@@ -95,6 +111,12 @@ def make_enablement_app(
     add_operations(app, AppSupport(host.applications, host.registry.clock).operations())
     add_operations(app, rule_operations(host.applications))
     add_operations(app, ServiceManagement(host.applications, host.services).operations())
+    notifier = Notifier(
+        host.registry, host.subscriptions, policy=callbacks, settings=delivery, collectors=collectors, die=Random()
+    )
+    notifier.attach(app)
+    for api in (TERMINATION_SUBSCRIPTIONS, AVAILABILITY_SUBSCRIPTIONS):
+        add_operations(app, SubscriptionResources(api, host.subscriptions, notifier).operations())
     documents = Documents(operations_of(app))
     add_operations(app, [metrics_operation(collectors), *documents.operations()])
     app.router.add_routes(documents.assets())

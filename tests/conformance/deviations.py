@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.conformance.specifications import SERVICES
+from tests.conformance.specifications import APPS, SERVICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +16,15 @@ class Deviation:
     value: str = ""
 
 
+SUBSCRIPTION = "/applications/{appInstanceId}/subscriptions/{subscriptionId}"
 LIVENESS = f"{SERVICES}/applications/{{appInstanceId}}/services/{{serviceId}}/liveness"
 
 ROUTES_BESIDE = (
     Deviation("GET /openapi.json", "the platform's own document"),
     Deviation("GET /docs", "Swagger UI over it"),
     Deviation("GET /metrics", "for operators: Prometheus"),
+    Deviation(f"GET /websockets{APPS}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),
+    Deviation(f"GET /websockets{SERVICES}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),
     Deviation(
         f"GET {LIVENESS}", "3.1.1 leaves the URI to the platform and writes resource_uri_allocated_by_MEC_platform"
     ),
@@ -43,6 +46,12 @@ ANSWERS = (
     Deviation("state", "added to ServiceState in 3.1.1, with liveness", "SUSPENDED"),
     Deviation(
         "dstInterface", "one object in 2.1.1, although some actions take two; a list since 2.2.1", "interfaceType"
+    ),
+    Deviation("states", "added to ServiceState in 3.1.1, with liveness", "SUSPENDED"),
+    Deviation(
+        "the message",
+        "of callbackReference and websockNotifConfig the chosen one is answered alone (MEC 009 clause 6.12a)",
+        "websockNotifConfig",
     ),
     Deviation("endpoint", "a kind of endpoint that the text has (clause 8.1.5.3) and the files forgot", "fqdn"),
 )

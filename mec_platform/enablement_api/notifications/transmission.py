@@ -1,0 +1,48 @@
+"""Which way a notification goes: to the callback or over the WebSocket that its subscriber asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from yarl import URL
+
+from mec_platform.domain.subscriptions import Notification, Subscription
+from mec_platform.enablement_api.notifications.callbacks import CallbackSender, Message
+from mec_platform.enablement_api.notifications.messages import write_body
+from mec_platform.enablement_api.notifications.outcome import Outcome, Rejected
+from mec_platform.enablement_api.notifications.websockets import NotificationSockets
+
+GONE = Rejected("the subscription has ended")
+
+
+class SubscriberTransmission:
+    """Implements `delivery.Transmission`. `find` gives the subscription of an id, None where it has ended."""
+
+    def __init__(
+        self, find: Callable[[str], Subscription | None], callbacks: CallbackSender, sockets: NotificationSockets
+    ) -> None:
+        self._find = find
+        self._callbacks = callbacks
+        self._sockets = sockets
+
+    def host_of(self, subscription_id: str) -> str:
+        """The origin of a callback; every WebSocket is one of its own."""
+        subscription = self._find(subscription_id)
+        if subscription is None or subscription.delivery.callback_uri is None:
+            return f"websocket of {subscription_id}"
+        return str(URL(subscription.delivery.callback_uri).origin())
+
+    async def send(self, notification: Notification) -> Outcome:
+        """One attempt."""
+        subscription = self._find(notification.subscription_id)
+        if subscription is None:
+            return GONE
+        message = Message(id=message_id(notification), body=write_body(subscription, notification))
+        if subscription.delivery.callback_uri is None:
+            return await self._sockets.send(notification.subscription_id, message)
+        return await self._callbacks.send(subscription.delivery.callback_uri, message)
+
+
+def message_id(notification: Notification) -> str:
+    """The same for every attempt, every life of the platform and every revival."""
+    return f"{notification.subscription_id}:{notification.sequence}"
