@@ -21,7 +21,8 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """Somebody who may ask for tokens. `secret_hash` is SHA-256, hexadecimal, of a random secret of 256 bits."""
+    """Somebody who may ask for tokens. `secret_hash` is SHA-256, hexadecimal, of a random secret of 256 bits, and
+    `created_unix_ns` the time of its making."""
 
     client_id: str
     scopes: frozenset[Scope]

@@ -18,9 +18,16 @@ from mec_platform.domain.applications import (
     PendingTermination,
 )
 from mec_platform.domain.locality import Locality
+from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.rules import DnsRule, TrafficRule
 from mec_platform.registry import events
-from mec_platform.registry.errors import AppInstanceExists, StateConflict, UnknownAppInstance, UnknownRule
+from mec_platform.registry.errors import (
+    AppInstanceExists,
+    QuotaExceeded,
+    StateConflict,
+    UnknownAppInstance,
+    UnknownRule,
+)
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.state import RegistryState
 
@@ -30,8 +37,9 @@ Rule = TypeVar("Rule", bound=DnsRule | TrafficRule)
 class Applications:
     """The application instances of one MEC host. `locality` is the host's own place, where an instance is unless told."""
 
-    def __init__(self, registry: Registry, locality: Locality) -> None:
+    def __init__(self, registry: Registry, locality: Locality, quotas: Quotas | None = None) -> None:
         self._registry = registry
+        self._quotas = quotas or Quotas()
         self.locality = locality
 
     def get(self, app_instance_id: str) -> AppInstance:
@@ -57,6 +65,7 @@ class Applications:
 
         Raises:
             AppInstanceExists: there is one of that id.
+            QuotaExceeded: the owner has as many as a client may have.
         """
         app = AppInstance(
             app_instance_id=app_instance_id or self._registry.new_id(),
@@ -70,6 +79,8 @@ class Applications:
         def decide(state: RegistryState) -> events.Event:
             if app.app_instance_id in state.apps:
                 raise AppInstanceExists(app.app_instance_id)
+            if len(state.apps_of(owner)) >= self._quotas.apps_per_client:
+                raise QuotaExceeded(f"client {owner!r}", self._quotas.apps_per_client, "application instances")
             return events.AppRegistered(app)
 
         await self._registry.commit(decide)

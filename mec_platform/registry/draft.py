@@ -26,6 +26,7 @@ from mec_platform.registry import effects as to_do
 from mec_platform.registry.state import (
     RegistryState,
     add_to_index,
+    app_keys,
     keys_of_interest,
     remove_from_index,
     service_keys,
@@ -57,6 +58,7 @@ class Draft:
         self._order = state.order
         self._services_by = state.services_by
         self._subscriptions_by = state.subscriptions_by
+        self._apps_by = state.apps_by
         self._references: dict[str, list[ServiceReference]] = {}
 
     def finish(self) -> RegistryState:
@@ -71,6 +73,7 @@ class Draft:
             self.revision,
             self._services_by,
             self._subscriptions_by,
+            self._apps_by,
         )
 
     def do(self, *effects: to_do.Effect) -> None:
@@ -81,9 +84,11 @@ class Draft:
     def put_app(self, app: AppInstance) -> None:
         if app.app_instance_id not in self.apps:
             self._order = self._order.set(app.app_instance_id, self.revision)
+            self._apps_by = add_to_index(self._apps_by, app_keys(app), app.app_instance_id)
         self.apps = self.apps.set(app.app_instance_id, app)
 
     def drop_app(self, app_instance_id: str) -> None:
+        self._apps_by = remove_from_index(self._apps_by, app_keys(self.apps[app_instance_id]), app_instance_id)
         self.apps = self.apps.delete(app_instance_id)
         self._order = self._order.delete(app_instance_id)
         if app_instance_id in self.clients:

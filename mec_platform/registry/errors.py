@@ -8,6 +8,10 @@ RegistryError
 +-- UnknownRule            the application instance has no rule of that id
 +-- AppInstanceExists      the id that was asked for is taken
 +-- StateConflict          the application instance is in a state in which that cannot be done
++-- UnknownClient          no such client of the APIs
++-- ClientExists           the id that was asked for is taken
++-- LastAdministrator      nobody would be left who may administer the platform
++-- QuotaExceeded          the client or application instance has as much as it may have
 +-- LivenessNotMonitored   the service sends no heartbeats, so it has no liveness resource
 
 EventLogError
@@ -88,6 +92,38 @@ class LivenessNotMonitored(RegistryError):
     def __init__(self, service_id: str) -> None:
         super().__init__(f"service {service_id!r} was registered without livenessInterval: no heartbeats are expected")
         self.service_id = service_id
+
+
+class UnknownClient(RegistryError):
+    """Unknown, or already removed."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"there is no client {client_id!r}")
+        self.client_id = client_id
+
+
+class ClientExists(RegistryError):
+    """Ids of clients are unique while their clients exist."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"there is a client {client_id!r} already")
+        self.client_id = client_id
+
+
+class LastAdministrator(RegistryError):
+    """Make another client with the scope admin first."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"client {client_id!r} is the last one with the scope admin; make another one first")
+        self.client_id = client_id
+
+
+class QuotaExceeded(RegistryError):
+    """See `domain.quotas`; something has to go before more can come."""
+
+    def __init__(self, whose: str, limit: int, what: str) -> None:
+        super().__init__(f"{whose} has {limit} {what} already, and may have no more")
+        self.limit = limit
 
 
 class EventLogError(Exception):

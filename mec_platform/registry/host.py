@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mec_platform.domain.locality import Locality
+from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.services import TransportInfo
 from mec_platform.registry.applications import Applications
+from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.event_log import EventLog
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.service_registry import ServiceRegistry
@@ -16,11 +18,19 @@ from mec_platform.registry.subscriptions import Subscriptions
 class HostRegistry:
     """For composition roots and tests; whoever uses a part of it takes that part."""
 
-    def __init__(self, registry: Registry, *, locality: Locality, transports: Sequence[TransportInfo] = ()) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        locality: Locality,
+        transports: Sequence[TransportInfo] = (),
+        quotas: Quotas | None = None,
+    ) -> None:
         self.registry = registry
-        self.applications = Applications(registry, locality)
-        self.services = ServiceRegistry(registry, locality=locality, transports=transports)
-        self.subscriptions = Subscriptions(registry)
+        self.applications = Applications(registry, locality, quotas)
+        self.services = ServiceRegistry(registry, locality=locality, transports=transports, quotas=quotas)
+        self.subscriptions = Subscriptions(registry, quotas)
+        self.credentials = Credentials(registry)
 
     async def start(self) -> None:
         """Raises LogUnavailable or IllegalEvent, as `Registry.start`."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.applications import AppInstance
 from mec_platform.domain.locality import Locality
+from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.services import (
     ServiceDescription,
     ServiceInfo,
@@ -24,7 +25,13 @@ from mec_platform.domain.services import (
 from mec_platform.registry import effects as to_do
 from mec_platform.registry import events
 from mec_platform.registry.applications import find_app, find_running_app
-from mec_platform.registry.errors import LivenessNotMonitored, LogUnavailable, UnknownService, UnknownTransport
+from mec_platform.registry.errors import (
+    LivenessNotMonitored,
+    LogUnavailable,
+    QuotaExceeded,
+    UnknownService,
+    UnknownTransport,
+)
 from mec_platform.registry.leases import SHORTEST_INTERVAL_S, LeaseTable, choose_interval_s
 from mec_platform.registry.registry import Decide, Registry
 from mec_platform.registry.state import RegistryState
@@ -53,8 +60,16 @@ class ServiceRegistry:
     `locality` is where a consumer is taken to be who does not say. Methods raise the errors of `errors`, each says which.
     """
 
-    def __init__(self, registry: Registry, *, locality: Locality, transports: Sequence[TransportInfo] = ()) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        locality: Locality,
+        transports: Sequence[TransportInfo] = (),
+        quotas: Quotas | None = None,
+    ) -> None:
         self._registry = registry
+        self._quotas = quotas or Quotas()
         self.locality = locality
         self.transports = tuple(transports)
         self._clock = registry.clock
@@ -83,11 +98,16 @@ class ServiceRegistry:
         Raises:
             UnknownAppInstance: there is nobody to offer it.
             StateConflict: the application instance has ended.
+            QuotaExceeded: it has as many services as an instance may have.
         """
         service_id = self._registry.new_id()
 
         def decide(state: RegistryState) -> events.ServiceRegistered:
             app = find_running_app(state, app_instance_id)
+            if len(state.services_with(("app", app_instance_id))) >= self._quotas.services_per_app:
+                raise QuotaExceeded(
+                    f"application instance {app_instance_id!r}", self._quotas.services_per_app, "services"
+                )
             return events.ServiceRegistered(_service_info(description, service_id, app))
 
         event = await self._registry.commit(decide)

@@ -30,7 +30,7 @@ ANY: Key = ("any", "")
 class RegistryState:
     """All records by id. `revision` is that of the last applied event; `order` gives the revision at which each record came.
 
-    The two indexes follow from the records, so equality of states is equality of what they know.
+    The indexes follow from the records, so equality of states is equality of what they know.
     """
 
     apps: Map[str, AppInstance] = field(default_factory=Map)
@@ -43,6 +43,7 @@ class RegistryState:
     revision: int = 0
     services_by: Index = field(default_factory=Map, repr=False, compare=False)
     subscriptions_by: Index = field(default_factory=Map, repr=False, compare=False)
+    apps_by: Index = field(default_factory=Map, repr=False, compare=False)
 
     def in_order(self, ids: Iterable[str]) -> list[str]:
         """Ids of records, oldest first."""
@@ -52,6 +53,10 @@ class RegistryState:
         """Ids of the services that have an attribute of this value; see `service_keys` for which are kept."""
         return self.services_by.get(key, _NONE)
 
+    def apps_of(self, owner: str) -> Map[str, None]:
+        """Ids of the application instances that belong to this client."""
+        return self.apps_by.get(("owner", owner), _NONE)
+
     def subscriptions_of(self, app_instance_id: str) -> list[Subscription]:
         """An application instance's subscriptions, oldest first."""
         ids = self.subscriptions_by.get(("app", app_instance_id), _NONE)
@@ -59,6 +64,11 @@ class RegistryState:
 
 
 _NONE: Map[str, None] = Map()
+
+
+def app_keys(app: AppInstance) -> list[Key]:
+    """Under what an application instance is found."""
+    return [("owner", app.owner)] if app.owner else []
 
 
 def service_keys(service: ServiceInfo) -> list[Key]:

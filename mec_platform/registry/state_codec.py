@@ -21,6 +21,7 @@ from mec_platform.registry.state import (
     Index,
     RegistryState,
     add_to_index,
+    app_keys,
     service_keys,
     subscription_keys,
 )
@@ -81,6 +82,7 @@ def decode_state(payload: bytes) -> RegistryState:
         revision=header.revision,
         services_by=_index(tables["services"], service_keys),
         subscriptions_by=_index(tables["subscriptions"], subscription_keys),
+        apps_by=_index(tables["apps"], app_keys),
     )
 
 

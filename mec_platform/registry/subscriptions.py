@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.subscriptions import DeadLetter, Notification, Outbox, Subscription, Topic
 from mec_platform.registry import events
 from mec_platform.registry.applications import find_app, find_running_app
-from mec_platform.registry.errors import UnknownSubscription
+from mec_platform.registry.errors import QuotaExceeded, UnknownSubscription
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.state import RegistryState
 
@@ -20,8 +21,9 @@ from mec_platform.registry.state import RegistryState
 class Subscriptions:
     """The subscriptions of all application instances of one MEC host."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, quotas: Quotas | None = None) -> None:
         self._registry = registry
+        self._quotas = quotas or Quotas()
 
     async def subscribe(self, subscription: Subscription) -> Subscription:
         """Adds a subscription under an id of the platform's making, which the returned one carries.
@@ -29,11 +31,15 @@ class Subscriptions:
         Raises:
             UnknownAppInstance: there is nobody to subscribe.
             StateConflict: the application instance has ended.
+            QuotaExceeded: it has as many subscriptions as an instance may have.
         """
         subscription = replace(subscription, subscription_id=self._registry.new_id())
 
         def decide(state: RegistryState) -> events.Event:
-            find_running_app(state, subscription.app_instance_id)
+            app = find_running_app(state, subscription.app_instance_id)
+            limit = self._quotas.subscriptions_per_app
+            if len(state.subscriptions_by.get(("app", app.app_instance_id), ())) >= limit:
+                raise QuotaExceeded(f"application instance {app.app_instance_id!r}", limit, "subscriptions")
             return events.Subscribed(subscription)
 
         await self._registry.commit(decide)
