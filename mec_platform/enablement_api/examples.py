@@ -56,4 +56,5 @@ EXAMPLES: dict[str, Any] = {
         "callbackReference": "http://192.0.2.11:8080/terminations",
         "appInstanceId": "5c3dcb5b-6e1f-4d0c-9a5e-2f1d8c0b7a11",
     },
+    "createClient": {"scopes": ["mec_app_support", "mec_service_mgmt"]},
 }

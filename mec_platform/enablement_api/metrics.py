@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from mec_platform.domain.credentials import Scope
 from mec_platform.domain.services import ServiceState
 from mec_platform.enablement_api.operations import Operation
 from mec_platform.registry.effects import AnnounceService, Effect
@@ -73,8 +74,8 @@ class RequestMetrics:
         return self._requests.labels(method, path, str(status)), self._seconds.labels(method, path)
 
 
-def metrics_operation(collectors: CollectorRegistry) -> Operation:
-    """GET /metrics over these collectors."""
+def metrics_operation(collectors: CollectorRegistry, scope: Scope | None = None) -> Operation:
+    """GET /metrics over these collectors; `scope` is what it asks for."""
 
     async def expose(request: web.Request) -> web.Response:
         """The exposition format of Prometheus."""
@@ -87,7 +88,7 @@ def metrics_operation(collectors: CollectorRegistry) -> Operation:
         summary="Read what the platform counts of itself",
         tag="Platform",
         handler=expose,
-        scope=None,
+        scope=scope,
         answers={HTTPStatus.OK: str},
         media_type="text/plain",
     )

@@ -99,10 +99,16 @@ def problem_statuses(row: Operation) -> set[HTTPStatus]:
 
 
 def _operation(row: Operation, schemas: _Schemas) -> JsonObject:
+    reported = problem_statuses(row)
     answers = {str(int(status)): _answer(row, status, schemas) for status in row.answers}
+    for status in reported & set(row.answers):
+        # An error that the operation reports in words of its own, and others before it as problem details.
+        problem = _problem(status, schemas)
+        answers[str(int(status))]["content"] |= problem.pop("content")
+        answers[str(int(status))] |= problem
     problems = {
         str(int(status)): {"$ref": f"#/components/responses/{_response_name(status)}"}
-        for status in sorted(problem_statuses(row))
+        for status in sorted(reported - set(row.answers))
     }
     described: JsonObject = {
         "operationId": row.operation_id,

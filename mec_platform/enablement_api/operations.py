@@ -39,7 +39,8 @@ class Operation:
 
     `path` has its parameters in braces, named as in the ETSI files: `{appInstanceId}` is what ownership goes by.
     `scope` is what a token must carry, None where everyone may ask. `body` is the msgspec type of the request's body;
-    `answers` has the type of each successful answer's body, None where there is no body. `errors` are the problems that
+    `answers` has the type of each successful answer's body, None where there is no body, and of errors that have a shape
+    of their own. `errors` are the problems that
     this operation reports beside those that every one may (see `openapi`). `etag` marks a resource that answers with an
     ETag, and whose PUT honours If-Match. `notification` is the type of what a subscription's callback is sent.
     `media_type` is that of the answers, `body_media_type` that of the body.

@@ -17,11 +17,15 @@ from aiohttp.typedefs import Handler
 from mec_platform.enablement_api.notifications.targets import CallbackMalformed, CallbackNotAllowed
 from mec_platform.registry.errors import (
     AppInstanceExists,
+    ClientExists,
+    LastAdministrator,
     LivenessNotMonitored,
     LogUnavailable,
+    QuotaExceeded,
     RegistryError,
     StateConflict,
     UnknownAppInstance,
+    UnknownClient,
     UnknownRule,
     UnknownService,
     UnknownSubscription,
@@ -52,7 +56,11 @@ class Unauthenticated(Exception):
 
 
 class Forbidden(Exception):
-    """Whoever asks is known and may not do this."""
+    """Whoever asks is known and may not do this. `challenge` tells a client that another token could (RFC 6750)."""
+
+    def __init__(self, detail: str, challenge: str = "") -> None:
+        super().__init__(detail)
+        self.challenge = challenge
 
 
 class NotAcceptable(Exception):
@@ -98,6 +106,11 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
     UnknownService: HTTPStatus.NOT_FOUND,
     UnknownSubscription: HTTPStatus.NOT_FOUND,
     UnknownRule: HTTPStatus.NOT_FOUND,
+    UnknownClient: HTTPStatus.NOT_FOUND,
+    # Not 429, which is for rates: waiting does not help (MEC 009 clause 6.15.2: 403 with the reason in the details).
+    QuotaExceeded: HTTPStatus.FORBIDDEN,
+    ClientExists: HTTPStatus.CONFLICT,
+    LastAdministrator: HTTPStatus.CONFLICT,
     AppInstanceExists: HTTPStatus.CONFLICT,
     StateConflict: HTTPStatus.CONFLICT,
     LivenessNotMonitored: HTTPStatus.NOT_FOUND,
@@ -151,7 +164,7 @@ def _status(error: Exception) -> HTTPStatus:
 
 def _headers(error: Exception) -> dict[str, str]:
     match error:
-        case Unauthenticated():
+        case Unauthenticated() | Forbidden() if error.challenge:
             return {"WWW-Authenticate": error.challenge}
         case TooManyRequests():
             return {"Retry-After": str(error.retry_after_s)}

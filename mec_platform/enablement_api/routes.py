@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 from time import perf_counter
 
@@ -23,6 +23,8 @@ from mec_platform.enablement_api.notifications.settings import DeliverySettings
 from mec_platform.enablement_api.notifications.targets import CallbackPolicy
 from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable, operations_of
 from mec_platform.enablement_api.problem_details import answer_or_problem
+from mec_platform.enablement_api.security.protection import Protection
+from mec_platform.enablement_api.security.settings import SecuritySettings
 from mec_platform.enablement_api.service_management.handlers import ServiceManagement
 from mec_platform.enablement_api.service_management.subscriptions import AVAILABILITY_SUBSCRIPTIONS
 from mec_platform.registry.host import HostRegistry
@@ -75,13 +77,20 @@ def _checked(operation: Operation) -> Handler:
     return answer
 
 
-def _front(metrics: RequestMetrics) -> Middleware:
-    """Around everything else, in one middleware because each of them costs every request."""
+def _front(metrics: RequestMetrics, check: Callable[[web.Request], None]) -> Middleware:
+    """Around everything else, in one middleware because each of them costs every request.
+
+    `check` raises where the request may not be made.
+    """
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def answer_checked(request: web.Request) -> web.StreamResponse:
+            check(request)
+            return await handler(request)
+
         start = perf_counter()
-        response = await answer_or_problem(request, handler)
+        response = await answer_or_problem(request, answer_checked)
         metrics.note(request, response.status, perf_counter() - start)
         return response
 
@@ -95,16 +104,20 @@ def make_enablement_app(
     public_uri: str = "",
     callbacks: CallbackPolicy = STRICT,
     delivery: DeliverySettings = DEFAULT_DELIVERY,
+    protection: Protection | None = None,
 ) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
     Routes of other parts may be added before it is served; they get the same middlewares. The registry must have been
     started, and is stopped by who started it. `collectors` is what /metrics exposes, so others can add theirs.
+    `protection` says who may do what, and is started by who made it; without it everybody may do everything.
     `public_uri` is what links begin with where clients do not reach the platform directly.
     `callbacks` says where notifications may go; they go, as patiently as `delivery` says, while the application is served.
     """
     collectors = collectors or CollectorRegistry()
-    app = web.Application(middlewares=[_front(RequestMetrics(collectors))], client_max_size=LARGEST_BODY_BYTES)
+    protection = protection or Protection(host.registry, host.credentials, SecuritySettings())
+    front = _front(RequestMetrics(collectors), protection.check)
+    app = web.Application(middlewares=[front], client_max_size=LARGEST_BODY_BYTES)
     app[PUBLIC_URI] = public_uri
     app[OPERATIONS] = OperationTable()
     RegistryMetrics(host.registry, collectors)
@@ -117,7 +130,9 @@ def make_enablement_app(
     notifier.attach(app)
     for api in (TERMINATION_SUBSCRIPTIONS, AVAILABILITY_SUBSCRIPTIONS):
         add_operations(app, SubscriptionResources(api, host.subscriptions, notifier).operations())
+    add_operations(app, protection.operations())
+    protection.add_pages(app)
     documents = Documents(operations_of(app))
-    add_operations(app, [metrics_operation(collectors), *documents.operations()])
+    add_operations(app, [metrics_operation(collectors, protection.metrics_scope), *documents.operations()])
     app.router.add_routes(documents.assets())
     return app

@@ -129,7 +129,7 @@ async def test_an_unknown_query_parameter_is_refused_everywhere(client, app_id):
 
 
 async def test_a_failing_log_is_reported_as_unavailable(client, host, monkeypatch):
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise LogUnavailable("the disk is full")
 
     monkeypatch.setattr(host.applications, "register", fail)
@@ -138,7 +138,7 @@ async def test_a_failing_log_is_reported_as_unavailable(client, host, monkeypatc
 
 
 async def test_an_unforeseen_error_goes_to_the_log_and_not_to_the_client(client, host, monkeypatch, caplog):
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret detail")
 
     monkeypatch.setattr(host.applications, "register", fail)

@@ -14,6 +14,7 @@ from mec_platform.domain.credentials import Scope
 from mec_platform.enablement_api.app_support import messages
 from mec_platform.enablement_api.exchange import json_response, no_content, read_message, resource_uri
 from mec_platform.enablement_api.operations import Operation
+from mec_platform.enablement_api.security.callers import owner_of
 from mec_platform.registry.applications import Applications
 from mec_platform.registry.clock import Clock
 
@@ -79,7 +80,7 @@ class AppSupport:
     async def register(self, request: web.Request) -> web.Response:
         """POST a registration (clause 7.2.13.3.4)."""
         message = await read_message(request, messages.AppInfo)
-        app = await self._applications.register(messages.to_description(message))
+        app = await self._applications.register(messages.to_description(message), owner=owner_of(request))
         location = resource_uri(request, f"{ROOT}/registrations/{app.app_instance_id}")
         return json_response(messages.from_app(app), HTTPStatus.CREATED, location)
 
