@@ -21,6 +21,7 @@ from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestrator
 from mec_platform.control_plane.split_revision.service import SplitRevisionService
 from mec_platform.control_plane.tick import ControlSettings
 from mec_platform.domain.locality import Area, LocalityTree, LocalityType
+from mec_platform.enablement_api.notifications.targets import DEVELOPMENT_NETWORKS, read_allowances
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
 from mec_platform.enablement_api.server import EnablementRunner
 from mec_platform.registry.grpc_service import ServiceRegistryService
@@ -48,7 +49,8 @@ _log = logging.getLogger(__name__)
 class PlatformSettings:
     """Validated by the command line. `state` is the SQLite file of the event log, or `:memory:`.
 
-    `localities` says where the host called `host_name` and all others are; None: this host is all there is. `store_dir` is
+    `localities` says where the host called `host_name` and all others are; None: this host is all there is. `callback_allow`
+    names internal networks and hosts that notifications may be posted to (see `notifications.targets`). `store_dir` is
     the content store that is served (the user's where None); `prefer_peers` has nodes fetch from each other first, and from
     here what none of them has.
     """
@@ -61,6 +63,7 @@ class PlatformSettings:
     localities: LocalityTree | None = None
     manual: bool = False
     allow_remote: bool = False
+    callback_allow: tuple[str, ...] = ()
     store_dir: Path | None = None
     prefer_peers: bool = False
     control: ControlSettings = field(default_factory=ControlSettings)
@@ -151,7 +154,11 @@ class Platform:
         )
         nodes = Gauge("mec_live_nodes", "Edge nodes that report", registry=collectors)
         nodes.set_function(lambda: sum(len(each.observe().nodes) for each in deployments.loops))
-        app = make_enablement_app(self._host, collectors=collectors)
+        # Whoever develops on one machine has callbacks there; a platform for others must not be a way into its network.
+        networks = () if self._settings.allow_remote else DEVELOPMENT_NETWORKS
+        app = make_enablement_app(
+            self._host, collectors=collectors, callbacks=read_allowances(self._settings.callback_allow, networks)
+        )
         if self._extend is not None:
             self._extend(app, self.grpc_address)
         self._runner = EnablementRunner(app, shutdown_timeout=2)

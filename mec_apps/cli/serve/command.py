@@ -11,6 +11,7 @@ from aiohttp import web
 from mec_apps.cli.option_groups import GroupedCommand
 from mec_apps.cli.process import ready_option, run_process, verbose_option
 from mec_apps.cli.serve.addresses import Addresses, address_options
+from mec_apps.cli.serve.callbacks import Callbacks, callback_options
 from mec_apps.cli.serve.control import Control, control_options
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
@@ -19,6 +20,7 @@ from mec_platform.application import Platform, PlatformSettings
 
 @click.command(cls=GroupedCommand, epilog="Example: mec serve --state ~/mec.sqlite --expected-nodes 3")
 @address_options
+@callback_options
 @control_options
 @click.option(
     "--state",
@@ -29,6 +31,7 @@ from mec_platform.application import Platform, PlatformSettings
 @verbose_option
 def serve(
     addresses: Addresses,
+    callbacks: Callbacks,
     control: Control,
     state: Path | None,
     ready_file: Path | None,
@@ -43,6 +46,7 @@ def serve(
         host_name=addresses.host_name,
         localities=addresses.localities,
         state=state or ":memory:",
+        callback_allow=callbacks.allowed,
         control=control.settings,
         manual=control.manual,
         store_dir=control.store_dir,
