@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,9 +22,12 @@ from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestrator
 from mec_platform.control_plane.split_revision.service import SplitRevisionService
 from mec_platform.control_plane.tick import ControlSettings
 from mec_platform.domain.locality import Area, LocalityTree, LocalityType
+from mec_platform.enablement_api.app_support.timing import HostTime
 from mec_platform.enablement_api.notifications.targets import DEVELOPMENT_NETWORKS, read_allowances
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
 from mec_platform.enablement_api.server import EnablementRunner
+from mec_platform.host_time.clock_status import read_kernel_clock
+from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
 from mec_platform.registry.grpc_service import ServiceRegistryService
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
@@ -52,7 +56,8 @@ class PlatformSettings:
     `localities` says where the host called `host_name` and all others are; None: this host is all there is. `callback_allow`
     names internal networks and hosts that notifications may be posted to (see `notifications.targets`). `store_dir` is
     the content store that is served (the user's where None); `prefer_peers` has nodes fetch from each other first, and from
-    here what none of them has.
+    here what none of them has. `ntp_servers` and `ptp_masters` are told to applications, best first, before the NTP servers
+    that this machine is configured with.
     """
 
     host: str = "127.0.0.1"
@@ -66,6 +71,8 @@ class PlatformSettings:
     callback_allow: tuple[str, ...] = ()
     store_dir: Path | None = None
     prefer_peers: bool = False
+    ntp_servers: tuple[str, ...] = ()
+    ptp_masters: tuple[str, ...] = ()
     control: ControlSettings = field(default_factory=ControlSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
 
@@ -145,6 +152,11 @@ class Platform:
         nodes = tuple(Source(node.name, node.address) for each in seen for node in each.nodes)
         return Sources(nodes, self._settings.prefer_peers)
 
+    async def _find_time(self) -> HostTime:
+        servers = rank_servers(self._settings.ntp_servers, await asyncio.to_thread(find_ntp_servers))
+        masters = tuple(map(PtpMaster, self._settings.ptp_masters))
+        return HostTime(TimeSources(servers, masters), read_kernel_clock)
+
     async def _serve_rest(self) -> None:
         collectors = CollectorRegistry()
         deployments = self._deployments
@@ -157,7 +169,10 @@ class Platform:
         # Whoever develops on one machine has callbacks there; a platform for others must not be a way into its network.
         networks = () if self._settings.allow_remote else DEVELOPMENT_NETWORKS
         app = make_enablement_app(
-            self._host, collectors=collectors, callbacks=read_allowances(self._settings.callback_allow, networks)
+            self._host,
+            collectors=collectors,
+            callbacks=read_allowances(self._settings.callback_allow, networks),
+            host_time=await self._find_time(),
         )
         if self._extend is not None:
             self._extend(app, self.grpc_address)

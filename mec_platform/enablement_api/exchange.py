@@ -41,6 +41,13 @@ class LinkType(msgspec.Struct, frozen=True):
     href: str
 
 
+class TimeStamp(msgspec.Struct, frozen=True, rename="camel"):
+    """Unix time."""
+
+    seconds: int
+    nano_seconds: int
+
+
 async def read_message(request: web.Request, message_type: type[Message]) -> Message:
     """The request's body as `message_type`.
 

@@ -14,6 +14,7 @@ from mec_platform.domain.services import EndPoint, TransportInfo, TransportType
 from mec_platform.enablement_api.app_support.handlers import AppSupport
 from mec_platform.enablement_api.app_support.rules import rule_operations
 from mec_platform.enablement_api.app_support.subscriptions import TERMINATION_SUBSCRIPTIONS
+from mec_platform.enablement_api.app_support.timing import HostTime, Timing
 from mec_platform.enablement_api.docs import Documents
 from mec_platform.enablement_api.exchange import PUBLIC_URI, check_exchange
 from mec_platform.enablement_api.metrics import RegistryMetrics, RequestMetrics, metrics_operation
@@ -105,6 +106,7 @@ def make_enablement_app(
     callbacks: CallbackPolicy = STRICT,
     delivery: DeliverySettings = DEFAULT_DELIVERY,
     protection: Protection | None = None,
+    host_time: HostTime | None = None,
 ) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
@@ -121,8 +123,9 @@ def make_enablement_app(
     app[PUBLIC_URI] = public_uri
     app[OPERATIONS] = OperationTable()
     RegistryMetrics(host.registry, collectors)
-    add_operations(app, AppSupport(host.applications, host.registry.clock).operations())
+    add_operations(app, AppSupport(host.applications).operations())
     add_operations(app, rule_operations(host.applications))
+    add_operations(app, Timing(host.registry.clock, host_time or HostTime()).operations())
     add_operations(app, ServiceManagement(host.applications, host.services).operations())
     notifier = Notifier(
         host.registry, host.subscriptions, policy=callbacks, settings=delivery, collectors=collectors, die=Random()

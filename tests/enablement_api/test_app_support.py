@@ -98,13 +98,3 @@ async def test_an_unknown_application_is_not_found_whatever_its_id_looks_like(cl
     )
     assert confirmation.status == 404
     assert (await client.get(f"{APPS}/registrations/{app_instance_id}")).status == 404
-
-
-async def test_tells_the_time_of_the_platform(client):
-    response = await client.get(f"{APPS}/timing/current_time")
-    assert response.status == 200
-    assert await response.json() == {
-        "seconds": 1_700_000_000,
-        "nanoSeconds": 250_000_000,
-        "timeSourceStatus": "NONTRACEABLE",
-    }

@@ -6,11 +6,11 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from mec_platform.enablement_api.app_support.messages import CurrentTime, TimeSourceStatus
+from mec_platform.enablement_api.app_support.timing import CurrentTime, TimeSourceStatus
 from mec_platform.enablement_api.exchange import check_if_match, entity_tag
 from mec_platform.enablement_api.problem_details import PreconditionFailed
 
-NOW = CurrentTime(1, 2, TimeSourceStatus.TRACEABLE)
+NOW = CurrentTime(seconds=1, nano_seconds=2, time_source_status=TimeSourceStatus.TRACEABLE)
 TAG = entity_tag(NOW)
 
 
@@ -19,8 +19,8 @@ def request(*if_match: str):
 
 
 def test_equal_content_has_an_equal_strong_tag():
-    assert entity_tag(CurrentTime(1, 2, TimeSourceStatus.TRACEABLE)) == TAG
-    assert entity_tag(CurrentTime(1, 3, TimeSourceStatus.TRACEABLE)) != TAG
+    assert entity_tag(CurrentTime(seconds=1, nano_seconds=2, time_source_status=TimeSourceStatus.TRACEABLE)) == TAG
+    assert entity_tag(CurrentTime(seconds=1, nano_seconds=3, time_source_status=TimeSourceStatus.TRACEABLE)) != TAG
     assert TAG.startswith('"')
     assert TAG.endswith('"')
 

@@ -13,6 +13,7 @@ from mec_apps.cli.process import ready_option, run_process, verbose_option
 from mec_apps.cli.serve.addresses import Addresses, address_options
 from mec_apps.cli.serve.callbacks import Callbacks, callback_options
 from mec_apps.cli.serve.control import Control, control_options
+from mec_apps.cli.serve.host import Host, host_options
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
 from mec_platform.application import Platform, PlatformSettings
@@ -22,6 +23,7 @@ from mec_platform.application import Platform, PlatformSettings
 @address_options
 @callback_options
 @control_options
+@host_options
 @click.option(
     "--state",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -33,6 +35,7 @@ def serve(
     addresses: Addresses,
     callbacks: Callbacks,
     control: Control,
+    host: Host,
     state: Path | None,
     ready_file: Path | None,
     verbose: bool,
@@ -51,6 +54,8 @@ def serve(
         manual=control.manual,
         store_dir=control.store_dir,
         prefer_peers=control.prefer_peers,
+        ntp_servers=host.ntp_servers,
+        ptp_masters=host.ptp_masters,
     )
     run_process("platform", lambda: Platform(settings, _add_dashboard), _describe, ready_file, verbose)
 

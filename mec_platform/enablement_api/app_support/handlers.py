@@ -1,4 +1,4 @@
-"""The application support API `/mec_app_support/v2` (ETSI GS MEC 011 clause 7.2): registrations, readiness, time.
+"""The application support API `/mec_app_support/v2` (ETSI GS MEC 011 clause 7.2): registrations, readiness.
 
 Each handler parses, makes one call to the registry, and serialises.
 """
@@ -16,17 +16,15 @@ from mec_platform.enablement_api.exchange import json_response, no_content, read
 from mec_platform.enablement_api.operations import Operation
 from mec_platform.enablement_api.security.callers import owner_of
 from mec_platform.registry.applications import Applications
-from mec_platform.registry.clock import Clock
 
 ROOT = "/mec_app_support/v2"
 
 
 class AppSupport:
-    """Handlers over the application instances and one clock."""
+    """Handlers over the application instances."""
 
-    def __init__(self, applications: Applications, clock: Clock) -> None:
+    def __init__(self, applications: Applications) -> None:
         self._applications = applications
-        self._clock = clock
 
     def operations(self) -> list[Operation]:
         """The resources of clause 7.2.2 that are offered."""
@@ -67,14 +65,6 @@ class AppSupport:
                 body=messages.AppReadyConfirmation,
                 answers={HTTPStatus.NO_CONTENT: None},
             ),
-            row(
-                method="GET",
-                path=f"{ROOT}/timing/current_time",
-                operation_id="getCurrentTime",
-                summary="Read the platform's time",
-                handler=self.get_current_time,
-                answers={HTTPStatus.OK: messages.CurrentTime},
-            ),
         ]
 
     async def register(self, request: web.Request) -> web.Response:
@@ -99,8 +89,3 @@ class AppSupport:
         await read_message(request, messages.AppReadyConfirmation)
         await self._applications.confirm_ready(app.app_instance_id)
         return no_content()
-
-    async def get_current_time(self, request: web.Request) -> web.Response:
-        """GET the platform's time (clause 7.2.6.3.1). Not traceable: the platform does not know its host's source."""
-        seconds, nano_seconds = divmod(self._clock.unix_ns(), 10**9)
-        return json_response(messages.CurrentTime(seconds, nano_seconds, messages.TimeSourceStatus.NONTRACEABLE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any, Literal
 
 import msgspec
@@ -61,21 +60,6 @@ class AppReadyConfirmation(msgspec.Struct, frozen=True):
     """Clause 7.1.4.4."""
 
     indication: Literal["READY"]
-
-
-class TimeSourceStatus(StrEnum):
-    """Clause 7.1.2.5."""
-
-    TRACEABLE = "TRACEABLE"
-    NONTRACEABLE = "NONTRACEABLE"
-
-
-class CurrentTime(msgspec.Struct, frozen=True, rename="camel"):
-    """Clause 7.1.2.5."""
-
-    seconds: int
-    nano_seconds: int
-    time_source_status: TimeSourceStatus
 
 
 def to_description(message: AppInfo) -> AppDescription:

@@ -14,6 +14,7 @@ from mec_platform.domain.credentials import Scope
 from mec_platform.domain.locality import Locality, LocalityType
 from mec_platform.domain.services import ServiceInfo, ServiceQuery
 from mec_platform.enablement_api.exchange import (
+    TimeStamp,
     base_uri,
     check_if_match,
     json_response,
@@ -202,7 +203,7 @@ class ServiceManagement:
         """GET what is known of a service's heartbeats (clause 8.2.10.3.1)."""
         liveness = self._services.liveness(request.match_info["appInstanceId"], request.match_info["serviceId"])
         seconds, nano_seconds = divmod(liveness.last_heartbeat_ns, 10**9)
-        stamp = messages.TimeStamp(seconds, nano_seconds)
+        stamp = TimeStamp(seconds, nano_seconds)
         return json_response(messages.ServiceLivenessInfo(liveness.state, stamp, liveness.interval_s))
 
     async def send_heartbeat(self, request: web.Request) -> web.Response:

@@ -24,7 +24,7 @@ from mec_platform.domain.services import (
 )
 from mec_platform.enablement_api import endpoints
 from mec_platform.enablement_api.endpoints import CategoryRefMessage, EndPointMessage, JsonObject, NonEmpty
-from mec_platform.enablement_api.exchange import LinkType
+from mec_platform.enablement_api.exchange import LinkType, TimeStamp
 from mec_platform.enablement_api.schema_rules import Rule, exactly_one_of
 
 LARGEST_INTERVAL_S = 2**31 - 1
@@ -122,13 +122,6 @@ class ServiceInfoMessage(msgspec.Struct, frozen=True, kw_only=True, rename="came
     is_local: bool
     liveness_interval: int | None = None
     links: ServiceLinks = msgspec.field(name="_links")
-
-
-class TimeStamp(msgspec.Struct, frozen=True, rename="camel"):
-    """Unix time."""
-
-    seconds: int
-    nano_seconds: int
 
 
 class ServiceLivenessInfo(msgspec.Struct, frozen=True, rename="camel"):
