@@ -16,6 +16,7 @@ from mec_apps.cli.gateway import gateway
 from mec_apps.cli.inspect import plan, services, status, watch
 from mec_apps.cli.models import models
 from mec_apps.cli.node import node
+from mec_apps.cli.notifications import notifications
 from mec_apps.cli.profile.command import profile
 from mec_apps.cli.reconfigure import reconfigure
 from mec_apps.cli.serve.command import serve
@@ -47,6 +48,7 @@ for command in (
     gateway,
     models,
     node,
+    notifications,
     plan,
     profile,
     reconfigure,

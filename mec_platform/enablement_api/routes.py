@@ -18,6 +18,7 @@ from mec_platform.enablement_api.app_support.timing import HostTime, Timing
 from mec_platform.enablement_api.docs import Documents
 from mec_platform.enablement_api.exchange import PUBLIC_URI, check_exchange
 from mec_platform.enablement_api.metrics import RegistryMetrics, RequestMetrics, metrics_operation
+from mec_platform.enablement_api.notifications.administration import DeadLetterAdministration
 from mec_platform.enablement_api.notifications.notifier import Notifier
 from mec_platform.enablement_api.notifications.resources import SubscriptionResources
 from mec_platform.enablement_api.notifications.settings import DeliverySettings
@@ -133,6 +134,7 @@ def make_enablement_app(
     notifier.attach(app)
     for api in (TERMINATION_SUBSCRIPTIONS, AVAILABILITY_SUBSCRIPTIONS):
         add_operations(app, SubscriptionResources(api, host.subscriptions, notifier).operations())
+    add_operations(app, DeadLetterAdministration(host.subscriptions).operations())
     add_operations(app, protection.operations())
     protection.add_pages(app)
     documents = Documents(operations_of(app))

@@ -6,8 +6,6 @@ subscriber reached it.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from mec_platform.domain.applications import OperationAction
@@ -20,6 +18,8 @@ SERVICE_MANAGEMENT_ROOT = "/mec_service_mgmt/v1"
 
 ROOTS = {Topic.APP_TERMINATION: APP_SUPPORT_ROOT, Topic.SERVICE_AVAILABILITY: SERVICE_MANAGEMENT_ROOT}
 """The API at which each topic is subscribed to."""
+
+_TYPE = "notificationType"
 
 
 class SubscriptionLinks(msgspec.Struct, frozen=True):
@@ -38,10 +38,11 @@ class ServiceReferenceMessage(msgspec.Struct, frozen=True, kw_only=True, rename=
     change_type: ChangeType
 
 
-class ServiceAvailabilityNotification(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class ServiceAvailabilityNotification(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field=_TYPE, tag="SerAvailabilityNotification"
+):
     """Clause 8.1.4.2."""
 
-    notification_type: Literal["SerAvailabilityNotification"] = "SerAvailabilityNotification"
     service_references: list[ServiceReferenceMessage]
     links: SubscriptionLinks = msgspec.field(name="_links")
 
@@ -53,21 +54,23 @@ class TerminationLinks(msgspec.Struct, frozen=True, rename="camel"):
     confirm_termination: LinkType
 
 
-class AppTerminationNotification(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class AppTerminationNotification(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field=_TYPE, tag="AppTerminationNotification"
+):
     """Clause 7.1.4.2. `max_graceful_timeout` is in seconds."""
 
-    notification_type: Literal["AppTerminationNotification"] = "AppTerminationNotification"
     operation_action: OperationAction
     max_graceful_timeout: int
     links: TerminationLinks = msgspec.field(name="_links")
 
 
-class TestNotification(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class TestNotification(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field=_TYPE, tag="TestNotification"
+):
     """MEC 009 clause 6.12: proves that notifications arrive."""
 
     __test__ = False
 
-    notification_type: Literal["TestNotification"] = "TestNotification"
     links: SubscriptionLinks = msgspec.field(name="_links")
 
 
@@ -79,12 +82,13 @@ def subscription_path(subscription: Subscription) -> str:
 
 def write_body(subscription: Subscription, notification: Notification) -> bytes:
     """The JSON that this subscriber is sent."""
-    return msgspec.json.encode(_message(subscription, notification))
+    return msgspec.json.encode(make_message(subscription, notification))
 
 
-def _message(
+def make_message(
     subscription: Subscription, notification: Notification
 ) -> ServiceAvailabilityNotification | AppTerminationNotification | TestNotification:
+    """The message that this subscriber is sent."""
     base = subscription.platform_uri
     own = LinkType(absolute_uri(base, subscription_path(subscription)))
     if notification.termination is not None:

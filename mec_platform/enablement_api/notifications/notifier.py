@@ -5,6 +5,7 @@ Counterparts: `registry.subscriptions` keeps subscriptions and outboxes; `resour
 
 from __future__ import annotations
 
+from contextvars import Context
 from random import Random
 
 from aiohttp import web
@@ -99,4 +100,5 @@ class Notifier:
 
     def _hear_of_connection(self, subscription_id: str) -> None:
         if self._delivery is not None:
-            self._delivery.wake_now(subscription_id)
+            # In a context of its own: what follows is the platform's doing, not that of the client who connected.
+            Context().run(self._delivery.wake_now, subscription_id)

@@ -28,9 +28,7 @@ class SubscriberTransmission:
     def host_of(self, subscription_id: str) -> str:
         """The origin of a callback; every WebSocket is one of its own."""
         subscription = self._find(subscription_id)
-        if subscription is None or subscription.delivery.callback_uri is None:
-            return f"websocket of {subscription_id}"
-        return str(URL(subscription.delivery.callback_uri).origin())
+        return GONE.reason if subscription is None else target_of(subscription)
 
     async def send(self, notification: Notification) -> Outcome:
         """One attempt."""
@@ -41,6 +39,12 @@ class SubscriberTransmission:
         if subscription.delivery.callback_uri is None:
             return await self._sockets.send(notification.subscription_id, message)
         return await self._callbacks.send(subscription.delivery.callback_uri, message)
+
+
+def target_of(subscription: Subscription) -> str:
+    """Where notifications go, without what may be secret in a callback: the rest of its URI."""
+    uri = subscription.delivery.callback_uri
+    return f"WebSocket of {subscription.subscription_id}" if uri is None else str(URL(uri).origin())
 
 
 def message_id(notification: Notification) -> str:
