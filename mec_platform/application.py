@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aiohttp import web
@@ -22,18 +22,24 @@ from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestrator
 from mec_platform.control_plane.split_revision.service import SplitRevisionService
 from mec_platform.control_plane.tick import ControlSettings
 from mec_platform.domain.locality import Area, LocalityTree, LocalityType
+from mec_platform.domain.quotas import Quotas
 from mec_platform.enablement_api.app_support.timing import HostTime
 from mec_platform.enablement_api.notifications.targets import DEVELOPMENT_NETWORKS, read_allowances
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
+from mec_platform.enablement_api.security.protection import Protection
+from mec_platform.enablement_api.security.settings import SecuritySettings
 from mec_platform.enablement_api.server import EnablementRunner
+from mec_platform.exposure import decide_exposure
 from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
+from mec_platform.operator_credentials import default_path, ensure_operator
 from mec_platform.registry.grpc_service import ServiceRegistryService
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
-from mec_platform.rpc.endpoints import AddressError, make_server, require_loopback, start_server
+from mec_platform.rpc.endpoints import AddressError, make_server, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2_grpc, registry_pb2_grpc
+from mec_platform.tls import CertificateReload, TlsFiles, make_server_context
 
 _SERVICES = tuple(
     f"mec_platform.rpc.v1.{name}"
@@ -57,7 +63,9 @@ class PlatformSettings:
     names internal networks and hosts that notifications may be posted to (see `notifications.targets`). `store_dir` is
     the content store that is served (the user's where None); `prefer_peers` has nodes fetch from each other first, and from
     here what none of them has. `ntp_servers` and `ptp_masters` are told to applications, best first, before the NTP servers
-    that this machine is configured with.
+    that this machine is configured with. `authenticate` None: as `exposure` finds right for `host`. `public_uri` is the address
+    under which clients reach the platform where that is another one than it listens on. `operator_file` is where the operator's
+    credentials lie (see `operator_credentials`); a place beside the state where None.
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +77,12 @@ class PlatformSettings:
     manual: bool = False
     allow_remote: bool = False
     callback_allow: tuple[str, ...] = ()
+    authenticate: bool | None = None
+    security: SecuritySettings = field(default_factory=SecuritySettings)
+    quotas: Quotas = field(default_factory=Quotas)
+    tls: TlsFiles | None = None
+    public_uri: str = ""
+    operator_file: Path | None = None
     store_dir: Path | None = None
     prefer_peers: bool = False
     ntp_servers: tuple[str, ...] = ()
@@ -86,6 +100,9 @@ class Platform:
         self._settings = settings
         self._extend = extend
         self.rest_address = ""
+        self.rest_uri = ""
+        self.operator_file: Path | None = None
+        """Where the operator's credentials are, where there was none before this start."""
         self.grpc_address = ""
 
     async def start(self) -> None:
@@ -98,16 +115,26 @@ class Platform:
 
     async def _start(self) -> None:
         settings = self._settings
-        require_loopback(settings.host, settings.allow_remote)
+        self._exposure = decide_exposure(
+            settings.host,
+            authenticate=settings.authenticate,
+            tls=settings.tls is not None,
+            behind_proxy=settings.security.behind_proxy,
+            allow_remote=settings.allow_remote,
+        )
+        self._tls = None if settings.tls is None else make_server_context(settings.tls)
         host = settings.host_name
         self._localities = settings.localities or LocalityTree.grow([Area(LocalityType.MEC_HOST, host)])
         self._log = await SqliteEventLog.open(settings.state)
         self._host = HostRegistry(
             Registry(self._log),
             locality=self._localities.locality_of(mec_host=host),
-            transports=platform_transports(f"http://{settings.host}:{settings.rest_port}"),
+            transports=platform_transports(self._uri(), authenticate=self._exposure.authenticate),
+            quotas=settings.quotas,
         )
         await self._host.start()
+        if self._exposure.authenticate:
+            await self._ensure_operator()
         self._deployments = Deployments(
             Journal(self._log), settings.control, settings.monitoring, manual=settings.manual
         )
@@ -117,8 +144,12 @@ class Platform:
 
     async def stop(self) -> None:
         """Takes everything down in the opposite order; parts that never started are left alone."""
+        if hasattr(self, "_reload"):
+            self._reload.stop()
         if hasattr(self, "_runner"):
             await self._runner.cleanup()
+        if hasattr(self, "_protection"):
+            await self._protection.stop()
         if hasattr(self, "_server"):
             await self._server.stop(grace=0.5)
         if hasattr(self, "_deployments"):
@@ -144,7 +175,7 @@ class Platform:
         content_store_pb2_grpc.add_ContentStoreServicer_to_server(
             ContentStoreService(ContentStore(self._settings.store_dir), self._find_sources), server
         )
-        self.grpc_address = await start_server(server, self._settings.host, self._settings.grpc_port, _SERVICES)
+        self.grpc_address = await start_server(server, self._exposure.grpc_host, self._settings.grpc_port, _SERVICES)
 
     def _find_sources(self) -> Sources:
         """Every live node may hold what another one needs: it serves its own store."""
@@ -166,24 +197,50 @@ class Platform:
         )
         nodes = Gauge("mec_live_nodes", "Edge nodes that report", registry=collectors)
         nodes.set_function(lambda: sum(len(each.observe().nodes) for each in deployments.loops))
+        settings = self._settings
+        security = replace(settings.security, authenticate=self._exposure.authenticate, issuer=self._uri())
+        self._protection = Protection(self._host.registry, self._host.credentials, security)
+        await self._protection.start()
         # Whoever develops on one machine has callbacks there; a platform for others must not be a way into its network.
-        networks = () if self._settings.allow_remote else DEVELOPMENT_NETWORKS
+        networks = () if self._exposure.reachable or settings.allow_remote else DEVELOPMENT_NETWORKS
         app = make_enablement_app(
             self._host,
             collectors=collectors,
-            callbacks=read_allowances(self._settings.callback_allow, networks),
+            protection=self._protection,
+            public_uri=settings.public_uri,
+            callbacks=read_allowances(settings.callback_allow, networks),
             host_time=await self._find_time(),
         )
         if self._extend is not None:
             self._extend(app, self.grpc_address)
         self._runner = EnablementRunner(app, shutdown_timeout=2)
         await self._runner.setup()
-        host, port = self._settings.host, self._settings.rest_port
+        host, port = self._exposure.rest_host, settings.rest_port
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
         except OSError as error:
             raise AddressError(
                 f"cannot listen on {host}:{port}: {error.strerror}; choose another with --rest-port"
             ) from error
         bound_host, bound_port = self._runner.addresses[0][:2]
         self.rest_address = f"{bound_host}:{bound_port}"
+        self.rest_uri = f"{self._scheme}://{self.rest_address}"
+        if self._tls is not None and settings.tls is not None:
+            self._reload = CertificateReload(self._tls, settings.tls)
+            self._reload.start()
+
+    @property
+    def _scheme(self) -> str:
+        return "http" if self._settings.tls is None else "https"
+
+    def _uri(self) -> str:
+        """Under what clients reach the REST APIs, as far as that is known before listening."""
+        settings = self._settings
+        everywhere = settings.host in ("0.0.0.0", "::")
+        host = settings.host_name if everywhere else settings.host
+        return settings.public_uri or f"{self._scheme}://{host}:{settings.rest_port}"
+
+    async def _ensure_operator(self) -> None:
+        path = self._settings.operator_file or default_path(self._settings.state)
+        if await ensure_operator(self._host.credentials, path):
+            self.operator_file = path

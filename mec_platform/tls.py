@@ -6,11 +6,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import signal
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from mec_platform.domain.errors import MendableError
+
+logger = logging.getLogger(__name__)
 
 
 class TlsError(MendableError):
@@ -55,6 +60,31 @@ def load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
             f"cannot use --tls-cert {files.certificate} with --tls-key {files.key}: {_reason(error)}; "
             "`mec certs issue` makes a pair"
         ) from error
+
+
+class CertificateReload:
+    """Has the platform take up renewed files at SIGHUP, without ending a connection."""
+
+    def __init__(self, context: ssl.SSLContext, files: TlsFiles) -> None:
+        self._context = context
+        self._files = files
+
+    def start(self) -> None:
+        """Begins to listen for the signal; to be called in the main thread."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+
+    def stop(self) -> None:
+        """Ends that."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+
+    def reload(self) -> None:
+        """Files that cannot be used are reported, and the old ones stay in use."""
+        try:
+            load_certificate(self._context, self._files)
+        except TlsError as error:
+            logger.error("the TLS certificate stays as it is: %s", error)
+        else:
+            logger.warning("new connections get the TLS certificate in %s", self._files.certificate)
 
 
 def _no_password() -> bytes:

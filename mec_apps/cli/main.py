@@ -7,10 +7,13 @@ import sys
 import click
 import grpc.aio
 
+from mec_apps.cli.audit import audit
 from mec_apps.cli.bench import bench
 from mec_apps.cli.certs.command import certs
 from mec_apps.cli.chat import chat
+from mec_apps.cli.clients import client
 from mec_apps.cli.compile import compile_command
+from mec_apps.cli.credentials import credentials
 from mec_apps.cli.demo.command import demo
 from mec_apps.cli.gateway import gateway
 from mec_apps.cli.inspect import plan, services, status, watch
@@ -39,11 +42,14 @@ def cli() -> None:
 
 
 for command in (
+    audit,
     backup,
     bench,
     certs,
     chat,
+    client,
     compile_command,
+    credentials,
     demo,
     gateway,
     models,

@@ -3,7 +3,7 @@
 MendableError
 +-- rpc.endpoints.AddressError, registry.errors.LogUnavailable, domain.locality.LocalityError
 +-- content_store: EntryInUse, LimitError
-+-- private_files.PrivateFileError, tls.TlsError
++-- private_files.PrivateFileError, tls.TlsError, operator_credentials.OperatorError
 +-- sdk.errors.MecError
 +-- split_inference: JoinError, PackageError, ArtefactError (node.artefact_check), ChatTemplateError
 +-- cli.requests.CliError

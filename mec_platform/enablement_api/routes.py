@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 
-from mec_platform.domain.services import EndPoint, TransportInfo, TransportType
+from mec_platform.domain.services import EndPoint, OAuth2GrantType, OAuth2Info, TransportInfo, TransportType
 from mec_platform.enablement_api.app_support.handlers import AppSupport
 from mec_platform.enablement_api.app_support.rules import rule_operations
 from mec_platform.enablement_api.app_support.subscriptions import TERMINATION_SUBSCRIPTIONS
@@ -27,6 +27,7 @@ from mec_platform.enablement_api.operations import OPERATIONS, Operation, Operat
 from mec_platform.enablement_api.problem_details import answer_or_problem
 from mec_platform.enablement_api.security.protection import Protection
 from mec_platform.enablement_api.security.settings import SecuritySettings
+from mec_platform.enablement_api.security.token_endpoint import TOKEN
 from mec_platform.enablement_api.service_management.handlers import ServiceManagement
 from mec_platform.enablement_api.service_management.subscriptions import AVAILABILITY_SUBSCRIPTIONS
 from mec_platform.registry.host import HostRegistry
@@ -37,8 +38,11 @@ DEFAULT_DELIVERY = DeliverySettings()
 LARGEST_BODY_BYTES = 1024 * 1024
 
 
-def platform_transports(rest_uri: str) -> tuple[TransportInfo, ...]:
+def platform_transports(rest_uri: str, *, authenticate: bool = False) -> tuple[TransportInfo, ...]:
     """The transports that the platform provides itself: REST at its own address (MEC 011 clause 8.2.5)."""
+    oauth2 = (
+        OAuth2Info((OAuth2GrantType.CLIENT_CREDENTIALS,), f"{rest_uri.rstrip('/')}{TOKEN}") if authenticate else None
+    )
     return (
         TransportInfo(
             id="rest-http",
@@ -48,6 +52,7 @@ def platform_transports(rest_uri: str) -> tuple[TransportInfo, ...]:
             protocol="HTTP",
             version="1.1",
             endpoint=EndPoint(uris=(rest_uri,)),
+            oauth2=oauth2,
         ),
     )
 

@@ -75,19 +75,23 @@ class Channels:
             await channel.close()
 
 
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches what listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def require_loopback(host: str, allow_remote: bool) -> None:
-    """Refuses to listen beyond this machine unless that was asked for: the APIs carry no credentials yet.
+    """Refuses to listen beyond this machine unless that was asked for: gRPC asks for no credentials.
 
     Raises:
         AddressError: `host` is not a loopback address and `allow_remote` is False.
     """
-    if allow_remote or host == "localhost":
-        return
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+    if not allow_remote and not is_loopback(host):
         raise AddressError(
             f"{host} can be reached from other machines and these APIs ask for no credentials; "
             "listen on 127.0.0.1, or say --allow-remote if the network is trusted"

@@ -78,7 +78,11 @@ def folders(compiled: CompiledFolders) -> list[str]:
         (["reconfigure", "edge-1=0:x"], ["NODE=START:STOP"]),
         (["chat", "Hello", "--url", f"http://{NOWHERE}/v1"], [NOWHERE, "mec gateway"]),
         (["status", "--platform-grpc", NOWHERE], [NOWHERE, "mec serve"]),
-        (["serve", "--host", "0.0.0.0", "--rest-port", 0, "--grpc-port", 0], ["0.0.0.0", "--allow-remote"]),
+        (
+            ["serve", "--host", "0.0.0.0", "--rest-port", 0, "--grpc-port", 0],
+            ["0.0.0.0", "mec certs", "--behind-proxy"],
+        ),
+        (["serve", "--host", "0.0.0.0", "--auth", "off"], ["0.0.0.0", "--auth off", "mec client create"]),
         (["node", "--package", "somewhere"], ["--artefact"]),
         (["node", "--target", "z80"], ["z80", "x86-64-v3"]),
     ],

@@ -14,14 +14,30 @@ from mec_apps.cli.serve.addresses import Addresses, address_options
 from mec_apps.cli.serve.callbacks import Callbacks, callback_options
 from mec_apps.cli.serve.control import Control, control_options
 from mec_apps.cli.serve.host import Host, host_options
+from mec_apps.cli.serve.security import Security, quota_options, security_options
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
 from mec_platform.application import Platform, PlatformSettings
+from mec_platform.domain.quotas import Quotas
+
+EXAMPLES = """\b
+On this machine alone, without authentication:
+  mec serve --state ~/mec.sqlite --expected-nodes 3
+For a network, with TLS and tokens:
+  mec certs init
+  mec certs issue platform --host mec.example
+  mec serve --host 0.0.0.0 --tls-cert mec-certs/platform.crt --tls-key mec-certs/platform.key \\
+      --public-url https://mec.example:8081 --state ~/mec.sqlite
+  mec client create app-1 --platform https://mec.example:8081 --ca mec-certs/ca.crt \\
+      --credentials ~/mec.sqlite.operator.json --output app-1.json
+"""
 
 
-@click.command(cls=GroupedCommand, epilog="Example: mec serve --state ~/mec.sqlite --expected-nodes 3")
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @address_options
 @callback_options
+@security_options
+@quota_options
 @control_options
 @host_options
 @click.option(
@@ -34,6 +50,8 @@ from mec_platform.application import Platform, PlatformSettings
 def serve(
     addresses: Addresses,
     callbacks: Callbacks,
+    security: Security,
+    quotas: Quotas,
     control: Control,
     host: Host,
     state: Path | None,
@@ -48,6 +66,12 @@ def serve(
         allow_remote=addresses.allow_remote,
         host_name=addresses.host_name,
         localities=addresses.localities,
+        authenticate=security.authenticate,
+        security=security.settings,
+        quotas=quotas,
+        tls=security.tls,
+        public_uri=security.public_uri,
+        operator_file=security.operator_file,
         state=state or ":memory:",
         callback_allow=callbacks.allowed,
         control=control.settings,
@@ -67,8 +91,10 @@ def _add_dashboard(app: web.Application, grpc_address: str) -> None:
 
 
 def _describe(platform: Platform) -> dict[str, Any]:
+    operator = {} if platform.operator_file is None else {"operator credentials": str(platform.operator_file)}
     return {
-        "rest": f"http://{platform.rest_address}",
+        "rest": platform.rest_uri,
         "grpc": platform.grpc_address,
-        "dashboard": f"http://{platform.rest_address}/dashboard/",
+        "dashboard": f"{platform.rest_uri}/dashboard/",
+        **operator,
     }

@@ -14,7 +14,7 @@ from mec_platform.enablement_api.security.authentication import Gate, client_add
 from mec_platform.enablement_api.security.client_check import ClientCheck
 from mec_platform.enablement_api.security.key_rotation import KeyRotation
 from mec_platform.enablement_api.security.session import Session
-from mec_platform.enablement_api.security.settings import SecuritySettings
+from mec_platform.enablement_api.security.settings import DEFAULT_RATE, SecuritySettings
 from mec_platform.enablement_api.security.token_endpoint import TokenEndpoint
 from mec_platform.enablement_api.security.token_issuer import TokenIssuer
 from mec_platform.enablement_api.security.tokens import TokenCache
@@ -53,7 +53,7 @@ class Protection:
         self._gate = Gate(
             registry,
             tokens=TokenCache(settings.issuer) if settings.authenticate else None,
-            rate=settings.rate,
+            rate=settings.rate or (DEFAULT_RATE if settings.authenticate else None),
             address_of=address_of,
             open_prefixes=OPEN_PREFIXES,
         )
@@ -76,9 +76,11 @@ class Protection:
         if self._settings.authenticate:
             self._session.add_routes(app)
 
-    def start(self) -> None:
-        """Begins to look after the signing keys, and says so where nobody is asked who they are."""
-        if not self._settings.authenticate:
+    async def start(self) -> None:
+        """Begins to look after the signing keys, and says so where nobody is asked who they are. Raises LogUnavailable."""
+        if self._settings.authenticate:
+            await self._keys.current()
+        else:
             logger.warning(
                 "authentication is off: whoever reaches the REST port may do everything; see mec serve --auth"
             )

@@ -18,8 +18,8 @@ class SecuritySettings:
     """Validated by the command line.
 
     `issuer` is the platform's own address, which its tokens name. A signing key signs for `key_period_s`. `rate` None:
-    no limit. `behind_proxy`: requests come through a proxy that ends TLS, and the last address in X-Forwarded-For is the
-    client's. `open_metrics`: /metrics asks for no token.
+    `DEFAULT_RATE` where clients are told apart, else no limit. `behind_proxy`: requests come through a proxy that ends
+    TLS, and the last address in X-Forwarded-For is the client's. `open_metrics`: /metrics asks for no token.
     """
 
     authenticate: bool = False
