@@ -75,8 +75,10 @@ class Session:
         try:
             form = await read_form(request)
             client = self._clients.check(request, form.get("client_id", ""), form.get("client_secret", ""))
-        except (FormError, WrongSecret, TooManyFailures) as error:
+        except (FormError, WrongSecret) as error:
             return _page(str(error), HTTPStatus.UNAUTHORIZED)
+        except TooManyFailures as error:
+            return _page(str(error), HTTPStatus.TOO_MANY_REQUESTS)
         if Scope.ADMIN not in client.scopes:
             return _page(f"this client has not got the scope {Scope.ADMIN}", HTTPStatus.FORBIDDEN)
         try:

@@ -25,6 +25,7 @@ from mec_platform.enablement_api.exchange import (
 )
 from mec_platform.enablement_api.operations import Operation, QueryParameter
 from mec_platform.enablement_api.problem_details import BadRequest
+from mec_platform.enablement_api.security.callers import consumer_locality
 from mec_platform.enablement_api.service_management import messages
 from mec_platform.enablement_api.service_management.writing import ServiceWriter, service_tag
 from mec_platform.registry.applications import Applications
@@ -162,8 +163,9 @@ class ServiceManagement:
 
     async def list_services(self, request: web.Request) -> web.Response:
         """GET services, of one application where the path names one (clauses 8.2.3.3.1 and 8.2.6.3.1)."""
-        found = self._services.services(parse_service_query(request), request.match_info.get("appInstanceId"))
         consumer, base = self._consumer(request), base_uri(request)
+        app_instance_id = request.match_info.get("appInstanceId")
+        found = self._services.services(parse_service_query(request), app_instance_id, consumer)
         return json_response([self._writer.write(each, each.is_local_to(consumer), base).json for each in found])
 
     async def create_service(self, request: web.Request) -> web.Response:
@@ -230,7 +232,9 @@ class ServiceManagement:
 
     def _consumer(self, request: web.Request) -> Locality:
         app_instance_id = request.match_info.get("appInstanceId")
-        return self._services.locality if app_instance_id is None else self._applications.get(app_instance_id).locality
+        if app_instance_id is not None:
+            return self._applications.get(app_instance_id).locality
+        return consumer_locality(request, self._services.state, self._services.locality)
 
 
 def parse_service_query(request: web.Request) -> ServiceQuery:
