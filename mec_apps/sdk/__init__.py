@@ -12,6 +12,7 @@ from mec_apps.sdk.errors import (
     UnexpectedAnswer,
 )
 from mec_apps.sdk.mp1 import DiscoveredService
+from mec_apps.sdk.notifications import ServiceChange, Watch
 from mec_apps.sdk.session import ClientCertificate, ClientCredentials
 
 __all__ = [
@@ -27,5 +28,7 @@ __all__ = [
     "PlatformUnreachable",
     "PlatformUntrusted",
     "RequestRefused",
+    "ServiceChange",
     "UnexpectedAnswer",
+    "Watch",
 ]

@@ -16,10 +16,20 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+import msgspec
+
 from mec_apps.sdk.errors import MecError, NotRegistered
-from mec_apps.sdk.mp1 import DiscoveredService, Mp1Client, ServiceOffer, ServiceRegistration
+from mec_apps.sdk.mp1 import (
+    DiscoveredService,
+    Mp1Client,
+    ServiceOffer,
+    ServiceRegistration,
+    WebSocketSubscription,
+)
+from mec_apps.sdk.notifications import NotificationStream, Subscribe, Watch
 from mec_apps.sdk.session import Access, ClientCertificate, ClientCredentials, PlatformSession
 from mec_platform.background import BackgroundTasks
+from mec_platform.domain.applications import OperationAction
 from mec_platform.domain.services import CategoryRef, SerializerType, ServiceState, TransportType
 
 logger = logging.getLogger(__name__)
@@ -28,6 +38,11 @@ DEFAULT_LIVENESS_S = 10
 
 HEARTBEATS_PER_INTERVAL = 2
 """One heartbeat may get lost without the service being taken for dead."""
+
+
+class _TerminationNotice(msgspec.Struct, rename="camel"):
+    operation_action: OperationAction
+    max_graceful_timeout: int
 
 
 class OfferedService:
@@ -89,6 +104,8 @@ class MecApplication:
         self._restoring = asyncio.Lock()
         self._tasks = BackgroundTasks()
         self._app_instance_id = ""
+        self._streams: list[NotificationStream] = []
+        self._ended = False
 
     @property
     def app_instance_id(self) -> str:
@@ -109,6 +126,8 @@ class MecApplication:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._tasks.stop()
+        for stream in self._streams:
+            await stream.close()
         try:
             await self._mp1.deregister_app(self._app_instance_id)
         except NotRegistered:
@@ -165,6 +184,67 @@ class MecApplication:
             if category in (None, service.category_id) and (service.state is ServiceState.ACTIVE or not active_only)
         ]
 
+    def watch(self, *, name: str | None = None, category: str | None = None) -> Watch:
+        """Changes of services of that name, or of that category (its id), or of all that are offered to this application.
+
+            async for change in app.watch(name="weather"):
+                ...
+
+        It needs no address at which the platform reaches the application, and goes on over broken connections. With
+        `async with app.watch(...) as changes` it begins at once, so that nothing is missed between it and `discover`.
+
+        Raises:
+            ValueError: the standard takes a name or a category, not both.
+        """
+        if name is not None and category is not None:
+            raise ValueError("watch a name or a category; the standard's filters exclude each other")
+        wanted = None if category is None else _category(category)
+
+        async def subscribe() -> WebSocketSubscription:
+            return await self._mp1.subscribe_to_services(await self._stay_registered(), name, wanted)
+
+        return Watch(self._stream(subscribe))
+
+    async def on_termination(self, end: Callable[[OperationAction, int], Awaitable[None]]) -> None:
+        """Has `end` called when an operator stops or terminates the instance gracefully.
+
+        It gets what is to happen and the seconds that it may take. Once it has returned the platform is told, withdraws what
+        the application offers and goes on; heartbeats end. If it fails, the platform waits until the time is over.
+        """
+
+        async def subscribe() -> WebSocketSubscription:
+            return await self._mp1.subscribe_to_termination(await self._stay_registered())
+
+        stream = self._stream(subscribe)
+        await stream.open()
+        self._tasks.start("termination", self._await_termination(stream, end))
+
+    async def _await_termination(
+        self, stream: NotificationStream, end: Callable[[OperationAction, int], Awaitable[None]]
+    ) -> None:
+        message = await stream.next()
+        if message is None:
+            return
+        notice = msgspec.json.decode(message, type=_TerminationNotice)
+        logger.info(
+            "the platform asks for the end: %s within %d s", notice.operation_action, notice.max_graceful_timeout
+        )
+        await end(notice.operation_action, notice.max_graceful_timeout)
+        self._ended = True
+        await self._mp1.confirm_termination(self._app_instance_id, notice.operation_action)
+
+    def _stream(self, subscribe: Subscribe) -> NotificationStream:
+        stream = NotificationStream(self._session, self._mp1, subscribe, self._sleep)
+        self._streams.append(stream)
+        return stream
+
+    async def _stay_registered(self) -> str:
+        """The id of this instance, registered anew where the platform has forgotten it."""
+        async with self._restoring:
+            if not await self._mp1.is_registered(self._app_instance_id):
+                await self._register()
+        return self._app_instance_id
+
     async def _register(self) -> None:
         self._app_instance_id = await self._mp1.register_app(self._name)
         await self._mp1.confirm_ready(self._app_instance_id)
@@ -173,6 +253,8 @@ class MecApplication:
         answering = True
         while service.liveness_interval_s is not None:
             await self._sleep(service.liveness_interval_s / HEARTBEATS_PER_INTERVAL)
+            if self._ended:
+                return
             try:
                 await self._send_heartbeat(service)
             except MecError as error:

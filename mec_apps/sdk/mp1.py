@@ -14,6 +14,7 @@ from yarl import URL
 
 from mec_apps.sdk.errors import NotRegistered, UnexpectedAnswer
 from mec_apps.sdk.session import PlatformSession
+from mec_platform.domain.applications import OperationAction
 from mec_platform.domain.services import CategoryRef, SerializerType, ServiceState, TransportType
 
 APP_SUPPORT = "mec_app_support/v2"
@@ -53,13 +54,7 @@ class ServiceOffer:
             },
         }
         if self.category is not None:
-            category = self.category
-            message["serCategory"] = {
-                "href": category.href,
-                "id": category.id,
-                "name": category.name,
-                "version": category.version,
-            }
+            message["serCategory"] = _category_message(self.category)
         if self.liveness_s is not None:
             message["livenessInterval"] = self.liveness_s
         return message
@@ -99,6 +94,19 @@ class _Service(msgspec.Struct, rename="camel", kw_only=True):
     links: _Links = msgspec.field(name="_links", default_factory=_Links)
 
 
+class _WebSocket(msgspec.Struct, rename="camel"):
+    websocket_uri: str
+
+
+class _SelfLink(msgspec.Struct):
+    self: _Link
+
+
+class _Subscription(msgspec.Struct, rename="camel"):
+    websock_notif_config: _WebSocket
+    links: _SelfLink = msgspec.field(name="_links")
+
+
 class _App(msgspec.Struct, rename="camel"):
     app_instance_id: str
 
@@ -125,6 +133,14 @@ class DiscoveredService:
     transport_type: TransportType
     uris: tuple[str, ...]
     is_local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketSubscription:
+    """A subscription and where its notifications are read."""
+
+    uri: str
+    websocket_uri: str
 
 
 class Mp1Client:
@@ -190,8 +206,43 @@ class Mp1Client:
             for service in self._decode(body, list[_Service])
         ]
 
+    async def subscribe_to_services(
+        self, app_instance_id: str, name: str | None, category: CategoryRef | None
+    ) -> WebSocketSubscription:
+        """Asks to be told of changes of services of that name or category, or of all (clause 8.2.8.3.4)."""
+        criteria: dict[str, Any] = {}
+        if name is not None:
+            criteria["serNames"] = [name]
+        if category is not None:
+            criteria["serCategories"] = [_category_message(category)]
+        wish = {"subscriptionType": "SerAvailabilityNotificationSubscription", "filteringCriteria": criteria}
+        return await self._subscribe(f"{SERVICE_MANAGEMENT}/applications/{app_instance_id}/subscriptions", wish)
+
+    async def subscribe_to_termination(self, app_instance_id: str) -> WebSocketSubscription:
+        """Asks to be told of one's own end (clause 7.2.3.3.4)."""
+        wish = {"subscriptionType": "AppTerminationNotificationSubscription", "appInstanceId": app_instance_id}
+        return await self._subscribe(f"{APP_SUPPORT}/applications/{app_instance_id}/subscriptions", wish)
+
+    async def unsubscribe(self, subscription_uri: str) -> None:
+        """Ends a subscription, at the address that its making named."""
+        await self._session.request("DELETE", subscription_uri)
+
+    async def confirm_termination(self, app_instance_id: str, action: OperationAction) -> None:
+        """Says that the application has done what it had to before its end (clause 7.2.11.3.4)."""
+        path = f"{APP_SUPPORT}/applications/{app_instance_id}/confirm_termination"
+        await self._session.request("POST", path, {"operationAction": action})
+
+    async def _subscribe(self, path: str, wish: dict[str, Any]) -> WebSocketSubscription:
+        wish["websockNotifConfig"] = {"requestWebsocketUri": True}
+        made = self._decode(await self._session.request("POST", path, wish), _Subscription)
+        return WebSocketSubscription(made.links.self.href, made.websock_notif_config.websocket_uri)
+
     def _decode(self, body: bytes, answer_type: type[Answer]) -> Answer:
         try:
             return msgspec.json.decode(body, type=answer_type)
         except msgspec.DecodeError as error:
             raise UnexpectedAnswer(str(self._session.platform), str(error)) from error
+
+
+def _category_message(category: CategoryRef) -> dict[str, str]:
+    return {"href": category.href, "id": category.id, "name": category.name, "version": category.version}

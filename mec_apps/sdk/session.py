@@ -30,6 +30,9 @@ from mec_platform.private_files import PrivateFileError, read_private
 
 TOKEN_PATH = "oauth2/token"
 
+HEARTBEAT_S = 30.0
+"""How often a WebSocket is tried on which nothing comes."""
+
 RENEW_AT = 0.8
 """Part of a token's life after which the next request gets a new one first."""
 
@@ -129,6 +132,33 @@ class PlatformSession:
         if status >= 400:
             raise _refusal(f"{method} {url.path}", status, body, self._credentials)
         return body
+
+    async def connect(self, reference: str) -> aiohttp.ClientWebSocketResponse:
+        """Opens a WebSocket of the platform; whoever reads it has to answer its pings.
+
+        Raises:
+            PlatformUnreachable, PlatformUntrusted, RequestRefused and its kinds.
+        """
+        url = self.resolve(reference)
+        own = (url.host, url.port) == (self.platform.host, self.platform.port)
+        token = await self.token() if own else ""
+        try:
+            return await self._connect(url, token)
+        except NotAuthorised as error:
+            if not token or error.status != 401:
+                raise
+        return await self._connect(url, await self.token(refused=token))
+
+    async def _connect(self, url: URL, token: str) -> aiohttp.ClientWebSocketResponse:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            return await self.http.ws_connect(url, headers=headers, heartbeat=HEARTBEAT_S, autoping=False)
+        except aiohttp.WSServerHandshakeError as error:
+            raise _refusal(f"the WebSocket {url.path}", error.status, b"", self._credentials) from error
+        except aiohttp.ClientSSLError as error:
+            raise PlatformUntrusted(str(self.platform), str(error)) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise PlatformUnreachable(str(self.platform), str(error) or type(error).__name__) from error
 
     def resolve(self, reference: str) -> URL:
         """The absolute address of a resource of the platform."""

@@ -29,12 +29,28 @@ class RestartablePlatform:
         self.url = f"http://127.0.0.1:{self._port}"
 
     async def start(self) -> None:
+        self._answered: list[tuple[str, str]] = []
+        self._changed = asyncio.Condition()
         self._log = await SqliteEventLog.open(self._state)
         self.host = HostRegistry(Registry(self._log), locality=Locality(mec_host="host-1"))
         await self.host.start()
-        self._runner = web.AppRunner(make_enablement_app(self.host), shutdown_timeout=1)
+        app = make_enablement_app(self.host)
+        app.on_response_prepare.append(self._note)
+        self._runner = web.AppRunner(app, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
+
+    async def _note(self, request: web.Request, response: web.StreamResponse) -> None:
+        async with self._changed:
+            self._answered.append((request.method, request.path))
+            self._changed.notify_all()
+
+    async def until_answered(self, method: str, end_of_path: str) -> None:
+        """Returns once this life of the platform has answered such a request."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: any(each[0] == method and each[1].endswith(end_of_path) for each in self._answered)
+            )
 
     async def stop(self) -> None:
         await self._runner.cleanup()
@@ -57,6 +73,11 @@ class Pace:
             self._waiting.append(wake)
             self._changed.notify_all()
         await wake.wait()
+
+    async def wake(self) -> None:
+        """Waits for a sleeper and wakes it."""
+        await self._until_waiting(1)
+        self._waiting.pop(0).set()
 
     async def beat(self, services: int = 1) -> None:
         """Wakes `services` sleepers and returns when as many have come back to sleep."""

@@ -1,7 +1,8 @@
 """WebSockets over which subscribers behind firewalls are told (MEC 009 clause 6.12a): the subscriber connects, the platform sends.
 
 A frame is the JSON that a callback would be posted. Behind each frame goes a ping: frames are read in order, so the pong
-proves that the notification arrived, which a frame that was merely written does not. What the subscriber sends is not read.
+proves that the notification arrived, which a frame that was merely written does not. The ping carries the notification's id,
+so that a subscriber who looks at pings can drop repetitions. What the subscriber sends is not read.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ LARGEST_FRAME_BYTES = 4096
 
 @dataclass(slots=True)
 class _Connection:
-    """`arrived` is done once the pong behind the notification that is on its way has come."""
+    """`arrived` is done once the pong behind the notification that is on its way, of the id `sent`, has come."""
 
     socket: web.WebSocketResponse
-    sent: int = 0
+    sent: bytes = b""
     arrived: asyncio.Future[None] | None = field(default=None)
 
 
@@ -80,12 +81,12 @@ class NotificationSockets:
         connection = self._connections.get(subscription_id)
         if connection is None:
             return Away()
-        connection.sent += 1
+        connection.sent = message.id.encode()
         connection.arrived = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._settings.attempt_timeout_s):
                 await connection.socket.send_frame(message.body, WSMsgType.TEXT)
-                await connection.socket.ping(str(connection.sent).encode())
+                await connection.socket.ping(connection.sent)
                 await connection.arrived
         except (ConnectionError, TimeoutError):
             if self._connections.get(subscription_id) is connection:
@@ -133,7 +134,7 @@ async def _read(connection: _Connection) -> None:
     async for message in connection.socket:
         if message.type is WSMsgType.PING:
             await connection.socket.pong(message.data)
-        elif message.type is WSMsgType.PONG and message.data == str(connection.sent).encode():
+        elif message.type is WSMsgType.PONG and message.data == connection.sent:
             _note_arrival(connection)
 
 
