@@ -202,7 +202,8 @@ class Platform:
         self._protection = Protection(self._host.registry, self._host.credentials, security)
         await self._protection.start()
         # Whoever develops on one machine has callbacks there; a platform for others must not be a way into its network.
-        networks = () if self._exposure.reachable or settings.allow_remote else DEVELOPMENT_NETWORKS
+        exposure = self._exposure
+        networks = () if exposure.authenticate or exposure.reachable else DEVELOPMENT_NETWORKS
         app = make_enablement_app(
             self._host,
             collectors=collectors,
