@@ -21,6 +21,7 @@ from mec_platform.control_plane.monitoring.service import CapacityProfilerServic
 from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestratorService
 from mec_platform.control_plane.split_revision.service import SplitRevisionService
 from mec_platform.control_plane.tick import ControlSettings
+from mec_platform.data_plane.choice import make_data_planes
 from mec_platform.domain.locality import Area, LocalityTree, LocalityType
 from mec_platform.domain.quotas import Quotas
 from mec_platform.enablement_api.app_support.timing import HostTime
@@ -39,6 +40,7 @@ from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.rpc.endpoints import AddressError, make_server, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2_grpc, registry_pb2_grpc
+from mec_platform.rule_enforcement import enforce_rules
 from mec_platform.tls import CertificateReload, TlsFiles, make_server_context
 
 _SERVICES = tuple(
@@ -63,7 +65,8 @@ class PlatformSettings:
     names internal networks and hosts that notifications may be posted to (see `notifications.targets`). `store_dir` is
     the content store that is served (the user's where None); `prefer_peers` has nodes fetch from each other first, and from
     here what none of them has. `ntp_servers` and `ptp_masters` are told to applications, best first, before the NTP servers
-    that this machine is configured with. `authenticate` None: as `exposure` finds right for `host`. `public_uri` is the address
+    that this machine is configured with. `data_planes` are chosen as in `data_plane.choice`; without any, rules are kept and
+    not enforced. `authenticate` None: as `exposure` finds right for `host`. `public_uri` is the address
     under which clients reach the platform where that is another one than it listens on. `operator_file` is where the operator's
     credentials lie (see `operator_credentials`); a place beside the state where None.
     """
@@ -87,6 +90,7 @@ class PlatformSettings:
     prefer_peers: bool = False
     ntp_servers: tuple[str, ...] = ()
     ptp_masters: tuple[str, ...] = ()
+    data_planes: tuple[str, ...] = ()
     control: ControlSettings = field(default_factory=ControlSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
 
@@ -106,7 +110,7 @@ class Platform:
         self.grpc_address = ""
 
     async def start(self) -> None:
-        """Raises AddressError, LocalityError or LogUnavailable with what to do; nothing is left running."""
+        """Raises AddressError, DataPlaneError, LocalityError or LogUnavailable with what to do; nothing is left running."""
         try:
             await self._start()
         except BaseException:
@@ -123,6 +127,7 @@ class Platform:
             allow_remote=settings.allow_remote,
         )
         self._tls = None if settings.tls is None else make_server_context(settings.tls)
+        planes = make_data_planes(settings.data_planes)
         host = settings.host_name
         self._localities = settings.localities or LocalityTree.grow([Area(LocalityType.MEC_HOST, host)])
         self._log = await SqliteEventLog.open(settings.state)
@@ -132,9 +137,11 @@ class Platform:
             transports=platform_transports(self._uri(), authenticate=self._exposure.authenticate),
             quotas=settings.quotas,
         )
+        self._reconciler = enforce_rules(self._host.registry, planes)
         await self._host.start()
         if self._exposure.authenticate:
             await self._ensure_operator()
+        self._reconciler.start()
         self._deployments = Deployments(
             Journal(self._log), settings.control, settings.monitoring, manual=settings.manual
         )
@@ -154,6 +161,8 @@ class Platform:
             await self._server.stop(grace=0.5)
         if hasattr(self, "_deployments"):
             await self._deployments.stop()
+        if hasattr(self, "_reconciler"):
+            await self._reconciler.stop()
         if hasattr(self, "_host"):
             await self._host.stop()
         if hasattr(self, "_log"):
@@ -211,6 +220,7 @@ class Platform:
             public_uri=settings.public_uri,
             callbacks=read_allowances(settings.callback_allow, networks),
             host_time=await self._find_time(),
+            data_plane=lambda: self._reconciler.statuses,
         )
         if self._extend is not None:
             self._extend(app, self.grpc_address)

@@ -2,6 +2,7 @@
 
 MendableError
 +-- rpc.endpoints.AddressError, registry.errors.LogUnavailable, domain.locality.LocalityError
++-- data_plane.port.DataPlaneError
 +-- content_store: EntryInUse, LimitError
 +-- private_files.PrivateFileError, tls.TlsError, operator_credentials.OperatorError
 +-- sdk.errors.MecError

@@ -15,6 +15,7 @@ from mec_platform.enablement_api.app_support.handlers import AppSupport
 from mec_platform.enablement_api.app_support.rules import rule_operations
 from mec_platform.enablement_api.app_support.subscriptions import TERMINATION_SUBSCRIPTIONS
 from mec_platform.enablement_api.app_support.timing import HostTime, Timing
+from mec_platform.enablement_api.data_plane import DataPlaneAdministration, DataPlaneMetrics, ReadStatuses
 from mec_platform.enablement_api.docs import Documents
 from mec_platform.enablement_api.exchange import PUBLIC_URI, check_exchange
 from mec_platform.enablement_api.metrics import RegistryMetrics, RequestMetrics, metrics_operation
@@ -113,6 +114,7 @@ def make_enablement_app(
     delivery: DeliverySettings = DEFAULT_DELIVERY,
     protection: Protection | None = None,
     host_time: HostTime | None = None,
+    data_plane: ReadStatuses = tuple,
 ) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
@@ -120,6 +122,7 @@ def make_enablement_app(
     started, and is stopped by who started it. `collectors` is what /metrics exposes, so others can add theirs.
     `protection` says who may do what, and is started by who made it; without it everybody may do everything.
     `public_uri` is what links begin with where clients do not reach the platform directly.
+    `host_time` and `data_plane` are what is known of the host's clock, and how the host enforces rules.
     `callbacks` says where notifications may go; they go, as patiently as `delivery` says, while the application is served.
     """
     collectors = collectors or CollectorRegistry()
@@ -132,6 +135,8 @@ def make_enablement_app(
     add_operations(app, AppSupport(host.applications).operations())
     add_operations(app, rule_operations(host.applications))
     add_operations(app, Timing(host.registry.clock, host_time or HostTime()).operations())
+    DataPlaneMetrics(data_plane, collectors)
+    add_operations(app, DataPlaneAdministration(data_plane).operations())
     add_operations(app, ServiceManagement(host.applications, host.services).operations())
     notifier = Notifier(
         host.registry, host.subscriptions, policy=callbacks, settings=delivery, collectors=collectors, die=Random()

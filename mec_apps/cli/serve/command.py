@@ -80,6 +80,7 @@ def serve(
         prefer_peers=control.prefer_peers,
         ntp_servers=host.ntp_servers,
         ptp_masters=host.ptp_masters,
+        data_planes=host.data_planes,
     )
     run_process("platform", lambda: Platform(settings, _add_dashboard), _describe, ready_file, verbose)
 

@@ -1,4 +1,4 @@
-"""What `mec serve` is told of the machine that it runs on: where the time comes from."""
+"""What `mec serve` is told of the machine that it runs on: where the time comes from, and what enforces rules."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from mec_apps.cli.option_groups import option_group, options_of
+from mec_platform.data_plane.choice import FORMS
 from mec_platform.domain.network_addresses import parse_address
 from mec_platform.host_time.time_sources import parse_host
 
@@ -20,6 +21,7 @@ class Host:
 
     ntp_servers: tuple[str, ...]
     ptp_masters: tuple[str, ...]
+    data_planes: tuple[str, ...]
 
 
 def _checked(parse: Callable[[str], object]) -> Callable[..., tuple[str, ...]]:
@@ -50,5 +52,12 @@ host_options = option_group(
         metavar="IP",
         callback=_checked(parse_address),
         help="PTP master to tell applications of; may be repeated.",
+    ),
+    _option(
+        "--data-plane",
+        "data_planes",
+        multiple=True,
+        metavar="CHOICE",
+        help=f"What enforces DNS and traffic rules: {FORMS}; may be repeated (default: recording, rules have no effect).",
     ),
 )
