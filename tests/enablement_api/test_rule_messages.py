@@ -6,7 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mec_platform.domain.rules import (
+    FilterType,
+    InterfaceType,
+    IpAddressType,
+    RuleState,
+    TrafficAction,
+    TunnelType,
+)
 from mec_platform.enablement_api.app_support.rule_messages import (
     DnsRuleMessage,
     TrafficRuleMessage,
@@ -15,6 +25,7 @@ from mec_platform.enablement_api.app_support.rule_messages import (
     to_dns_rule,
     to_traffic_rule,
 )
+from mec_platform.enablement_api.exchange import entity_tag
 
 DNS_RULE = {
     "dnsRuleId": "dns-1",
@@ -89,3 +100,74 @@ def test_a_rule_that_drops_names_no_destination():
     assert traffic_rule(body) == body
     with pytest.raises(msgspec.ValidationError, match="0 destination interfaces, found 2"):
         msgspec.convert(TRAFFIC_RULE | {"action": "DROP"}, TrafficRuleMessage)
+
+
+def optional(**attributes: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects with any of these attributes."""
+    return st.fixed_dictionaries({}, optional=attributes)
+
+
+texts = st.text(min_size=1, max_size=8)
+addresses = st.ip_addresses().map(str)
+ports = st.integers(0, 65535).map(str)
+macs = st.binary(min_size=6, max_size=6).map(lambda octets: octets.hex("-").upper())
+dns_rules = st.builds(
+    lambda address, **others: (
+        others | {"ipAddressType": IpAddressType(f"IP_V{address.version}"), "ipAddress": str(address)}
+    ),
+    address=st.ip_addresses(),
+    dnsRuleId=texts,
+    domainName=st.sampled_from(["a.example", "_mec._tcp.EXAMPLE.com", "xn--bcher-kva.example."]),
+    state=st.sampled_from(RuleState),
+).flatmap(lambda rule: st.just(rule) | st.integers(0, 2**31 - 1).map(lambda ttl: rule | {"ttl": ttl}))
+filters = optional(
+    **{name: st.lists(addresses, min_size=1, max_size=2) for name in ("srcAddress", "dstAddress")},
+    **{name: st.lists(ports, min_size=1, max_size=2) for name in ("srcPort", "dstPort")},
+    **{
+        name: st.lists(texts, min_size=1, max_size=2)
+        for name in ("protocol", "token", "srcTunnelAddress", "tgtTunnelAddress", "srcTunnelPort", "dstTunnelPort")
+    },
+    qCI=st.integers(0, 255),
+    dSCP=st.integers(0, 63),
+    tC=st.integers(0, 255),
+)
+tunnels = st.fixed_dictionaries(
+    {"tunnelType": st.sampled_from(TunnelType)}, optional={"tunnelDstAddress": texts, "tunnelSrcAddress": texts}
+)
+interfaces = st.fixed_dictionaries(
+    {"interfaceType": st.sampled_from(InterfaceType)},
+    optional={"tunnelInfo": tunnels, "srcMacAddress": macs, "dstMacAddress": macs, "dstIpAddress": addresses},
+)
+
+
+@st.composite
+def traffic_rules(draw: st.DrawFn) -> dict[str, Any]:
+    action = draw(st.sampled_from(TrafficAction))
+    wanted = action.interfaces
+    rule = {
+        "trafficRuleId": draw(texts),
+        "filterType": draw(st.sampled_from(FilterType)),
+        "priority": draw(st.integers(0, 255)),
+        "trafficFilter": draw(st.lists(filters, min_size=1, max_size=2)),
+        "action": action,
+        "state": draw(st.sampled_from(RuleState)),
+    }
+    return rule | ({"dstInterface": draw(st.lists(interfaces, min_size=wanted, max_size=wanted))} if wanted else {})
+
+
+@given(first=dns_rules, second=dns_rules)
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_every_dns_rule_comes_out_as_it_went_in_and_has_a_tag_of_its_own(first, second):
+    messages = [msgspec.json.decode(msgspec.json.encode(body), type=DnsRuleMessage) for body in (first, second)]
+    back = [from_dns_rule(to_dns_rule(message)) for message in messages]
+    assert [msgspec.to_builtins(message) for message in back] == [first, second]
+    assert (entity_tag(back[0]) == entity_tag(back[1])) is (first == second)
+
+
+@given(first=traffic_rules(), second=traffic_rules())
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_every_traffic_rule_comes_out_as_it_went_in_and_has_a_tag_of_its_own(first, second):
+    messages = [msgspec.json.decode(msgspec.json.encode(body), type=TrafficRuleMessage) for body in (first, second)]
+    back = [from_traffic_rule(to_traffic_rule(message)) for message in messages]
+    assert [msgspec.to_builtins(message) for message in back] == [first, second]
+    assert (entity_tag(back[0]) == entity_tag(back[1])) is (first == second)

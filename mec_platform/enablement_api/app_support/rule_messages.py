@@ -8,6 +8,10 @@ from typing import Annotated
 import msgspec
 
 from mec_platform.domain.rules import (
+    LARGEST_DSCP,
+    LARGEST_TRAFFIC_CLASS,
+    LONGEST_TTL_S,
+    LOWEST_PRIORITY,
     DestinationInterface,
     DnsRule,
     FilterType,
@@ -30,7 +34,7 @@ class DnsRuleMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     domain_name: NonEmpty
     ip_address_type: IpAddressType
     ip_address: NonEmpty
-    ttl: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    ttl: Annotated[int, msgspec.Meta(ge=0, le=LONGEST_TTL_S)] | None = None
     state: RuleState
 
     def __post_init__(self) -> None:
@@ -69,17 +73,22 @@ class TrafficFilterMessage(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     src_tunnel_port: list[str] = []
     dst_tunnel_port: list[str] = []
     qci: int | None = msgspec.field(default=None, name="qCI")
-    dscp: int | None = msgspec.field(default=None, name="dSCP")
-    traffic_class: int | None = msgspec.field(default=None, name="tC")
+    dscp: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_DSCP)] | None = msgspec.field(default=None, name="dSCP")
+    traffic_class: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_TRAFFIC_CLASS)] | None = msgspec.field(
+        default=None, name="tC"
+    )
 
 
 class TrafficRuleMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """TrafficRule, clause 7.1.2.2. `dstInterface` is a list since 2.2.1; a single one, as in 2.1.1, is read too."""
+    """TrafficRule, clause 7.1.2.2. `dstInterface` is a list since 2.2.1; a single one, as in 2.1.1, is read too.
+
+    A single one beside DROP is not read, although there should be none: the standard's own tests send it.
+    """
 
     traffic_rule_id: NonEmpty
     filter_type: FilterType
-    priority: Annotated[int, msgspec.Meta(ge=0, le=255)]
-    traffic_filter: list[TrafficFilterMessage]
+    priority: Annotated[int, msgspec.Meta(ge=0, le=LOWEST_PRIORITY)]
+    traffic_filter: Annotated[list[TrafficFilterMessage], msgspec.Meta(min_length=1)]
     action: TrafficAction
     dst_interface: list[DestinationInterfaceMessage] | DestinationInterfaceMessage = []
     state: RuleState
@@ -116,7 +125,7 @@ def to_traffic_rule(message: TrafficRuleMessage) -> TrafficRule:
     """The domain's rule. Raises ValueError where it could not mean anything."""
     destinations = message.dst_interface
     if isinstance(destinations, DestinationInterfaceMessage):
-        destinations = [destinations]
+        destinations = [] if message.action is TrafficAction.DROP else [destinations]
     return TrafficRule(
         rule_id=message.traffic_rule_id,
         filter_type=message.filter_type,

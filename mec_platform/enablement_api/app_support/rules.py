@@ -103,9 +103,10 @@ class AppRules(Generic[Rule, Message]):
     async def replace(self, request: web.Request) -> web.Response:
         """PUT one rule (clauses 7.2.8.3.2 and 7.2.10.3.2); with If-Match, only if nobody else has changed it."""
         before = self._find(request)
+        # Conditions come before content (RFC 9110 clause 13.2.1); what counts is the check where the change is decided.
+        self._check(request, before)
         rule = self._resource.to_rule(await read_message(request, self._resource.message_type))
         if rule.rule_id != before.rule_id:
-            self._check(request, before)
             raise BadRequest(
                 f"{self._resource.id_name} must be {before.rule_id!r}, as in the path: rules keep their ids"
             )
