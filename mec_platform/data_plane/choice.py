@@ -1,4 +1,4 @@
-"""Which data planes a platform is told to use: `recording`, `nftables`, `dnsmasq:DIR` or `dnsmasq:DIR,PIDFILE`."""
+"""Which data planes a platform is told to use: `recording`, `nftables:INTERFACE,...`, `dnsmasq:DIR` or `dnsmasq:DIR,PIDFILE`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mec_platform.data_plane.nftables import NftablesDataPlane
 from mec_platform.data_plane.port import DataPlane, DataPlaneError
 from mec_platform.data_plane.recording import RecordingDataPlane
 
-FORMS = "recording, nftables, dnsmasq:DIR or dnsmasq:DIR,PIDFILE"
+FORMS = "recording, nftables:INTERFACE,..., dnsmasq:DIR or dnsmasq:DIR,PIDFILE"
 
 
 def make_data_planes(choices: Iterable[str]) -> tuple[DataPlane, ...]:
@@ -32,8 +32,8 @@ def _make(choice: str) -> DataPlane:
     match name:
         case "recording" if not place:
             return RecordingDataPlane()
-        case "nftables" if not place:
-            return NftablesDataPlane()
+        case "nftables":
+            return NftablesDataPlane(place.split(","))
         case "dnsmasq" if folder:
             return DnsmasqDataPlane(Path(folder), Path(pid_file) if pid_file else None)
     raise DataPlaneError(f"{choice!r} is no data plane; choose {FORMS}")

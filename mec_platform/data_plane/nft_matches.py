@@ -157,4 +157,7 @@ def _header_field(wanted: TrafficFilter, version: int) -> str | None:
 
 
 def _set(field: str, members: list[str]) -> str:
-    return f"{field} {{ {', '.join(members)} }}" if members else ""
+    """A set only where it must be one: each is an object of the kernel's, and thousands of them take it minutes."""
+    if len(members) > 1:
+        return f"{field} {{ {', '.join(members)} }}"
+    return " ".join([field, *members]) if members else ""

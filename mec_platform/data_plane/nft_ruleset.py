@@ -9,14 +9,16 @@ the order in which the kernel runs them, all before routing, so forwarded packet
 3. `inet mec decide`: DROP; FORWARD per PACKET to an IP address: a new destination, each packet by itself.
 4. `inet mec translate`: FORWARD per FLOW to an IP address: destination NAT, so the way back is translated as well.
 
-A packet's way through other tables of the host is not shortened: what the operator's own firewall drops stays dropped.
+Only packets that arrive at the given interfaces are looked at: rules are about users' traffic, and what manages the host
+must not depend on what applications wish. A packet's way through other tables of the host is not shortened: what the
+operator's own firewall drops stays dropped.
 `..._ENCAPSULATED` and `..._DECAPSULATED` are one here: packets are handed on as they arrive, and this host ends no tunnel.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mec_platform.data_plane.nft_matches import NotEnforceable, compile_matches
@@ -42,7 +44,6 @@ class Link:
 
     name: str
     mac: str
-    is_loopback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,15 @@ class _Plan:
         return self.rule.action.interfaces == 2
 
 
-def compile_ruleset(rules: DataPlaneRules, links: Sequence[Link] = ()) -> Ruleset:
-    """The whole script for these rules, on a host with these interfaces.
+def check_interface(name: str) -> str:
+    """The name, if a network interface may have it and a script may hold it. Raises ValueError."""
+    if not _DEVICE.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a network interface")
+    return name
+
+
+def compile_ruleset(rules: DataPlaneRules, interfaces: Sequence[str], links: Sequence[Link] = ()) -> Ruleset:
+    """The whole script for these rules, for packets that arrive at `interfaces`; `links` are all that the host has.
 
     Without any rule it removes our tables; rules that cannot be enforced are left out and told.
     """
@@ -85,13 +93,15 @@ def compile_ruleset(rules: DataPlaneRules, links: Sequence[Link] = ()) -> Rulese
             plans.append(_plan(owned, links))
         except NotEnforceable as reason:
             refusals.append(Refusal(RuleKind.TRAFFIC, owned.app_instance_id, owned.rule.rule_id, str(reason)))
+    ingress = f"filter hook ingress devices = {_set(interfaces)} priority 0"
+    elsewhere = f"    meta iifname != {_set(interfaces)} accept\n"
     chains = {
-        "netdev mec": [_chain("ingress", _hook_of_devices(links), [_ingress(plan) for plan in plans])],
-        "ip mec": [_chain("copy", _hook("filter", _COPY_PRIORITY), [_copy(plan, 4) for plan in plans])],
-        "ip6 mec": [_chain("copy", _hook("filter", _COPY_PRIORITY), [_copy(plan, 6) for plan in plans])],
+        "netdev mec": [_chain("ingress", ingress, [_ingress(plan) for plan in plans])],
+        "ip mec": [_chain("copy", _hook("filter", _COPY_PRIORITY), [_copy(plan, 4) for plan in plans], elsewhere)],
+        "ip6 mec": [_chain("copy", _hook("filter", _COPY_PRIORITY), [_copy(plan, 6) for plan in plans], elsewhere)],
         "inet mec": [
-            _chain("decide", _hook("filter", _DECIDE_PRIORITY), [_decide(plan) for plan in plans]),
-            _chain("translate", _hook("nat", _TRANSLATE_PRIORITY), [_translate(plan) for plan in plans]),
+            _chain("decide", _hook("filter", _DECIDE_PRIORITY), [_decide(plan) for plan in plans], elsewhere),
+            _chain("translate", _hook("nat", _TRANSLATE_PRIORITY), [_translate(plan) for plan in plans], elsewhere),
         ],
     }
     # A table must exist to be deleted: adding one that is there already does nothing.
@@ -166,7 +176,7 @@ def _ingress(plan: _Plan) -> _Lines:
     if not plan.out_devices:
         return _let_pass(plan, matches)
     # What comes back from the receiver must not be sent to it again.
-    elsewhere = f"meta iifname != {{ {', '.join(map(_quoted, plan.out_devices))} }}"
+    elsewhere = f"meta iifname != {_set(plan.out_devices)}"
     if plan.is_copied:
         action = " ".join(f"dup to {_quoted(device)}" for device in plan.out_devices) + " accept"
     else:
@@ -211,21 +221,20 @@ def _let_pass(plan: _Plan, matches: list[str]) -> _Lines:
     return _Lines(False, _act(plan, matches, "accept").lines)
 
 
-def _chain(name: str, hook: str, rules: list[_Lines]) -> str:
+def _chain(name: str, hook: str, rules: list[_Lines], before: str = "") -> str:
     """A base chain; empty where no rule acts in it. Rules after the last that acts would only let packets pass."""
     while rules and not rules[-1].acts:
         rules.pop()
     lines = "".join(line for rule in rules for line in rule.lines)
-    return f"  chain {name} {{\n    type {hook}; policy accept;\n{lines}  }}\n" if lines else ""
+    return f"  chain {name} {{\n    type {hook}; policy accept;\n{before}{lines}  }}\n" if lines else ""
 
 
 def _hook(kind: str, priority: int) -> str:
     return f"{kind} hook prerouting priority {priority}"
 
 
-def _hook_of_devices(links: Sequence[Link]) -> str:
-    names = [link.name for link in links if not link.is_loopback and _DEVICE.fullmatch(link.name)]
-    return f"filter hook ingress devices = {{ {', '.join(map(_quoted, names))} }} priority 0"
+def _set(names: Iterable[str]) -> str:
+    return f"{{ {', '.join(map(_quoted, names))} }}"
 
 
 def _quoted(name: str) -> str:

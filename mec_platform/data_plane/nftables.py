@@ -9,20 +9,30 @@ import json
 import subprocess
 from collections.abc import Sequence
 
-from mec_platform.data_plane.nft_ruleset import Link, compile_ruleset
+from mec_platform.data_plane.nft_ruleset import Link, check_interface, compile_ruleset
 from mec_platform.data_plane.port import DataPlaneError, DataPlaneRules, Refusal, RuleKind
 from mec_platform.domain.rules import InterfaceType
 
-_TIMEOUT_S = 20
+_TIMEOUT_S = 60
+"""The kernel takes a second for a thousand rules, ten and more where each has sets of addresses, protocols and ports."""
 
 
 class NftablesDataPlane:
-    """Implements `DataPlane` for traffic rules. `prefix` begins every command, such as `ip netns exec NAME`."""
+    """Implements `DataPlane` for traffic rules, about packets that arrive at these interfaces: all that carry users' traffic,
+    towards the users and towards the network. `prefix` begins every command, such as `ip netns exec NAME`.
+
+    Raises:
+        DataPlaneError: no interface, or a name that none can have.
+    """
 
     name = "nftables"
     enforces = frozenset({RuleKind.TRAFFIC})
 
-    def __init__(self, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, interfaces: Sequence[str], prefix: Sequence[str] = ()) -> None:
+        try:
+            self._interfaces = tuple(dict.fromkeys(check_interface(name) for name in interfaces))
+        except ValueError as error:
+            raise DataPlaneError(f"{error}; name those that carry users' traffic: nftables:eth1,eth2") from error
         self._prefix = tuple(prefix)
 
     def apply(self, rules: DataPlaneRules) -> tuple[Refusal, ...]:
@@ -31,15 +41,13 @@ class NftablesDataPlane:
         Raises:
             DataPlaneError: nft is not there or may not change rules, or refuses these; the kernel keeps the last ones.
         """
-        ruleset = compile_ruleset(rules, self._read_links() if _names_mac(rules) else ())
+        ruleset = compile_ruleset(rules, self._interfaces, self._read_links() if _names_mac(rules) else ())
         self._run(["nft", "-f", "-"], ruleset.script)
         return ruleset.refusals
 
     def _read_links(self) -> list[Link]:
         links = json.loads(self._run(["ip", "-json", "link"]))
-        return [
-            Link(link["ifname"], link.get("address", ""), is_loopback="LOOPBACK" in link["flags"]) for link in links
-        ]
+        return [Link(link["ifname"], link.get("address", "")) for link in links]
 
     def _run(self, command: Sequence[str], script: str = "") -> str:
         try:

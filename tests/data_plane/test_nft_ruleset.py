@@ -26,12 +26,14 @@ from mec_platform.domain.rules import (
 )
 
 LINKS = (
-    Link("lo", "00:00:00:00:00:00", is_loopback=True),
+    Link("lo", "00:00:00:00:00:00"),
     Link("eth0", "02:00:00:00:00:01"),
     Link("eth1", "02:00:00:00:00:02"),
     Link("eth2", "02:00:00:00:00:03"),
     Link("eth2.7", "02:00:00:00:00:03"),
 )
+
+USERS = ("eth0", "eth1")
 
 
 def to_ip(address: str) -> DestinationInterface:
@@ -72,12 +74,12 @@ def matches(**criteria: object) -> list[str]:
 
 def refusal(*destinations: DestinationInterface, action: TrafficAction, **criteria: object) -> str:
     rule = traffic_rule(action, *destinations, filters=(TrafficFilter(**criteria),))
-    (refused,) = compile_ruleset(wanted(rule), LINKS).refusals
+    (refused,) = compile_ruleset(wanted(rule), USERS, LINKS).refusals
     return refused.reason
 
 
 def test_without_rules_all_tables_of_ours_are_removed():
-    script = compile_ruleset(DataPlaneRules()).script
+    script = compile_ruleset(DataPlaneRules(), USERS).script
     assert script.splitlines() == [
         line
         for family in ("netdev", "ip", "ip6", "inet")
@@ -88,43 +90,46 @@ def test_without_rules_all_tables_of_ours_are_removed():
 GOLDEN = """\
 table netdev mec {
   chain ingress {
-    type filter hook ingress devices = { "eth0", "eth1", "eth2", "eth2.7" } priority 0; policy accept;
-    meta protocol ip ip daddr { 203.0.113.1 } counter accept comment "a/drop"
-    meta protocol ip ip daddr { 203.0.113.2 } counter accept comment "a/pass"
-    meta protocol ip ip daddr { 203.0.113.3 } counter accept comment "a/copy"
-    meta protocol ip ip daddr { 203.0.113.4 } counter accept comment "a/rewrite"
-    meta protocol ip ip daddr { 203.0.113.5 } counter accept comment "a/redirect"
-    meta protocol ip ip saddr { 203.0.113.5 } counter accept comment "a/redirect"
-    meta iifname != { "eth0" } meta protocol ip ip daddr { 203.0.113.6 } counter \
+    type filter hook ingress devices = { "eth0", "eth1" } priority 0; policy accept;
+    meta protocol ip ip daddr 203.0.113.1 counter accept comment "a/drop"
+    meta protocol ip ip daddr 203.0.113.2 counter accept comment "a/pass"
+    meta protocol ip ip daddr 203.0.113.3 counter accept comment "a/copy"
+    meta protocol ip ip daddr 203.0.113.4 counter accept comment "a/rewrite"
+    meta protocol ip ip daddr 203.0.113.5 counter accept comment "a/redirect"
+    meta protocol ip ip saddr 203.0.113.5 counter accept comment "a/redirect"
+    meta iifname != { "eth0" } meta protocol ip ip daddr 203.0.113.6 counter \
 ether saddr set 02:00:00:00:00:01 ether daddr set 02:00:00:00:00:99 fwd to "eth0" comment "a/out"
-    meta iifname != { "eth0", "eth1" } meta protocol ip ip daddr { 203.0.113.7 } counter \
+    meta iifname != { "eth0", "eth1" } meta protocol ip ip daddr 203.0.113.7 counter \
 dup to "eth0" dup to "eth1" accept comment "a/mirror"
   }
 }
 table ip mec {
   chain copy {
     type filter hook prerouting priority -310; policy accept;
-    meta protocol ip ip daddr { 203.0.113.1 } counter accept comment "a/drop"
-    meta protocol ip ip daddr { 203.0.113.2 } counter accept comment "a/pass"
-    meta protocol ip ip daddr { 203.0.113.3 } counter dup to 192.0.2.1 dup to 192.0.2.2 accept comment "a/copy"
+    meta iifname != { "eth0", "eth1" } accept
+    meta protocol ip ip daddr 203.0.113.1 counter accept comment "a/drop"
+    meta protocol ip ip daddr 203.0.113.2 counter accept comment "a/pass"
+    meta protocol ip ip daddr 203.0.113.3 counter dup to 192.0.2.1 dup to 192.0.2.2 accept comment "a/copy"
   }
 }
 table inet mec {
   chain decide {
     type filter hook prerouting priority -300; policy accept;
-    meta protocol ip ip daddr { 203.0.113.1 } counter drop comment "a/drop"
-    meta protocol ip ip daddr { 203.0.113.2 } counter accept comment "a/pass"
-    meta protocol ip ip daddr { 203.0.113.3 } counter accept comment "a/copy"
-    meta protocol ip ip daddr { 203.0.113.4 } counter notrack ip daddr set 192.0.2.3 accept comment "a/rewrite"
+    meta iifname != { "eth0", "eth1" } accept
+    meta protocol ip ip daddr 203.0.113.1 counter drop comment "a/drop"
+    meta protocol ip ip daddr 203.0.113.2 counter accept comment "a/pass"
+    meta protocol ip ip daddr 203.0.113.3 counter accept comment "a/copy"
+    meta protocol ip ip daddr 203.0.113.4 counter notrack ip daddr set 192.0.2.3 accept comment "a/rewrite"
   }
   chain translate {
     type nat hook prerouting priority -100; policy accept;
-    meta protocol ip ip daddr { 203.0.113.1 } counter accept comment "a/drop"
-    meta protocol ip ip daddr { 203.0.113.2 } counter accept comment "a/pass"
-    meta protocol ip ip daddr { 203.0.113.3 } counter accept comment "a/copy"
-    meta protocol ip ip daddr { 203.0.113.4 } counter accept comment "a/rewrite"
-    meta protocol ip ip daddr { 203.0.113.5 } counter dnat ip to 192.0.2.4 comment "a/redirect"
-    meta protocol ip ip saddr { 203.0.113.5 } counter accept comment "a/redirect"
+    meta iifname != { "eth0", "eth1" } accept
+    meta protocol ip ip daddr 203.0.113.1 counter accept comment "a/drop"
+    meta protocol ip ip daddr 203.0.113.2 counter accept comment "a/pass"
+    meta protocol ip ip daddr 203.0.113.3 counter accept comment "a/copy"
+    meta protocol ip ip daddr 203.0.113.4 counter accept comment "a/rewrite"
+    meta protocol ip ip daddr 203.0.113.5 counter dnat ip to 192.0.2.4 comment "a/redirect"
+    meta protocol ip ip saddr 203.0.113.5 counter accept comment "a/redirect"
   }
 }
 """
@@ -172,7 +177,7 @@ def test_each_chain_goes_through_all_rules_up_to_the_last_that_it_acts_on():
         traffic_rule(TrafficAction.PASSTHROUGH, to_ip("192.0.2.9"), filters=to_address[2], priority=2, rule_id="pass"),
         traffic_rule(TrafficAction.DROP, filters=to_address[1], priority=0, rule_id="drop"),
     )
-    ruleset = compile_ruleset(rules, LINKS)
+    ruleset = compile_ruleset(rules, USERS, LINKS)
     assert ruleset.refusals == ()
     assert ruleset.script.split("delete table inet mec\n")[1] == GOLDEN
 
@@ -187,22 +192,19 @@ def test_each_chain_goes_through_all_rules_up_to_the_last_that_it_acts_on():
         ),
         (
             {"destination_addresses": ("2001:db8:1::/64-2001:db8:2::/64",)},
-            ["meta protocol ip6 ip6 daddr { 2001:db8:1::-2001:db8:2:0:ffff:ffff:ffff:ffff }"],
+            ["meta protocol ip6 ip6 daddr 2001:db8:1::-2001:db8:2:0:ffff:ffff:ffff:ffff"],
         ),
         (
             {"source_addresses": ("192.0.2.1", "::1"), "destination_addresses": ("192.0.2.2",)},
-            ["meta protocol ip ip saddr { 192.0.2.1 } ip daddr { 192.0.2.2 }"],
+            ["meta protocol ip ip saddr 192.0.2.1 ip daddr 192.0.2.2"],
         ),
         (
             {"destination_ports": ("80", "8000-8080", "8050-8100"), "source_addresses": ("192.0.2.1",)},
-            ["meta protocol ip ip saddr { 192.0.2.1 } meta l4proto { 6, 17, 132, 136 } th dport { 80, 8000-8100 }"],
+            ["meta protocol ip ip saddr 192.0.2.1 meta l4proto { 6, 17, 132, 136 } th dport { 80, 8000-8100 }"],
         ),
         (
             {"source_ports": ("53",), "protocols": ("UDP", "1"), "source_addresses": ("::/0",)},
-            [
-                "meta protocol ip6 ip6 saddr { ::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff } "
-                "meta l4proto { 17 } th sport { 53 }"
-            ],
+            ["meta protocol ip6 ip6 saddr ::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff meta l4proto 17 th sport 53"],
         ),
         ({"protocols": ("icmp", "47"), "dscp": 46}, ["meta protocol ip ip dscp 46 meta l4proto { 1, 47 }"]),
         ({"traffic_class": 184}, ["meta protocol ip6 @nh,4,8 184"]),
@@ -218,8 +220,8 @@ def test_a_rule_per_flow_matches_the_way_back_as_well():
     wanted_filter = TrafficFilter(source_addresses=("192.0.2.1",), destination_ports=("80",), protocols=("tcp",))
     rule = traffic_rule(TrafficAction.DROP, filters=(wanted_filter,), per=FilterType.FLOW)
     assert compile_matches(rule) == [
-        "meta protocol ip ip saddr { 192.0.2.1 } meta l4proto { 6 } th dport { 80 }",
-        "meta protocol ip ip daddr { 192.0.2.1 } meta l4proto { 6 } th sport { 80 }",
+        "meta protocol ip ip saddr 192.0.2.1 meta l4proto 6 th dport 80",
+        "meta protocol ip ip daddr 192.0.2.1 meta l4proto 6 th sport 80",
     ]
 
 
@@ -263,7 +265,7 @@ def test_a_copy_keeps_its_mac_addresses():
 
 def test_a_rule_that_cannot_be_enforced_keeps_no_other_from_being_enforced():
     refused = traffic_rule(TrafficAction.DROP, filters=(TrafficFilter(qci=1),), rule_id="refused")
-    ruleset = compile_ruleset(wanted(refused, traffic_rule(TrafficAction.DROP, rule_id="kept")), LINKS)
+    ruleset = compile_ruleset(wanted(refused, traffic_rule(TrafficAction.DROP, rule_id="kept")), USERS, LINKS)
     assert [each.rule_id for each in ruleset.refusals] == ["refused"]
     assert 'comment "a/kept"' in ruleset.script
     assert "refused" not in ruleset.script
@@ -291,7 +293,7 @@ def test_whatever_a_rule_says_no_line_break_and_no_statement_of_its_gets_into_a_
     except ValueError:
         rule = traffic_rule(TrafficAction.FORWARD_DECAPSULATED, to_mac("02:00:00:00:00:01"), rule_id=rule_id)
     rules = DataPlaneRules(traffic=(OwnedTrafficRule(owner, rule),))
-    ruleset = compile_ruleset(rules, [*LINKS, Link(name, "02:00:00:00:00:99")])
+    ruleset = compile_ruleset(rules, USERS, [*LINKS, Link(name, "02:00:00:00:00:99")])
     lines = ruleset.script.split("\n")
     assert all(SAFE_LINE.fullmatch(line) for line in lines)
     rule_lines = [line for line in lines if "counter" in line]

@@ -157,7 +157,7 @@ def net() -> Iterator[Net]:
 
 @pytest.fixture
 def plane(net: Net) -> Iterator[NftablesDataPlane]:
-    plane = NftablesDataPlane(["ip", "netns", "exec", net.host])
+    plane = NftablesDataPlane(["to-client", "to-server"], ["ip", "netns", "exec", net.host])
     yield plane
     plane.apply(DataPlaneRules())
 
@@ -298,7 +298,7 @@ def test_the_kernel_takes_ipv6_destinations_as_well(plane, action, per):
 
 def test_rules_that_the_kernel_refuses_leave_the_last_ones_in_force(net, plane):
     plane.apply(wanted(traffic_rule(TrafficAction.DROP)))
-    nowhere = NftablesDataPlane(["ip", "netns", "exec", f"{net.host}-nowhere"])
+    nowhere = NftablesDataPlane(["eth0"], ["ip", "netns", "exec", f"{net.host}-nowhere"])
     with pytest.raises(
         DataPlaneError, match=r"nft refuses: .*; the platform must run as root or with the capability NET_ADMIN"
     ):
@@ -307,6 +307,13 @@ def test_rules_that_the_kernel_refuses_leave_the_last_ones_in_force(net, plane):
     assert net.at_server() == "nothing"
 
 
+def test_packets_that_arrive_elsewhere_are_not_looked_at(net, plane):
+    elsewhere = NftablesDataPlane(["to-other"], ["ip", "netns", "exec", net.host])
+    elsewhere.apply(wanted(traffic_rule(TrafficAction.DROP, destination_ports=(), protocols=())))
+    net.send("passes")
+    assert net.at_server() == "passes"
+
+
 def test_a_host_without_nft_is_told_what_to_install():
     with pytest.raises(DataPlaneError, match="install the packages nftables and iproute2"):
-        NftablesDataPlane(["/nowhere/nft"]).apply(DataPlaneRules())
+        NftablesDataPlane(["eth0"], ["/nowhere/nft"]).apply(DataPlaneRules())

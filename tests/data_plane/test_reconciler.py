@@ -187,14 +187,25 @@ def test_without_a_choice_rules_are_recorded_only():
 
 
 def test_several_data_planes_may_be_chosen():
-    planes = make_data_planes(["nftables", "dnsmasq:/var/lib/mec,/run/dnsmasq.pid"])
+    planes = make_data_planes(["nftables:eth1,eth2", "dnsmasq:/var/lib/mec,/run/dnsmasq.pid"])
     assert [plane.name for plane in planes] == ["nftables", "dnsmasq"]
     assert frozenset().union(*(plane.enforces for plane in planes)) == frozenset(RuleKind)
 
 
 @pytest.mark.parametrize(
-    "choices", [["iptables"], ["dnsmasq"], ["dnsmasq:,pid"], ["nftables:x"], ["nftables", "nftables"]]
+    "choices",
+    [
+        ["iptables"],
+        ["dnsmasq"],
+        ["dnsmasq:,pid"],
+        ["nftables"],
+        ["nftables:x,"],
+        ["nftables:a b"],
+        ["nftables:x", "nftables:y"],
+    ],
 )
 def test_a_choice_that_is_none_is_told(choices):
-    with pytest.raises(DataPlaneError, match=r"choose recording, nftables, dnsmasq:DIR|may be chosen once"):
+    with pytest.raises(
+        DataPlaneError, match=r"choose recording, nftables:INTERFACE|may be chosen once|nftables:eth1,eth2"
+    ):
         make_data_planes(choices)
