@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 from mec_platform.data_plane.port import DataPlaneError, DataPlaneRules, Refusal, RuleKind
@@ -52,17 +53,19 @@ class DnsmasqDataPlane:
         return ()
 
     def _replace(self, text: str) -> None:
-        # dnsmasq skips names that begin with a dot, so it never reads a file that is half written.
-        unfinished = self._folder / f".{FILE_NAME}.new"
+        target = self._folder / FILE_NAME
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(text, encoding="ascii")
-            # dnsmasq reads as a user of its own.
-            unfinished.chmod(0o644)
-            os.replace(unfinished, self._folder / FILE_NAME)
+            # dnsmasq skips names that begin with a dot, so it never reads a file that is half written.
+            with tempfile.TemporaryDirectory(prefix=f".{FILE_NAME}.", dir=self._folder) as unfinished:
+                file = Path(unfinished, FILE_NAME)
+                file.write_text(text, encoding="ascii")
+                # dnsmasq reads as a user of its own.
+                file.chmod(0o644)
+                os.replace(file, target)
         except OSError as error:
             raise DataPlaneError(
-                f"cannot write {self._folder / FILE_NAME}: {error.strerror}; "
+                f"cannot write {target}: {error.strerror}; "
                 "give the platform's user the folder, or another one: --data-plane dnsmasq:DIR"
             ) from error
 

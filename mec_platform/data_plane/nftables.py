@@ -6,6 +6,7 @@ It touches the tables called `mec` alone. They stay when the platform ends, so t
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 
@@ -52,7 +53,14 @@ class NftablesDataPlane:
     def _run(self, command: Sequence[str], script: str = "") -> str:
         try:
             done = subprocess.run(
-                [*self._prefix, *command], input=script, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+                [*self._prefix, *command],
+                input=script,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_S,
+                check=True,
+                # Where nft and ip lie is not on the path of every user who may run them.
+                env=os.environ | {"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", "LC_ALL": "C"},
             )
         except FileNotFoundError as error:
             raise DataPlaneError(

@@ -78,6 +78,20 @@ def refusal(*destinations: DestinationInterface, action: TrafficAction, **criter
     return refused.reason
 
 
+def test_rules_take_precedence_by_priority_then_by_ids_whoever_changed_them_last():
+    def app(name: str, *rules: TrafficRule) -> AppInstance:
+        return AppInstance(app_instance_id=name, name="n", locality=Locality(mec_host="h"), traffic_rules=rules)
+
+    drop = [
+        traffic_rule(TrafficAction.DROP, rule_id=rule_id, priority=priority)
+        for rule_id, priority in (("x", 255), ("y", 0), ("z", 7))
+    ]
+    apps = [app("b", *drop), app("a", drop[2])]
+    expected = [("b", "y"), ("a", "z"), ("b", "z"), ("b", "x")]
+    for order in (apps, apps[::-1]):
+        assert [(each.app_instance_id, each.rule.rule_id) for each in active_rules(order).traffic] == expected
+
+
 def test_without_rules_all_tables_of_ours_are_removed():
     script = compile_ruleset(DataPlaneRules(), USERS).script
     assert script.splitlines() == [
