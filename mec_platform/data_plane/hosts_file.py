@@ -44,13 +44,22 @@ class DnsmasqDataPlane:
     def __init__(self, folder: Path, pid_file: Path | None = None) -> None:
         self._folder = folder
         self._pid_file = pid_file
+        self._text = ""
 
     def apply(self, rules: DataPlaneRules) -> tuple[Refusal, ...]:
         """Enforces every rule; raises DataPlaneError where the folder cannot be written or dnsmasq cannot be told."""
-        self._replace(compile_hosts(rules))
+        self._text = compile_hosts(rules)
+        self._replace(self._text)
         if self._pid_file is not None:
             self._tell(self._pid_file)
         return ()
+
+    def is_intact(self) -> bool:
+        """Whether the file has the content that was written."""
+        try:
+            return (self._folder / FILE_NAME).read_text(encoding="ascii", errors="replace") == self._text
+        except OSError:
+            return False
 
     def _replace(self, text: str) -> None:
         target = self._folder / FILE_NAME

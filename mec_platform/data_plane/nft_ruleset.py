@@ -48,10 +48,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """A script for `nft -f`, and the rules that are not in it."""
+    """A script for `nft -f`, the rules that are not in it, and the tables that there are afterwards."""
 
     script: str
     refusals: tuple[Refusal, ...]
+    tables: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,9 @@ def compile_ruleset(rules: DataPlaneRules, interfaces: Sequence[str], links: Seq
     }
     # A table must exist to be deleted: adding one that is there already does nothing.
     script = "".join(f"add table {table}\ndelete table {table}\n" for table in TABLES)
-    script += "".join(f"table {table} {{\n{''.join(each)}}}\n" for table, each in chains.items() if any(each))
-    return Ruleset(script, tuple(refusals))
+    tables = {table: "".join(each) for table, each in chains.items() if any(each)}
+    script += "".join(f"table {table} {{\n{each}}}\n" for table, each in tables.items())
+    return Ruleset(script, tuple(refusals), frozenset(tables))
 
 
 def _plan(owned: OwnedTrafficRule, links: Sequence[Link]) -> _Plan:

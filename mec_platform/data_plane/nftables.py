@@ -35,6 +35,7 @@ class NftablesDataPlane:
         except ValueError as error:
             raise DataPlaneError(f"{error}; name those that carry users' traffic: nftables:eth1,eth2") from error
         self._prefix = tuple(prefix)
+        self._tables: frozenset[str] = frozenset()
 
     def apply(self, rules: DataPlaneRules) -> tuple[Refusal, ...]:
         """Replaces all tables of ours in one transaction of the kernel.
@@ -44,7 +45,13 @@ class NftablesDataPlane:
         """
         ruleset = compile_ruleset(rules, self._interfaces, self._read_links() if _names_mac(rules) else ())
         self._run(["nft", "-f", "-"], ruleset.script)
+        self._tables = ruleset.tables
         return ruleset.refusals
+
+    def is_intact(self) -> bool:
+        """Whether our tables are there: what restarts a firewall likes to flush all of them. Raises DataPlaneError."""
+        present = set(self._run(["nft", "list", "tables"]).splitlines())
+        return all(f"table {table}" in present for table in self._tables)
 
     def _read_links(self) -> list[Link]:
         links = json.loads(self._run(["ip", "-json", "link"]))

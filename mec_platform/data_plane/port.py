@@ -83,6 +83,13 @@ class DataPlane(Protocol):
             DataPlaneError: what was applied last still holds.
         """
 
+    def is_intact(self) -> bool:
+        """Whether what was applied last is still there, as far as a quick look tells: others may have removed it. Blocks.
+
+        Raises:
+            DataPlaneError: it cannot be told.
+        """
+
 
 def active_rules(apps: Collection[AppInstance]) -> DataPlaneRules:
     """What is to be enforced for these application instances.

@@ -1,4 +1,4 @@
-"""Keeps the data planes of a host at what is wanted: applies everything at its start, and again after every change.
+"""Keeps the data planes of a host at what is wanted: applies everything at its start, after every change, and where it is gone.
 
 The shell around `port`: it reads the desired state, hands it to each adapter in a thread, and tries again when one fails.
 Adapters do not wait for each other. Changes that come while one is being applied become the next one, all together. It
@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
-"""An adapter that fails is asked again after 1, 2, 4 ... 60 s: soon where somebody is mending it, and never a burden."""
+CHECK_INTERVAL_S = 30.0
+"""An adapter that fails is asked again after 1, 2, 4 ... 60 s: soon where somebody is mending it, and never a burden. What
+others remove, such as the restart of a firewall, is noticed within 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Reconciler:
         for line in self._lines:
             logger.info("data plane %s enforces %s", line.plane.name, _kinds(line.plane.enforces))
             self._tasks.start(f"data plane {line.plane.name}", self._keep_current(line))
+            self._tasks.start(f"check of data plane {line.plane.name}", self._keep_intact(line))
         self.request()
 
     async def stop(self) -> None:
@@ -83,8 +86,7 @@ class Reconciler:
     def request(self) -> None:
         """What is wanted may have changed; returns at once."""
         for line in self._lines:
-            line.status = replace(line.status, is_current=False)
-            line.is_due.set()
+            line.note_change()
 
     @property
     def statuses(self) -> tuple[PlaneStatus, ...]:
@@ -104,6 +106,21 @@ class Reconciler:
             else:
                 line.note_success(applied, refusals, self._unix_ns())
 
+    async def _keep_intact(self, line: _Line) -> None:
+        while True:
+            await self._sleep(CHECK_INTERVAL_S)
+            if not line.status.is_current:
+                continue
+            try:
+                is_intact = await asyncio.to_thread(line.plane.is_intact)
+            except DataPlaneError as error:
+                # Applying them again finds the same, and is tried until it succeeds.
+                logger.warning("data plane %s cannot be checked: %s", line.plane.name, error)
+                is_intact = False
+            if not is_intact and line.status.is_current:
+                logger.warning("data plane %s has lost its rules; they are applied again", line.plane.name)
+                line.note_change()
+
     def _apply(self, plane: DataPlane) -> tuple[Wanted, tuple[Refusal, ...]]:
         wanted = self._read()
         return wanted, plane.apply(wanted.rules)
@@ -116,6 +133,10 @@ class _Line:
         self.plane = plane
         self.is_due = asyncio.Event()
         self.status = PlaneStatus(name=plane.name, enforces=plane.enforces)
+
+    def note_change(self) -> None:
+        self.status = replace(self.status, is_current=False)
+        self.is_due.set()
 
     def note_failure(self, error: str) -> None:
         before = self.status

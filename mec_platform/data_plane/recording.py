@@ -18,3 +18,7 @@ class RecordingDataPlane:
         """Keeps them; never refuses any."""
         self.applied = rules
         return ()
+
+    def is_intact(self) -> bool:
+        """Nobody else can change it."""
+        return True

@@ -83,6 +83,16 @@ def test_what_is_no_address_makes_no_rule(address):
         dns_rule("a.example.com", address)
 
 
+def test_notices_that_somebody_changed_the_file(tmp_path):
+    plane = DnsmasqDataPlane(tmp_path)
+    plane.apply(wanted(dns_rule("a.example.com", "192.0.2.1")))
+    assert plane.is_intact()
+    (tmp_path / FILE_NAME).write_text("")
+    assert not plane.is_intact()
+    (tmp_path / FILE_NAME).unlink()
+    assert not plane.is_intact()
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataPlaneError, match="--data-plane dnsmasq:DIR"):

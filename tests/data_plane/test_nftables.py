@@ -296,6 +296,15 @@ def test_the_kernel_takes_ipv6_destinations_as_well(plane, action, per):
     assert plane.apply(wanted(traffic_rule(action, *destinations, per=per, protocols=()))) == ()
 
 
+def test_notices_that_somebody_flushed_all_tables(net, plane):
+    plane.apply(wanted(traffic_rule(TrafficAction.DROP)))
+    assert plane.is_intact()
+    subprocess.run(["ip", "netns", "exec", net.host, "nft", "flush", "ruleset"], check=True)
+    assert not plane.is_intact()
+    plane.apply(DataPlaneRules())
+    assert plane.is_intact()
+
+
 def test_rules_that_the_kernel_refuses_leave_the_last_ones_in_force(net, plane):
     plane.apply(wanted(traffic_rule(TrafficAction.DROP)))
     nowhere = NftablesDataPlane(["eth0"], ["ip", "netns", "exec", f"{net.host}-nowhere"])

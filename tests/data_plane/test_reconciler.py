@@ -16,7 +16,7 @@ from mec_platform.data_plane.port import (
     Refusal,
     RuleKind,
 )
-from mec_platform.data_plane.reconciler import Reconciler, Wanted
+from mec_platform.data_plane.reconciler import CHECK_INTERVAL_S, Reconciler, Wanted
 from mec_platform.domain.rules import DnsRule, IpAddressType
 
 
@@ -27,6 +27,7 @@ class Time:
         self.applied = asyncio.Queue[None]()
         self.waits = asyncio.Queue[float]()
         self._passes = asyncio.Queue[None]()
+        self.checks = asyncio.Queue[None]()
 
     def unix_ns(self) -> int:
         # Asked for when something was applied; whoever waits goes on once that is noted.
@@ -34,6 +35,9 @@ class Time:
         return 7 * 10**9
 
     async def sleep(self, seconds: float) -> None:
+        if seconds == CHECK_INTERVAL_S:
+            await self.checks.get()
+            return
         self.waits.put_nowait(seconds)
         await self._passes.get()
 
@@ -50,10 +54,14 @@ class Plane:
         self.name = name
         self.given: list[DataPlaneRules] = []
         self.act = act
+        self.look: Callable[[], bool] = lambda: True
 
     def apply(self, rules: DataPlaneRules) -> tuple[Refusal, ...]:
         self.given.append(rules)
         return self.act()
+
+    def is_intact(self) -> bool:
+        return self.look()
 
 
 class Source:
@@ -178,6 +186,30 @@ async def test_a_rule_that_is_refused_is_shown_and_logged_once(reconcile, time, 
     assert reconciler.statuses[0].refusals == (refusal,)
     (message,) = [record.getMessage() for record in caplog.records]
     assert message == r"data plane plane does not enforce DNS rule 'r\n1' of application instance 'app': too long"
+
+
+@pytest.mark.parametrize("cannot_be_told", [False, True])
+async def test_rules_that_somebody_removed_are_applied_again(reconcile, time, caplog, cannot_be_told):
+    looked = asyncio.Queue[None]()
+    loop = asyncio.get_running_loop()
+
+    def look() -> bool:
+        loop.call_soon_threadsafe(looked.put_nowait, None)
+        if len(plane.given) == 1 and cannot_be_told:
+            raise DataPlaneError("who knows")
+        return len(plane.given) > 1
+
+    plane = Plane()
+    plane.look = look
+    reconcile(plane)
+    await time.applied.get()
+    time.checks.put_nowait(None)
+    await time.applied.get()
+    time.checks.put_nowait(None)
+    for _ in range(2):
+        await looked.get()
+    assert len(plane.given) == 2
+    assert "data plane plane has lost its rules; they are applied again" in caplog.messages
 
 
 def test_without_a_choice_rules_are_recorded_only():
