@@ -3,7 +3,7 @@ values, whose own checks run while a message is decoded."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -25,13 +25,36 @@ from mec_platform.domain.rules import (
     TunnelType,
 )
 from mec_platform.enablement_api.endpoints import NonEmpty
+from mec_platform.enablement_api.schema_rules import Rule
+
+# Said in the document only: the domain checks them, and says better what is wrong.
+_DomainName = Annotated[
+    str, msgspec.Meta(min_length=1, extra_json_schema={"pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$"})
+]
+_Ports = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^\s*[0-9]{1,5}\s*(-\s*[0-9]{1,5}\s*)?$"})]
+_Mac = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$"})]
+
+
+def _destinations(count: int) -> Rule:
+    """Actions that take so many interfaces, with as many; a single one needs no list."""
+    actions = [action.value for action in TrafficAction if action.interfaces == count]
+    interfaces = {"minItems": count, "maxItems": count} | ({"type": "array"} if count > 1 else {})
+    required = {"required": ["dstInterface"]} if count else {}
+    return {"properties": {"action": {"enum": actions}, "dstInterface": interfaces}} | required
 
 
 class DnsRuleMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """DnsRule, clause 7.1.2.3."""
 
+    schema_rule: ClassVar[Rule] = {
+        "oneOf": [
+            {"properties": {"ipAddressType": {"const": "IP_V4"}, "ipAddress": {"format": "ipv4"}}},
+            {"properties": {"ipAddressType": {"const": "IP_V6"}, "ipAddress": {"format": "ipv6"}}},
+        ]
+    }
+
     dns_rule_id: NonEmpty
-    domain_name: NonEmpty
+    domain_name: _DomainName
     ip_address_type: IpAddressType
     ip_address: NonEmpty
     ttl: Annotated[int, msgspec.Meta(ge=0, le=LONGEST_TTL_S)] | None = None
@@ -54,8 +77,8 @@ class DestinationInterfaceMessage(msgspec.Struct, frozen=True, kw_only=True, ren
 
     interface_type: InterfaceType
     tunnel_info: TunnelInfoMessage | None = None
-    src_mac_address: str | None = None
-    dst_mac_address: str | None = None
+    src_mac_address: _Mac | None = None
+    dst_mac_address: _Mac | None = None
     dst_ip_address: str | None = None
 
 
@@ -64,8 +87,8 @@ class TrafficFilterMessage(msgspec.Struct, frozen=True, kw_only=True, rename="ca
 
     src_address: list[str] = []
     dst_address: list[str] = []
-    src_port: list[str] = []
-    dst_port: list[str] = []
+    src_port: list[_Ports] = []
+    dst_port: list[_Ports] = []
     protocol: list[str] = []
     token: list[str] = []
     src_tunnel_address: list[str] = []
@@ -84,6 +107,8 @@ class TrafficRuleMessage(msgspec.Struct, frozen=True, kw_only=True, rename="came
 
     A single one beside DROP is not read, although there should be none: the standard's own tests send it.
     """
+
+    schema_rule: ClassVar[Rule] = {"oneOf": [_destinations(count) for count in (0, 1, 2)]}
 
     traffic_rule_id: NonEmpty
     filter_type: FilterType
