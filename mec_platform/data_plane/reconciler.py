@@ -50,8 +50,10 @@ class PlaneStatus:
     failures: int = 0
 
     def count(self, kind: RuleKind) -> int:
-        """How many rules of a kind it was given last, those that it refused included."""
-        return 0 if self.applied is None else self.applied.rules.count(kind)
+        """How many rules of a kind it has, those that it refused included; one that enforces nothing has them all."""
+        if self.applied is None or (self.enforces and kind not in self.enforces):
+            return 0
+        return self.applied.rules.count(kind)
 
 
 class Reconciler:

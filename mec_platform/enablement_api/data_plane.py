@@ -113,7 +113,7 @@ class DataPlaneMetrics(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
         """Called by prometheus_client at each scrape."""
-        rules = GaugeMetricFamily("mec_data_plane_rules", "Active rules it was given last", labels=["plane", "kind"])
+        rules = GaugeMetricFamily("mec_data_plane_rules", "Active rules that it has", labels=["plane", "kind"])
         refused = GaugeMetricFamily(
             "mec_data_plane_refused_rules", "Active rules that it cannot enforce", labels=["plane"]
         )

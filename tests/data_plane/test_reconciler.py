@@ -16,7 +16,7 @@ from mec_platform.data_plane.port import (
     Refusal,
     RuleKind,
 )
-from mec_platform.data_plane.reconciler import CHECK_INTERVAL_S, Reconciler, Wanted
+from mec_platform.data_plane.reconciler import CHECK_INTERVAL_S, PlaneStatus, Reconciler, Wanted
 from mec_platform.domain.rules import DnsRule, IpAddressType
 
 
@@ -210,6 +210,15 @@ async def test_rules_that_somebody_removed_are_applied_again(reconcile, time, ca
         await looked.get()
     assert len(plane.given) == 2
     assert "data plane plane has lost its rules; they are applied again" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("enforces", "counts"), [({RuleKind.DNS}, [1, 0]), ({RuleKind.TRAFFIC}, [0, 0]), (set(), [1, 0])]
+)
+def test_a_plane_has_the_rules_that_it_enforces_or_records(source, enforces, counts):
+    source.want(1)
+    status = PlaneStatus(name="plane", enforces=frozenset(enforces), applied=source.wanted)
+    assert [status.count(kind) for kind in RuleKind] == counts
 
 
 def test_without_a_choice_rules_are_recorded_only():
