@@ -7,7 +7,8 @@ the order in which the kernel runs them, all before routing, so forwarded packet
 1. `netdev mec ingress`: FORWARD and DUPLICATE to a MAC address: out of the interface that has `srcMacAddress`.
 2. `ip mec copy`, `ip6 mec copy`: DUPLICATE to an IP address: the copy goes there as the next hop, unchanged.
 3. `inet mec decide`: DROP; FORWARD per PACKET to an IP address: a new destination, each packet by itself.
-4. `inet mec translate`: FORWARD per FLOW to an IP address: destination NAT, so the way back is translated as well.
+4. `inet mec translate`: FORWARD per FLOW to an IP address: destination NAT, so the way back is translated as well. A flow
+   keeps the way that it began with: a change is for flows that begin later.
 
 Only packets that arrive at the given interfaces are looked at: rules are about users' traffic, and what manages the host
 must not depend on what applications wish. A packet's way through other tables of the host is not shortened: what the
