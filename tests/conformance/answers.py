@@ -75,12 +75,12 @@ def _standard_validator(file: str, method: str, path: str, status: int) -> jsons
 
 
 _Schemas = dict[tuple[str, int], dict[str, jsonschema.Draft202012Validator]]
-_KNOWN: dict[frozenset[str], _Schemas] = {}
+_KNOWN: dict[frozenset[tuple[str, str | None]], _Schemas] = {}
 
 
 def _own_schemas(operations: tuple[Operation, ...]) -> _Schemas:
     """By operation and status: what validates the answer, by its media type. The same code makes the same document."""
-    ids = frozenset(each.operation_id for each in operations)
+    ids = frozenset((each.operation_id, each.scope) for each in operations)
     if ids not in _KNOWN:
         document = make_document(operations, "0")
         _KNOWN[ids] = {
