@@ -79,6 +79,8 @@ class ScriptedOutbox:
         self._write()
         self._drop(subscription_id, [sequence])
         self.dead.append((subscription_id, sequence, reason))
+        async with self.settled:
+            self.settled.notify_all()
 
     async def until_empty(self) -> None:
         async with self.settled:
