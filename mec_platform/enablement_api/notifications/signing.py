@@ -8,16 +8,12 @@ says when (`iat`) and which notification (`nid`), so that neither can be put to 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any
 
-import msgspec
 from joserfc import jws
-from joserfc.jwk import ECKey
 
 from mec_platform.domain.credentials import SigningKey
 from mec_platform.enablement_api.notifications.callbacks import Sign
-from mec_platform.enablement_api.security.tokens import ALGORITHM, newest_key
+from mec_platform.enablement_api.security.tokens import ALGORITHM, load_key, newest_key
 
 SIGNATURE_HEADER = "X-MEC-Signature"
 
@@ -41,12 +37,7 @@ def signer(keys: Callable[[], Mapping[str, SigningKey]], unix_s: Callable[[], fl
             "iat": int(unix_s()),
             "nid": message_id,
         }
-        signed = jws.serialize_compact(header, body, _load(key.private_jwk), registry=_REGISTRY)
+        signed = jws.serialize_compact(header, body, load_key(key.private_jwk), registry=_REGISTRY)
         return {SIGNATURE_HEADER: jws.detach_content(signed)}
 
     return sign
-
-
-@lru_cache(maxsize=32)
-def _load(private_jwk: str) -> ECKey:
-    return ECKey.import_key(msgspec.json.decode(private_jwk, type=dict[str, Any]))

@@ -97,7 +97,7 @@ def generate_key(key_id: str, now_unix_ns: int) -> SigningKey:
 
 def public_jwk(key: SigningKey) -> dict[str, Any]:
     """What others need to verify tokens themselves (RFC 7517); nothing private."""
-    return dict(_load(key.private_jwk).as_dict(private=False))
+    return dict(load_key(key.private_jwk).as_dict(private=False))
 
 
 def newest_key(keys: Mapping[str, SigningKey]) -> SigningKey | None:
@@ -117,7 +117,7 @@ def issue_token(key: SigningKey, issuer: str, grant: Grant) -> str:
         cnf=_Confirmation(grant.certificate) if grant.certificate else None,
     )
     header = {"alg": ALGORITHM, "kid": key.key_id, "typ": TOKEN_TYPE}
-    return jws.serialize_compact(header, msgspec.json.encode(claims), _load(key.private_jwk), registry=_REGISTRY)
+    return jws.serialize_compact(header, msgspec.json.encode(claims), load_key(key.private_jwk), registry=_REGISTRY)
 
 
 def verify_token(token: str, issuer: str, state: Credentials, now_unix_s: float) -> tuple[Grant, Client, SigningKey]:
@@ -167,7 +167,7 @@ def _check_signature(token: str, keys: Mapping[str, SigningKey]) -> tuple[jws.Co
     if key is None:
         raise InvalidToken("the token's signing key is in use no more; ask for a new token")
     try:
-        genuine = jws.validate_compact(signed, _load(key.private_jwk), registry=_REGISTRY)
+        genuine = jws.validate_compact(signed, load_key(key.private_jwk), registry=_REGISTRY)
     except (JoseError, ValueError, TypeError) as error:
         raise InvalidToken("the token's signature cannot be read") from error
     if not genuine:
@@ -176,7 +176,8 @@ def _check_signature(token: str, keys: Mapping[str, SigningKey]) -> tuple[jws.Co
 
 
 @lru_cache(maxsize=32)
-def _load(private_jwk: str) -> ECKey:
+def load_key(private_jwk: str) -> ECKey:
+    """A signing key ready for use."""
     return ECKey.import_key(msgspec.json.decode(private_jwk, type=dict[str, Any]))
 
 

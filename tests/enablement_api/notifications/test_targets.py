@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mec_platform.enablement_api.notifications.resolver import CheckedResolver
 from mec_platform.enablement_api.notifications.targets import (
     DEVELOPMENT_NETWORKS,
     AllowanceError,
+    CallbackError,
     CallbackMalformed,
     CallbackNotAllowed,
     CallbackPolicy,
@@ -148,6 +152,39 @@ def test_a_host_is_allowed_at_the_port_that_was_named():
 def test_an_allowance_that_makes_no_sense_is_named(text):
     with pytest.raises(AllowanceError, match="--callback-allow"):
         read_allowances([text])
+
+
+PARTS = st.sampled_from(
+    [
+        "http",
+        "https",
+        "://",
+        "//",
+        "/",
+        ":",
+        "@",
+        "[",
+        "]",
+        "%",
+        "%00",
+        "..",
+        "?",
+        "#",
+        "a",
+        "::1",
+        "1.2.3.4",
+        "0x7f",
+        "é",
+        " ",
+    ]
+)
+
+
+@settings(derandomize=True, max_examples=500)
+@given(st.text() | st.lists(PARTS, max_size=12).map("".join) | st.text().map("http://{}".format))
+def test_whatever_is_sent_is_taken_or_refused(uri):
+    with contextlib.suppress(CallbackError):
+        assert DEVELOPMENT.check_uri(uri).origin().scheme in ("http", "https")
 
 
 class Names:
