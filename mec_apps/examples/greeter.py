@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 import click
 from aiohttp import web
 
 from mec_apps.sdk import MecApplication, MecError, OfferedService
+from mec_platform.domain.applications import OperationAction
 
 SERVICE = "greeting"
 
@@ -51,14 +53,20 @@ async def greet_others(app: MecApplication, own: OfferedService) -> list[str]:
     return answers
 
 
+async def say_goodbye(name: str, action: OperationAction, within_s: int) -> None:
+    """What an application has to do before its end would be done here."""
+    click.echo(f"{name} was asked to end within {within_s} s ({action}) and says goodbye")
+
+
 async def run(platform_url: str, name: str) -> None:
-    """Offers the greeting, greets the others once, then stays until it is interrupted."""
+    """Offers the greeting, greets the others once, then stays until it is interrupted or an operator ends it."""
     async with serve_greeting(name) as uri, MecApplication(platform_url, name=name) as app:
         own = await app.offer_service(SERVICE, uri, version="1.0", category="examples")
         for answer in await greet_others(app, own):
             click.echo(answer)
+        await app.on_termination(partial(say_goodbye, name))
         click.echo(f"{name} offers {SERVICE!r} at {uri}; Ctrl-C ends it")
-        await asyncio.Event().wait()
+        await app.until_ended()
 
 
 @click.command()

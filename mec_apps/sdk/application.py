@@ -105,7 +105,7 @@ class MecApplication:
         self._tasks = BackgroundTasks()
         self._app_instance_id = ""
         self._streams: list[NotificationStream] = []
-        self._ended = False
+        self._ended = asyncio.Event()
 
     @property
     def app_instance_id(self) -> str:
@@ -219,6 +219,10 @@ class MecApplication:
         await stream.open()
         self._tasks.start("termination", self._await_termination(stream, end))
 
+    async def until_ended(self) -> None:
+        """Returns once the platform has been told that `end` of `on_termination` is over: there is nothing more to do."""
+        await self._ended.wait()
+
     async def _await_termination(
         self, stream: NotificationStream, end: Callable[[OperationAction, int], Awaitable[None]]
     ) -> None:
@@ -230,8 +234,10 @@ class MecApplication:
             "the platform asks for the end: %s within %d s", notice.operation_action, notice.max_graceful_timeout
         )
         await end(notice.operation_action, notice.max_graceful_timeout)
-        self._ended = True
-        await self._mp1.confirm_termination(self._app_instance_id, notice.operation_action)
+        try:
+            await self._mp1.confirm_termination(self._app_instance_id, notice.operation_action)
+        finally:
+            self._ended.set()
 
     def _stream(self, subscribe: Subscribe) -> NotificationStream:
         stream = NotificationStream(self._session, self._mp1, subscribe, self._sleep)
@@ -253,7 +259,7 @@ class MecApplication:
         answering = True
         while service.liveness_interval_s is not None:
             await self._sleep(service.liveness_interval_s / HEARTBEATS_PER_INTERVAL)
-            if self._ended:
+            if self._ended.is_set():
                 return
             try:
                 await self._send_heartbeat(service)
