@@ -70,6 +70,14 @@ def decode(
     _report(benchmark.run(file, quantisation, threads, llama_cpp, rounds), as_json)
 
 
+@bench.command(epilog="Example: mec bench notifications --quick --json")
+@click.option("--quick", is_flag=True, help="Some seconds only, and fewer kills.")
+@json_option
+def notifications(quick: bool, as_json: bool) -> None:
+    """Time until subscribers are told of changes, beside dead targets too, and whether a kill -9 loses any of it."""
+    _report(_module("notifications").run(quick=quick, kills=5 if quick else 100), as_json)
+
+
 @bench.command(epilog="Example: mec bench quality --quantisation int8 --tokens 512 --json")
 @model_option
 @click.option(

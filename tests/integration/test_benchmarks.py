@@ -63,3 +63,11 @@ def test_split_measures_every_number_of_stages() -> None:
         assert result["metrics"][f"stages_{stages}_tokens_per_s"] > 0
         assert result["metrics"][f"stages_{stages}_compute_ms_per_token"] > 0
     assert [criterion["name"] for criterion in result["criteria"]] == ["stages_1_hop_ms_p50", "stages_2_hop_ms_p50"]
+
+
+@pytest.mark.thorough
+def test_no_notification_is_lost_when_the_platform_is_killed():
+    metrics = bench("notifications", "--quick")["metrics"]
+    assert metrics["notification_missing"] == metrics["notification_beside_dead_target_missing"] == 0
+    assert metrics["notified_changes"] > 0
+    assert metrics["notifications_lost_by_kills"] == 0
