@@ -67,7 +67,9 @@ class RequestMetrics:
         if series is None:
             series = self._series[key] = self._find(*key)
         series[0].inc()
-        series[1].observe(seconds)
+        # How long a WebSocket was open is not how long somebody waited for an answer.
+        if status != HTTPStatus.SWITCHING_PROTOCOLS:
+            series[1].observe(seconds)
 
     def _find(self, resource: web.AbstractResource | None, method: str, status: int) -> tuple[Counter, Histogram]:
         path = "unknown" if resource is None else resource.canonical

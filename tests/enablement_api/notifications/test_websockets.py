@@ -137,3 +137,12 @@ async def test_pages_of_other_sites_may_not_connect(client, path):
 async def test_another_applications_websocket_is_not_found(client, path, app_id):
     other = await (await client.post("/mec_app_support/v2/registrations", json={"appName": "other"})).json()
     assert (await client.get(path.replace(app_id, other["appInstanceId"]))).status == 404
+
+
+async def test_how_long_a_websocket_was_open_is_no_time_to_answer(client, path):
+    async with client.ws_connect(path) as socket:
+        await client.delete(path.removeprefix("/websockets"))
+        await socket.receive()
+    lines = (await (await client.get("/metrics")).text()).splitlines()
+    counts = [each for each in lines if each.startswith("mec_http_request_seconds_count") and "/websockets/" in each]
+    assert all(each.endswith(" 0.0") for each in counts)
