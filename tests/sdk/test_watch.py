@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mec_apps.sdk import MecApplication
-from mec_platform.domain.applications import AppState
+from mec_platform.domain.applications import AppState, OperationAction
 from mec_platform.domain.subscriptions import ChangeType
 
 
@@ -97,3 +97,17 @@ async def test_a_platform_that_forgot_everything_is_subscribed_to_again(platform
         await offer(app, "after")
         assert (await anext(changes)).name == "after"
         assert platform.host.applications.get(app.app_instance_id).state is AppState.READY
+
+
+async def test_the_application_is_asked_to_end_and_says_when_it_is_ready_for_it(platform):
+    asked: list[tuple[OperationAction, int]] = []
+
+    async def end(action: OperationAction, within_s: int) -> None:
+        asked.append((action, within_s))
+
+    async with MecApplication(platform.url, name="greeter") as app:
+        await app.on_termination(end)
+        await platform.host.applications.request_end(app.app_instance_id, OperationAction.STOPPING, 30)
+        await platform.until_answered("POST", f"{app.app_instance_id}/confirm_termination")
+        await app.until_ended()
+    assert asked == [(OperationAction.STOPPING, 30)]
