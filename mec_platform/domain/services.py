@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import NewType
 
+from mec_platform.domain.capabilities import Capabilities
 from mec_platform.domain.locality import Locality, LocalityType
 
 JsonText = NewType("JsonText", str)
@@ -119,7 +120,7 @@ class ServiceDescription:
     """What an application says of a service that it offers (MEC 011 clause 8.1.2.2).
 
     `liveness_interval_s` is None where the application sends no heartbeats; in a description 0 leaves the interval to
-    the platform.
+    the platform. `capabilities` are the platform's own addition: MEC 011 has no attribute for them.
     """
 
     name: str
@@ -131,6 +132,7 @@ class ServiceDescription:
     scope_of_locality: LocalityType = LocalityType.MEC_HOST
     consumed_local_only: bool = True
     liveness_interval_s: int | None = None
+    capabilities: Capabilities | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
