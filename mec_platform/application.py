@@ -11,6 +11,7 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
+from mec_platform.app_seeds import plant_seeds
 from mec_platform.content_store.grpc_service import ContentStoreService, Source, Sources
 from mec_platform.content_store.store import ContentStore
 from mec_platform.control_plane.broadcast.service import ReconfigurationBroadcastService
@@ -21,10 +22,12 @@ from mec_platform.control_plane.monitoring.service import CapacityProfilerServic
 from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestratorService
 from mec_platform.control_plane.split_revision.service import SplitRevisionService
 from mec_platform.control_plane.tick import ControlSettings
+from mec_platform.credential_files import default_path, ensure_operator
 from mec_platform.data_plane.choice import make_data_planes
 from mec_platform.domain.locality import Area, LocalityTree, LocalityType
 from mec_platform.domain.quotas import Quotas
 from mec_platform.enablement_api.app_support.timing import HostTime
+from mec_platform.enablement_api.life_cycle.instantiation import Instantiation
 from mec_platform.enablement_api.notifications.targets import DEVELOPMENT_NETWORKS, read_allowances
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
 from mec_platform.enablement_api.security.protection import Protection
@@ -33,7 +36,6 @@ from mec_platform.enablement_api.server import EnablementRunner
 from mec_platform.exposure import decide_exposure
 from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
-from mec_platform.operator_credentials import default_path, ensure_operator
 from mec_platform.registry.grpc_service import ServiceRegistryService
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
@@ -68,7 +70,8 @@ class PlatformSettings:
     that this machine is configured with. `data_planes` are chosen as in `data_plane.choice`; without any, rules are kept and
     not enforced. `authenticate` None: as `exposure` finds right for `host`. `public_uri` is the address
     under which clients reach the platform where that is another one than it listens on. `operator_file` is where the operator's
-    credentials lie (see `operator_credentials`); a place beside the state where None.
+    credentials lie (see `credential_files`); a place beside the state where None. `seeds` names application instances that are
+    made at the start where they are not there (see `app_seeds`).
     """
 
     host: str = "127.0.0.1"
@@ -86,6 +89,7 @@ class PlatformSettings:
     tls: TlsFiles | None = None
     public_uri: str = ""
     operator_file: Path | None = None
+    seeds: Path | None = None
     store_dir: Path | None = None
     prefer_peers: bool = False
     ntp_servers: tuple[str, ...] = ()
@@ -110,7 +114,7 @@ class Platform:
         self.grpc_address = ""
 
     async def start(self) -> None:
-        """Raises AddressError, DataPlaneError, LocalityError or LogUnavailable with what to do; nothing is left running."""
+        """Raises AddressError, DataPlaneError, LocalityError, SeedError or LogUnavailable; nothing is left running."""
         try:
             await self._start()
         except BaseException:
@@ -141,6 +145,9 @@ class Platform:
         await self._host.start()
         if self._exposure.authenticate:
             await self._ensure_operator()
+        if settings.seeds is not None:
+            instantiation = Instantiation(self._host.applications, self._host.credentials, self._localities)
+            await plant_seeds(settings.seeds, self._host, instantiation)
         self._reconciler.start()
         self._deployments = Deployments(
             Journal(self._log), settings.control, settings.monitoring, manual=settings.manual
@@ -221,6 +228,7 @@ class Platform:
             callbacks=read_allowances(settings.callback_allow, networks),
             host_time=await self._find_time(),
             data_plane=lambda: self._reconciler.statuses,
+            localities=self._localities,
         )
         if self._extend is not None:
             self._extend(app, self.grpc_address)

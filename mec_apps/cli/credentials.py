@@ -8,7 +8,7 @@ import click
 
 from mec_apps.cli.requests import CliError, json_option, print_json, run_async
 from mec_apps.cli.state_files import state_option
-from mec_platform.operator_credentials import adopt_operator, default_path
+from mec_platform.credential_files import adopt_operator, default_path
 from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog

@@ -4,7 +4,7 @@ MendableError
 +-- rpc.endpoints.AddressError, registry.errors.LogUnavailable, domain.locality.LocalityError
 +-- data_plane.port.DataPlaneError
 +-- content_store: EntryInUse, LimitError
-+-- private_files.PrivateFileError, tls.TlsError, operator_credentials.OperatorError
++-- private_files.PrivateFileError, tls.TlsError, credential_files.CredentialFileError, app_seeds.SeedError
 +-- sdk.errors.MecError
 +-- split_inference: JoinError, PackageError, ArtefactError (node.artefact_check), ChatTemplateError
 +-- cli.requests.CliError

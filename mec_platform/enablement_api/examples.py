@@ -23,26 +23,32 @@ _SERVICE: dict[str, Any] = {
     "consumedLocalOnly": True,
 }
 
+_DNS_RULE: dict[str, Any] = {
+    "dnsRuleId": "faces",
+    "domainName": "faces.example.com",
+    "ipAddressType": "IP_V4",
+    "ipAddress": "192.0.2.10",
+    "ttl": 300,
+    "state": "ACTIVE",
+}
+
+_TRAFFIC_RULE: dict[str, Any] = {
+    "trafficRuleId": "camera-to-faces",
+    "filterType": "FLOW",
+    "priority": 10,
+    "trafficFilter": [{"srcAddress": ["198.51.100.0/24"], "dstPort": ["554"], "protocol": ["TCP"]}],
+    "action": "FORWARD_DECAPSULATED",
+    "dstInterface": [{"interfaceType": "IP", "dstIpAddress": "192.0.2.10"}],
+    "state": "ACTIVE",
+}
+
 EXAMPLES: dict[str, Any] = {
     "registerApplication": {"appName": "face-recognition", "appProvider": "example.com", "appDId": "faces-2.1"},
+    "replaceRegistration": {"appName": "face-recognition", "appProvider": "example.com", "appDId": "faces-2.2"},
     "confirmReady": {"indication": "READY"},
-    "replaceDnsRule": {
-        "dnsRuleId": "faces",
-        "domainName": "faces.example.com",
-        "ipAddressType": "IP_V4",
-        "ipAddress": "192.0.2.10",
-        "ttl": 300,
-        "state": "ACTIVE",
-    },
-    "replaceTrafficRule": {
-        "trafficRuleId": "camera-to-faces",
-        "filterType": "FLOW",
-        "priority": 10,
-        "trafficFilter": [{"srcAddress": ["198.51.100.0/24"], "dstPort": ["554"], "protocol": ["TCP"]}],
-        "action": "FORWARD_DECAPSULATED",
-        "dstInterface": [{"interfaceType": "IP", "dstIpAddress": "192.0.2.10"}],
-        "state": "ACTIVE",
-    },
+    "confirmTermination": {"operationAction": "TERMINATING"},
+    "replaceDnsRule": _DNS_RULE,
+    "replaceTrafficRule": _TRAFFIC_RULE,
     "createService": _SERVICE | {"livenessInterval": 30},
     "replaceService": _SERVICE | {"state": "INACTIVE"},
     "sendHeartbeat": {"state": "ACTIVE"},
@@ -56,5 +62,14 @@ EXAMPLES: dict[str, Any] = {
         "callbackReference": "http://192.0.2.11:8080/terminations",
         "appInstanceId": "5c3dcb5b-6e1f-4d0c-9a5e-2f1d8c0b7a11",
     },
+    "createAppInstance": {
+        "appInstanceId": "faces-1",
+        "appName": "face-recognition",
+        "appProvider": "example.com",
+        "dnsRules": [_DNS_RULE],
+        "trafficRules": [_TRAFFIC_RULE],
+    },
+    "terminateAppInstance": {"terminationType": "GRACEFUL", "gracefulTerminationTimeout": 30},
+    "operateAppInstance": {"changeStateTo": "STOPPED", "stopType": "GRACEFUL", "gracefulStopTimeout": 30},
     "createClient": {"scopes": ["mec_app_support", "mec_service_mgmt"]},
 }

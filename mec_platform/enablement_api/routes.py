@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 
+from mec_platform.domain.locality import LocalityTree
 from mec_platform.domain.services import EndPoint, OAuth2GrantType, OAuth2Info, TransportInfo, TransportType
 from mec_platform.enablement_api.app_support.handlers import AppSupport
 from mec_platform.enablement_api.app_support.rules import rule_operations
@@ -18,6 +19,8 @@ from mec_platform.enablement_api.app_support.timing import HostTime, Timing
 from mec_platform.enablement_api.data_plane import DataPlaneAdministration, DataPlaneMetrics, ReadStatuses
 from mec_platform.enablement_api.docs import Documents
 from mec_platform.enablement_api.exchange import PUBLIC_URI, check_exchange
+from mec_platform.enablement_api.life_cycle.handlers import LifeCycle
+from mec_platform.enablement_api.life_cycle.instantiation import Instantiation
 from mec_platform.enablement_api.metrics import RegistryMetrics, RequestMetrics, metrics_operation
 from mec_platform.enablement_api.notifications.administration import DeadLetterAdministration
 from mec_platform.enablement_api.notifications.notifier import Notifier
@@ -115,6 +118,7 @@ def make_enablement_app(
     protection: Protection | None = None,
     host_time: HostTime | None = None,
     data_plane: ReadStatuses = tuple,
+    localities: LocalityTree | None = None,
 ) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
@@ -122,7 +126,8 @@ def make_enablement_app(
     started, and is stopped by who started it. `collectors` is what /metrics exposes, so others can add theirs.
     `protection` says who may do what, and is started by who made it; without it everybody may do everything.
     `public_uri` is what links begin with where clients do not reach the platform directly.
-    `host_time` and `data_plane` are what is known of the host's clock, and how the host enforces rules.
+    `host_time` and `data_plane` are what is known of the host's clock, and how the host enforces rules. `localities` are
+    the places where operators may put application instances.
     `callbacks` says where notifications may go; they go, as patiently as `delivery` says, while the application is served.
     """
     collectors = collectors or CollectorRegistry()
@@ -145,6 +150,8 @@ def make_enablement_app(
     for api in (TERMINATION_SUBSCRIPTIONS, AVAILABILITY_SUBSCRIPTIONS):
         add_operations(app, SubscriptionResources(api, host.subscriptions, notifier).operations())
     add_operations(app, DeadLetterAdministration(host.subscriptions).operations())
+    instantiation = Instantiation(host.applications, host.credentials, localities)
+    add_operations(app, LifeCycle(host.applications, instantiation).operations())
     add_operations(app, protection.operations())
     protection.add_pages(app)
     documents = Documents(operations_of(app))

@@ -17,12 +17,14 @@ from mec_platform.domain.applications import (
     OperationAction,
     PendingTermination,
 )
+from mec_platform.domain.credentials import Client
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.rules import DnsRule, TrafficRule
 from mec_platform.registry import events
 from mec_platform.registry.errors import (
     AppInstanceExists,
+    ClientExists,
     QuotaExceeded,
     StateConflict,
     UnknownAppInstance,
@@ -42,9 +44,22 @@ class Applications:
         self._quotas = quotas or Quotas()
         self.locality = locality
 
+    @property
+    def state(self) -> RegistryState:
+        """The registry's state as of now."""
+        return self._registry.state
+
+    def new_id(self) -> str:
+        """An id that no instance has."""
+        return self._registry.new_id()
+
     def get(self, app_instance_id: str) -> AppInstance:
         """Raises UnknownAppInstance."""
         return find_app(self._registry.state, app_instance_id)
+
+    def find(self, app_instance_id: str) -> AppInstance | None:
+        """The instance of that id, where there is one."""
+        return self._registry.state.apps.get(app_instance_id)
 
     def all(self) -> list[AppInstance]:
         """All of them, oldest first."""
@@ -58,17 +73,21 @@ class Applications:
         app_instance_id: str | None = None,
         locality: Locality | None = None,
         owner: str = "",
+        client: Client | None = None,
         dns_rules: Iterable[DnsRule] = (),
         traffic_rules: Iterable[TrafficRule] = (),
     ) -> AppInstance:
         """Registers an application instance, under an id of the platform's making unless one is given.
 
+        `client` is made with it, and goes with it where it has its id.
+
         Raises:
             AppInstanceExists: there is one of that id.
+            ClientExists: there is a client of the id of `client`.
             QuotaExceeded: the owner has as many as a client may have.
         """
         app = AppInstance(
-            app_instance_id=app_instance_id or self._registry.new_id(),
+            app_instance_id=app_instance_id or self.new_id(),
             locality=locality or self.locality,
             owner=owner,
             dns_rules=tuple(dns_rules),
@@ -79,9 +98,11 @@ class Applications:
         def decide(state: RegistryState) -> events.Event:
             if app.app_instance_id in state.apps:
                 raise AppInstanceExists(app.app_instance_id)
+            if client is not None and client.client_id in state.clients:
+                raise ClientExists(client.client_id)
             if len(state.apps_of(owner)) >= self._quotas.apps_per_client:
                 raise QuotaExceeded(f"client {owner!r}", self._quotas.apps_per_client, "application instances")
-            return events.AppRegistered(app)
+            return events.AppRegistered(app, client)
 
         await self._registry.commit(decide)
         return app

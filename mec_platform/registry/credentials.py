@@ -64,7 +64,7 @@ class Credentials:
 
     async def adopt(self, client_id: str, secret: str, scopes: Iterable[Scope]) -> Client:
         """A new client with a secret that its maker has chosen. Raises ClientExists."""
-        client = self._client(client_id, secret, frozenset(scopes))
+        client, _ = self.prepare(client_id, scopes, secret)
 
         def decide(state: RegistryState) -> events.Event:
             if client_id in state.clients:
@@ -73,6 +73,11 @@ class Credentials:
 
         await self._registry.commit(decide)
         return client
+
+    def prepare(self, client_id: str, scopes: Iterable[Scope], secret: str | None = None) -> tuple[Client, str]:
+        """A client that is not there yet, and its secret, for who makes it together with something else."""
+        secret = secret or self._make_secret()
+        return self._client(client_id, secret, frozenset(scopes)), secret
 
     async def renew_secret(self, client_id: str) -> str:
         """Puts a new secret in place of the old one, and ends the tokens that the old one obtained. Raises UnknownClient."""

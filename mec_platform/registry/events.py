@@ -18,9 +18,10 @@ from mec_platform.domain.subscriptions import Subscription
 
 @dataclass(frozen=True, slots=True)
 class AppRegistered:
-    """An application instance came."""
+    """An application instance came, and with it the client that it belongs to where that is a new one."""
 
     app: AppInstance
+    client: Client | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from mec_platform.registry.event_log import EventLog
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.registry.subscriptions import Subscriptions
+from mec_platform.registry.terminations import Terminations
 
 
 class HostRegistry:
@@ -31,6 +32,7 @@ class HostRegistry:
         self.services = ServiceRegistry(registry, locality=locality, transports=transports, quotas=quotas)
         self.subscriptions = Subscriptions(registry, quotas)
         self.credentials = Credentials(registry)
+        self._terminations = Terminations(registry, self.applications)
 
     async def start(self) -> None:
         """Raises LogUnavailable or IllegalEvent, as `Registry.start`."""
@@ -38,9 +40,11 @@ class HostRegistry:
         self.services.start()
 
     async def stop(self) -> None:
-        """Stops the parts, then takes no more changes; the log stays open."""
+        """Takes no more changes; the log stays open."""
         await self.services.stop()
         await self.registry.stop()
+        # Behind the registry, whose last changes may still name deadlines.
+        await self._terminations.stop()
 
     @property
     def log(self) -> EventLog:

@@ -82,9 +82,11 @@ def effects_of(state: RegistryState) -> tuple[to_do.Effect, ...]:
 
 def _apply(draft: Draft, event: Event) -> None:
     match event:
-        case events.AppRegistered(app):
+        case events.AppRegistered(app, client):
             _require(app.app_instance_id not in draft.apps, event)
             draft.put_app(app)
+            if client is not None:
+                draft.clients = draft.clients.set(client.client_id, client)
             if app.dns_rules or app.traffic_rules:
                 draft.do(to_do.ApplyRules(app.app_instance_id))
         case events.AppDescribed(app_instance_id, description):
@@ -163,6 +165,8 @@ def _leave(draft: Draft, app: AppInstance) -> None:
         draft.drop_subscription(subscription_id)
     draft.drop_services_of(app.app_instance_id)
     draft.drop_app(app.app_instance_id)
+    if app.owner == app.app_instance_id and app.owner in draft.clients:
+        draft.clients = draft.clients.delete(app.owner)
     draft.do(to_do.ForgetTermination(app.app_instance_id))
     if app.dns_rules or app.traffic_rules:
         draft.do(to_do.ApplyRules(app.app_instance_id))

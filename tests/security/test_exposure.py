@@ -7,9 +7,9 @@ import stat
 
 import pytest
 
+from mec_platform.credential_files import CredentialFileError, adopt_operator, default_path, ensure_operator
 from mec_platform.domain.credentials import Scope
 from mec_platform.exposure import Exposure, decide_exposure
-from mec_platform.operator_credentials import OperatorError, adopt_operator, default_path, ensure_operator
 from mec_platform.private_files import PrivateFileError
 from mec_platform.rpc.endpoints import AddressError
 
@@ -74,9 +74,9 @@ async def test_credentials_that_are_there_are_taken_over_and_not_overwritten(pla
 @pytest.mark.parametrize(
     ("content", "mode", "error"),
     [
-        (b"{}", 0o600, OperatorError),
-        (b'{"client_id": "me", "client_secret": "short"}', 0o600, OperatorError),
-        (b"\xff", 0o600, OperatorError),
+        (b"{}", 0o600, CredentialFileError),
+        (b'{"client_id": "me", "client_secret": "short"}', 0o600, CredentialFileError),
+        (b"\xff", 0o600, CredentialFileError),
         (b'{"client_id": "me", "client_secret": "0123456789012345678901234567890123456789"}', 0o644, PrivateFileError),
     ],
 )

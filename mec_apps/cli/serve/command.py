@@ -45,6 +45,12 @@ For a network, with TLS and tokens:
     type=click.Path(path_type=Path, dir_okay=False),
     help="SQLite file that keeps registry and plans (default: in memory).",
 )
+@click.option(
+    "--seed",
+    "seeds",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file of application instances to make where they are not there, as deploy/examples/apps.toml.",
+)
 @ready_option
 @verbose_option
 def serve(
@@ -55,6 +61,7 @@ def serve(
     control: Control,
     host: Host,
     state: Path | None,
+    seeds: Path | None,
     ready_file: Path | None,
     verbose: bool,
 ) -> None:
@@ -73,6 +80,7 @@ def serve(
         public_uri=security.public_uri,
         operator_file=security.operator_file,
         state=state or ":memory:",
+        seeds=seeds,
         callback_allow=callbacks.allowed,
         control=control.settings,
         manual=control.manual,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mec_platform.domain.applications import AppDescription, AppInstance
+from mec_platform.domain.applications import AppDescription, AppInstance, OperationAction
 from mec_platform.domain.services import JsonText
 from mec_platform.enablement_api import endpoints
 from mec_platform.enablement_api.endpoints import CategoryRefMessage, EndPointMessage, JsonObject, NonEmpty
@@ -40,7 +40,7 @@ class AppRequirements(msgspec.Struct, frozen=True, kw_only=True, rename="camel",
 
 
 class AppInfo(AppRequirements, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """AppInfo, clause 7.1.2.6. The id is the platform's: one that a request carries is not read."""
+    """AppInfo, clause 7.1.2.6, without the id, which is the platform's."""
 
     app_name: NonEmpty
     app_provider: str | None = None
@@ -48,6 +48,13 @@ class AppInfo(AppRequirements, frozen=True, kw_only=True, rename="camel", omit_d
     app_d_id: str | None = msgspec.field(default=None, name="appDId")
     endpoint: EndPointMessage | None = None
     is_ins_by_mec: bool | None = None
+
+
+class AppRegistration(AppInfo, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """AppInfo as a new registration brings it. `appInstanceId` is read beside `isInsByMec` only: it then names the instance
+    that the platform has been asked to make (clause 7.1.2.6)."""
+
+    app_instance_id: str = ""
 
 
 class RegisteredAppInfo(AppInfo, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -62,15 +69,21 @@ class AppReadyConfirmation(msgspec.Struct, frozen=True):
     indication: Literal["READY"]
 
 
-def to_description(message: AppInfo) -> AppDescription:
-    """The domain's description."""
+class AppTerminationConfirmation(msgspec.Struct, frozen=True, rename="camel"):
+    """Clause 7.1.4.3."""
+
+    operation_action: OperationAction
+
+
+def to_description(message: AppInfo, *, instantiated_by_mec: bool = False) -> AppDescription:
+    """The domain's description, of an instance that an operator has made if the message or who calls says so."""
     return AppDescription(
         name=message.app_name,
         provider=message.app_provider,
         descriptor_id=message.app_d_id,
         category=endpoints.to_category(message.app_category),
         endpoint=None if message.endpoint is None else endpoints.to_endpoint(message.endpoint),
-        instantiated_by_mec=message.is_ins_by_mec is True,
+        instantiated_by_mec=instantiated_by_mec or message.is_ins_by_mec is True,
         requirements=_requirements(message),
     )
 

@@ -24,9 +24,9 @@ from mec_platform.enablement_api.notifications.backoff import choose_delay_s
 from mec_platform.enablement_api.notifications.outcome import Away, Delivered, Failed, Outcome, Rejected
 from mec_platform.enablement_api.notifications.settings import DeliverySettings
 from mec_platform.enablement_api.notifications.settlement import Settlement
-from mec_platform.enablement_api.notifications.timers import Timers
 from mec_platform.registry.clock import Clock
 from mec_platform.registry.errors import LogUnavailable
+from mec_platform.registry.timers import Timers
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class NotificationDelivery:
         self._observe = observe
         self._tasks = BackgroundTasks()
         self._settlement = Settlement(outbox.settle, clock, settings.settle_every_s, self._tasks)
-        self._retries = Timers(clock, self._tasks, self._retry)
+        self._retries = Timers("notification retries", clock, self._tasks, self._retry)
         self._queues: dict[str, _Queue] = {}
         self._hosts: dict[str, _Host] = {}
         self._in_flight = 0

@@ -1,6 +1,6 @@
-"""The first client of a platform that authenticates: an operator who may do everything, and a file with its credentials.
+"""Files with the credentials of clients that a platform has from its start: its operator, and what its seeds name.
 
-The file can be made by whoever deploys the platform, too: where it is there, its id and secret are taken over.
+Such a file can be made by whoever deploys the platform, too: where it is there, its id and secret are taken over.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ logger = logging.getLogger(__name__)
 SHORTEST_SECRET = 32
 
 
-class OperatorError(MendableError):
+class CredentialFileError(MendableError):
     """A file of credentials that is not to be used; the message names it."""
 
 
-class _File(msgspec.Struct):
+class ClientCredentialFile(msgspec.Struct, frozen=True):
+    """What the file holds, as JSON: what a client shows at the token endpoint."""
+
     client_id: str
     client_secret: str
 
@@ -38,7 +40,7 @@ async def ensure_operator(credentials: Credentials, path: Path) -> bool:
     """Makes the operator where no client may administer the platform; whether it did.
 
     Raises:
-        PrivateFileError, OperatorError: the file cannot be written, read or used.
+        PrivateFileError, CredentialFileError: the file cannot be written, read or used.
     """
     if any(Scope.ADMIN in client.scopes for client in credentials.all()):
         return False
@@ -51,23 +53,30 @@ async def adopt_operator(credentials: Credentials, path: Path, client_id: str) -
     two steps is then one that was never good for anything.
 
     Raises:
-        PrivateFileError, OperatorError: the file cannot be written, read or used.
+        PrivateFileError, CredentialFileError: the file cannot be written, read or used.
         ClientExists: there is a client of that id.
     """
-    operator = _read_or_make(path, client_id)
+    operator = read_or_make_credentials(path, client_id)
     await credentials.adopt(operator.client_id, operator.client_secret, Scope)
 
 
-def _read_or_make(path: Path, client_id: str) -> _File:
+def read_or_make_credentials(path: Path, client_id: str) -> ClientCredentialFile:
+    """The credentials in the file, which is made, with this id and a random secret, where it is not there.
+
+    Raises:
+        PrivateFileError, CredentialFileError: the file cannot be written, read or used.
+    """
     if not path.exists():
-        content = _File(client_id, new_secret())
-        write_private(path, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+        made = ClientCredentialFile(client_id, new_secret())
+        write_private(path, msgspec.json.format(msgspec.json.encode(made)) + b"\n")
     try:
-        operator = msgspec.json.decode(read_private(path), type=_File)
+        read = msgspec.json.decode(read_private(path), type=ClientCredentialFile)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise OperatorError(
+        raise CredentialFileError(
             f"{path} is no JSON with client_id and client_secret ({error}); remove it, and the platform makes a new one"
         ) from error
-    if not operator.client_id or len(operator.client_secret) < SHORTEST_SECRET:
-        raise OperatorError(f"the secret in {path} is shorter than {SHORTEST_SECRET} characters; take a random one")
-    return operator
+    if not read.client_id or len(read.client_secret) < SHORTEST_SECRET:
+        raise CredentialFileError(
+            f"the secret in {path} is shorter than {SHORTEST_SECRET} characters; take a random one"
+        )
+    return read

@@ -11,9 +11,13 @@ from mec_platform.registry.clock import Clock
 
 
 class Timers:
-    """Calls `fire` with a name once the time of that name has come; a name has one timer at most."""
+    """Calls `fire` with a name once the time of that name has come; a name has one timer at most.
 
-    def __init__(self, clock: Clock, tasks: BackgroundTasks, fire: Callable[[str], None]) -> None:
+    `purpose` is what the task that sleeps is called.
+    """
+
+    def __init__(self, purpose: str, clock: Clock, tasks: BackgroundTasks, fire: Callable[[str], None]) -> None:
+        self._purpose = purpose
         self._clock = clock
         self._tasks = tasks
         self._fire = fire
@@ -44,7 +48,7 @@ class Timers:
                 return
             self._sleeper.cancel()
         self._sleeps_until_s = next_s
-        self._sleeper = self._tasks.start("notification retries", self._run(next_s))
+        self._sleeper = self._tasks.start(self._purpose, self._run(next_s))
 
     async def _run(self, until_s: float) -> None:
         await self._clock.sleep(max(until_s - self._clock.monotonic_s(), 0.0))
