@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mec_apps.cli.new_secrets import hand_over, secret_output_option
 from mec_apps.cli.requests import json_option, print_json, run_async
 from mec_apps.cli.rest_client import PlatformAddress, call, rest_options
 from mec_platform.domain.credentials import Scope
-from mec_platform.private_files import write_private
 
 CLIENTS = "admin/v1/clients"
 MP1 = (Scope.APP_SUPPORT.value, Scope.SERVICE_MANAGEMENT.value)
-
-_output = click.option(
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write id and secret to this file, which only its owner can read, instead of printing them.",
-)
 
 
 @click.group()
@@ -43,7 +36,7 @@ def client() -> None:
     type=click.Choice([scope.value for scope in Scope]),
     help=f"What it may use (repeatable; default: {' and '.join(MP1)}).",
 )
-@_output
+@secret_output_option
 @rest_options
 @json_option
 def create(
@@ -53,17 +46,17 @@ def create(
     message: dict[str, Any] = {"scopes": scopes or MP1}
     if client_id is not None:
         message["clientId"] = client_id
-    _hand_over(run_async(call(platform, "POST", CLIENTS, message)), output, as_json)
+    _show(run_async(call(platform, "POST", CLIENTS, message)), output, as_json)
 
 
 @client.command(epilog="Example: mec client secret app-1 --output app-1.json")
 @click.argument("client_id")
-@_output
+@secret_output_option
 @rest_options
 @json_option
 def secret(client_id: str, output: Path | None, platform: PlatformAddress, as_json: bool) -> None:
     """Give a client a new secret; the old one and its tokens are worth nothing from then on."""
-    _hand_over(run_async(call(platform, "POST", f"{CLIENTS}/{client_id}/secret")), output, as_json)
+    _show(run_async(call(platform, "POST", f"{CLIENTS}/{client_id}/secret")), output, as_json)
 
 
 @client.command("list", epilog="Example: mec client list --json")
@@ -92,14 +85,8 @@ def delete(client_id: str, platform: PlatformAddress, as_json: bool) -> None:
         click.echo(f"client {client_id} is gone")
 
 
-def _hand_over(answer: dict[str, Any], output: Path | None, as_json: bool) -> None:
-    """Shows the secret, or keeps it in a file and shows the rest."""
-    credentials = {"client_id": answer["clientId"], "client_secret": answer["clientSecret"]}
-    if output is not None:
-        write_private(output, json.dumps(credentials, indent=2).encode() + b"\n")
-        shown: dict[str, Any] = {"client_id": answer["clientId"], "file": str(output)}
-    else:
-        shown = credentials
+def _show(answer: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    shown: dict[str, Any] = dict(hand_over(answer, output))
     if as_json:
         print_json(shown | {"scopes": answer["scopes"]})
         return

@@ -7,6 +7,7 @@ import sys
 import click
 import grpc.aio
 
+from mec_apps.cli.applications import app
 from mec_apps.cli.audit import audit
 from mec_apps.cli.bench import bench
 from mec_apps.cli.certs.command import certs
@@ -42,6 +43,7 @@ def cli() -> None:
 
 
 for command in (
+    app,
     audit,
     backup,
     bench,

@@ -74,6 +74,8 @@ class MecApplication:
     Args:
         platform_url: address of the platform's REST APIs.
         name: what the application calls itself; need not be unique.
+        app_instance_id: the instance that an operator has made for this application (`mec app create`). On leaving it stays,
+            and what it offers is withdrawn. Without it the application registers an instance of its own.
         credentials: what a platform that authenticates its clients wants to see; `ClientCredentials.read` reads a file.
         ca: certificate (PEM) of the authority to trust where the platform's TLS is signed by one of its own.
         certificate: what a platform with mutual TLS wants to see.
@@ -89,6 +91,7 @@ class MecApplication:
         platform_url: str,
         *,
         name: str,
+        app_instance_id: str | None = None,
         credentials: ClientCredentials | None = None,
         ca: Path | None = None,
         certificate: ClientCertificate | None = None,
@@ -103,6 +106,7 @@ class MecApplication:
         self._services: list[OfferedService] = []
         self._restoring = asyncio.Lock()
         self._tasks = BackgroundTasks()
+        self._given_id = app_instance_id
         self._app_instance_id = ""
         self._streams: list[NotificationStream] = []
         self._ended = asyncio.Event()
@@ -129,7 +133,7 @@ class MecApplication:
         for stream in self._streams:
             await stream.close()
         try:
-            await self._mp1.deregister_app(self._app_instance_id)
+            await self._leave()
         except NotRegistered:
             logger.debug("the platform had forgotten application %s already", self._name)
         except MecError as reason:
@@ -252,8 +256,15 @@ class MecApplication:
         return self._app_instance_id
 
     async def _register(self) -> None:
-        self._app_instance_id = await self._mp1.register_app(self._name)
+        self._app_instance_id = self._given_id or await self._mp1.register_app(self._name)
         await self._mp1.confirm_ready(self._app_instance_id)
+
+    async def _leave(self) -> None:
+        if self._given_id is None:
+            await self._mp1.deregister_app(self._app_instance_id)
+        elif not self._ended.is_set():  # an end has withdrawn them
+            for service in self._services:
+                await self._mp1.withdraw_service(self._app_instance_id, service.service_id)
 
     async def _keep_alive(self, service: OfferedService) -> None:
         answering = True

@@ -171,6 +171,12 @@ class Mp1Client:
         """Ends the registration, and with it that of every service (clause 7.2.14.3.5)."""
         await self._session.request("DELETE", f"{APP_SUPPORT}/registrations/{app_instance_id}")
 
+    async def withdraw_service(self, app_instance_id: str, service_id: str) -> None:
+        """Offers a service no more (clause 8.2.7.3.5)."""
+        await self._session.request(
+            "DELETE", f"{SERVICE_MANAGEMENT}/applications/{app_instance_id}/services/{service_id}"
+        )
+
     async def register_service(self, app_instance_id: str, offer: ServiceOffer) -> ServiceRegistration:
         """Offers a service (clause 8.2.6.3.4)."""
         path = f"{SERVICE_MANAGEMENT}/applications/{app_instance_id}/services"

@@ -23,7 +23,9 @@ ROUTES_BESIDE = (
     Deviation("GET /openapi.json", "the platform's own document"),
     Deviation("GET /docs", "Swagger UI over it"),
     Deviation("GET /metrics", "for operators: Prometheus"),
-    Deviation("GET /admin/v1/data_plane", "for operators: whether rules are enforced"),
+    Deviation("POST /oauth2/token", "the token endpoint, whose URI the platform chooses (MEC 009 clause 6.16)"),
+    Deviation("GET /oauth2/jwks", "public keys of the tokens (RFC 7517)"),
+    Deviation("GET /.well-known/oauth-authorization-server", "where both are found (RFC 8414)"),
     Deviation(f"GET /websockets{APPS}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),
     Deviation(f"GET /websockets{SERVICES}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),
     Deviation(
@@ -33,7 +35,7 @@ ROUTES_BESIDE = (
         f"PATCH {LIVENESS}", "3.1.1 leaves the URI to the platform and writes resource_uri_allocated_by_MEC_platform"
     ),
 )
-"""What the platform offers and the files do not name."""
+"""What the platform offers applications and the files do not name; operators have `/admin/v1` besides."""
 
 ROUTES_WITHOUT = (
     Deviation(f"GET {SERVICES}/resource_uri_allocated_by_MEC_platform", "stands for the liveness resource, see above"),
