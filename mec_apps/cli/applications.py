@@ -9,16 +9,16 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mec_apps.cli.new_secrets import hand_over, secret_output_option
 from mec_apps.cli.requests import CliError, json_option, print_json, run_async
 from mec_apps.cli.rest_client import PlatformAddress, call, rest_options
+from mec_apps.cli.tables import print_table
 from mec_platform.domain.applications import AppState
 
 APP_INSTANCES = "admin/v1/app_instances"
+
+_HEADINGS = ("INSTANCE", "NAME", "STATE", "CLIENT", "HOST", "SERVICES", "DNS", "TRAFFIC")
 
 _id_argument = click.argument("app_instance_id", metavar="APP_INSTANCE_ID")
 _grace_option = click.option(
@@ -113,21 +113,23 @@ def list_command(states: tuple[str, ...], platform: PlatformAddress, as_json: bo
     if as_json:
         print_json(found)
     elif found:
-        Console(soft_wrap=True).print(_table(found))
+        print_table(_HEADINGS, map(_row, found))
     else:
         click.echo("no application instances")
 
 
-def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("INSTANCE", "NAME", "STATE", "CLIENT", "HOST", "SERVICES", "DNS", "TRAFFIC"):
-        table.add_column(heading)
-    for each in found:
-        counts = (each["services"], len(each["dnsRules"]), len(each["trafficRules"]))
-        words = (each["appInstanceId"], each["appName"], each["operationalState"], each.get("clientId", "-"))
-        # As they are: what an application calls itself must not be read as markup.
-        table.add_row(*map(Text, (*words, each["locality"]["mecHost"], *map(str, counts))))
-    return table
+def _row(app: dict[str, Any]) -> tuple[object, ...]:
+    client = app.get("clientId", "-")
+    return (
+        app["appInstanceId"],
+        app["appName"],
+        app["operationalState"],
+        "its own" if client == app["appInstanceId"] else client,
+        app["locality"]["mecHost"],
+        app["services"],
+        len(app["dnsRules"]),
+        len(app["trafficRules"]),
+    )
 
 
 @app.command(epilog="Example: mec app show greeter-1")

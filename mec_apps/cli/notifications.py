@@ -6,12 +6,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mec_apps.cli.requests import json_option, print_json, run_async
 from mec_apps.cli.rest_client import PlatformAddress, call, rest_options
+from mec_apps.cli.tables import print_table
 
 SUBSCRIPTIONS = "admin/v1/subscriptions"
 
@@ -34,20 +32,14 @@ def list_command(subscription_id: str | None, platform: PlatformAddress, as_json
     if as_json:
         print_json(letters)
     elif letters:
-        Console(soft_wrap=True).print(_table(letters))
+        print_table(("SUBSCRIPTION", "TARGET", "NOTIFICATION", "REASON"), map(_row, letters))
     else:
         click.echo("no dead letters: every notification was delivered, or is still being tried")
 
 
-def _table(letters: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("SUBSCRIPTION", "TARGET", "NOTIFICATION", "REASON"):
-        table.add_column(heading)
-    for letter in letters:
-        kind = letter["notification"]["notificationType"]
-        # As they are: what a subscriber chose must not be read as markup.
-        table.add_row(*map(Text, (letter["subscriptionId"], letter["target"], kind, letter["reason"])))
-    return table
+def _row(letter: dict[str, Any]) -> tuple[str, ...]:
+    kind = letter["notification"]["notificationType"]
+    return letter["subscriptionId"], letter["target"], kind, letter["reason"]
 
 
 @notifications.command(epilog="Example: mec notifications retry 5c3dcb5b-6e1f-4d0c-9a5e-2f1d8c0b7a11")
