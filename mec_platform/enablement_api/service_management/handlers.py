@@ -1,6 +1,6 @@
 """The service management API `/mec_service_mgmt/v1` (ETSI GS MEC 011 clause 8.2): services, liveness, transports.
 
-Each handler parses, makes one call to the registry, and serialises. Subscriptions are not offered yet.
+Each handler parses, makes one call to the registry, and serialises. Subscriptions are in `subscriptions`.
 """
 
 from __future__ import annotations
