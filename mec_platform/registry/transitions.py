@@ -142,7 +142,7 @@ def _begin_end(draft: Draft, app: AppInstance, termination: PendingTermination) 
 
 def _end(draft: Draft, app: AppInstance, action: OperationAction) -> None:
     """MEC 011 clause 5.2.3: its services are withdrawn and its rules deactivated; of a terminated one nobody listens."""
-    draft.drop_services_of(app.app_instance_id)
+    # First, so that it does not hear of its own services.
     draft.put_app(
         replace(
             app,
@@ -152,6 +152,7 @@ def _end(draft: Draft, app: AppInstance, action: OperationAction) -> None:
             traffic_rules=tuple(replace(rule, state=RuleState.INACTIVE) for rule in app.traffic_rules),
         )
     )
+    draft.drop_services_of(app.app_instance_id)
     if action is OperationAction.TERMINATING:
         for subscription_id in draft.subscriptions_of(app.app_instance_id):
             draft.drop_subscription(subscription_id)
