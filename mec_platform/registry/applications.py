@@ -64,7 +64,7 @@ class Applications:
         """Registers an application instance, under an id of the platform's making unless one is given.
 
         Raises:
-            AppInstanceExists: there is one of that id.
+            AppInstanceExists: the id is taken.
             QuotaExceeded: the owner has as many as a client may have.
         """
         app = AppInstance(
@@ -77,7 +77,8 @@ class Applications:
         )
 
         def decide(state: RegistryState) -> events.Event:
-            if app.app_instance_id in state.apps:
+            # Nor may it be that of any other record: one order is kept of all of them.
+            if app.app_instance_id in state.order:
                 raise AppInstanceExists(app.app_instance_id)
             if len(state.apps_of(owner)) >= self._quotas.apps_per_client:
                 raise QuotaExceeded(f"client {owner!r}", self._quotas.apps_per_client, "application instances")

@@ -22,7 +22,7 @@ from mec_platform.domain.services import (
 from mec_platform.domain.subscriptions import Delivery, Subscription, Topic
 from mec_platform.registry.actor import current_actor
 from mec_platform.registry.effects import AnnounceService, DeliverNotifications, Effect, ExpectHeartbeats
-from mec_platform.registry.errors import LogUnavailable, UnknownAppInstance
+from mec_platform.registry.errors import AppInstanceExists, LogUnavailable, UnknownAppInstance
 from mec_platform.registry.event_log import LogSnapshot, Record
 from mec_platform.registry.events import AppConfirmedReady, Event
 from mec_platform.registry.host import HostRegistry
@@ -137,6 +137,15 @@ async def test_a_defect_in_one_decision_is_its_own_and_not_its_groups(host):
     )
     assert isinstance(broken, ZeroDivisionError)
     assert host.applications.get(app.app_instance_id) == app
+
+
+async def test_the_id_of_an_application_instance_is_that_of_no_other_record(host):
+    await host.applications.register(AppDescription(name="greeter"), app_instance_id="app-1")
+    service = await host.services.register_service("app-1", GREETING)
+    with pytest.raises(AppInstanceExists, match=f"{service.service_id}' is taken"):
+        await host.applications.register(AppDescription(name="late"), app_instance_id=service.service_id)
+    await host.applications.remove("app-1")
+    assert host.registry.state == RegistryState(revision=3)
 
 
 async def test_a_failing_log_refuses_the_change_and_takes_the_next(host, log):
