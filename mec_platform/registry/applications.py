@@ -21,6 +21,7 @@ from mec_platform.domain.locality import Locality
 from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.rules import DnsRule, TrafficRule
 from mec_platform.registry import events
+from mec_platform.registry.credentials import refuse_last_administrator
 from mec_platform.registry.errors import (
     AppInstanceExists,
     QuotaExceeded,
@@ -184,10 +185,17 @@ class Applications:
         await self._registry.commit(decide)
 
     async def remove(self, app_instance_id: str) -> None:
-        """Removes an instance with everything of it, credentials included. Raises UnknownAppInstance."""
+        """Removes an instance with everything of it, credentials included.
+
+        Raises:
+            UnknownAppInstance: there is none.
+            LastAdministrator: with its credentials nobody would be left who could make clients.
+        """
 
         def decide(state: RegistryState) -> events.Event:
-            return events.AppLeft(find_app(state, app_instance_id).app_instance_id)
+            find_app(state, app_instance_id)
+            refuse_last_administrator(state, app_instance_id)
+            return events.AppLeft(app_instance_id)
 
         await self._registry.commit(decide)
 

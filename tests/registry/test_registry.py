@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mec_platform.domain.applications import AppDescription, AppState
+from mec_platform.domain.credentials import Scope
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.services import (
     EndPoint,
@@ -22,7 +23,7 @@ from mec_platform.domain.services import (
 from mec_platform.domain.subscriptions import Delivery, Subscription, Topic
 from mec_platform.registry.actor import current_actor
 from mec_platform.registry.effects import AnnounceService, DeliverNotifications, Effect, ExpectHeartbeats
-from mec_platform.registry.errors import AppInstanceExists, LogUnavailable, UnknownAppInstance
+from mec_platform.registry.errors import AppInstanceExists, LastAdministrator, LogUnavailable, UnknownAppInstance
 from mec_platform.registry.event_log import LogSnapshot, Record
 from mec_platform.registry.events import AppConfirmedReady, Event
 from mec_platform.registry.host import HostRegistry
@@ -146,6 +147,16 @@ async def test_the_id_of_an_application_instance_is_that_of_no_other_record(host
         await host.applications.register(AppDescription(name="late"), app_instance_id=service.service_id)
     await host.applications.remove("app-1")
     assert host.registry.state == RegistryState(revision=3)
+
+
+async def test_the_last_administrator_does_not_go_with_an_application_instance(host):
+    await host.applications.register(AppDescription(name="greeter"), app_instance_id="app-1")
+    await host.credentials.create([Scope.ADMIN], "app-1")
+    with pytest.raises(LastAdministrator):
+        await host.applications.remove("app-1")
+    await host.credentials.create([Scope.ADMIN], "operator")
+    await host.applications.remove("app-1")
+    assert list(host.registry.state.clients) == ["operator"]
 
 
 async def test_a_failing_log_refuses_the_change_and_takes_the_next(host, log):
