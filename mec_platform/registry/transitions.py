@@ -20,6 +20,7 @@ from mec_platform.domain.applications import (
     PendingTermination,
 )
 from mec_platform.domain.rules import DnsRule, RuleState, TrafficRule
+from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import (
     ChangeType,
     Outbox,
@@ -78,6 +79,28 @@ def effects_of(state: RegistryState) -> tuple[to_do.Effect, ...]:
             if app.termination is not None
         ),
     )
+
+
+def effects_between(before: RegistryState, after: RegistryState) -> tuple[to_do.Effect, ...]:
+    """What is to be done about events that cannot be read any more, because another registry has summed them up."""
+    effects: list[to_do.Effect] = []
+    for service_id, service in before.services.items():
+        if service_id not in after.services:
+            effects += [to_do.ForgetHeartbeats(service_id), to_do.AnnounceService(ChangeType.REMOVED, service)]
+    effects += [to_do.EndSubscription(each) for each in before.subscriptions if each not in after.subscriptions]
+    for app_id, app in before.apps.items():
+        left = after.apps.get(app_id)
+        if app.termination is not None and (left is None or left.termination is None):
+            effects.append(to_do.ForgetTermination(app_id))
+        if left is None and (app.dns_rules or app.traffic_rules):
+            effects.append(to_do.ApplyRules(app_id))
+    for service_id in after.in_order(after.services):
+        was, service = before.services.get(service_id), after.services[service_id]
+        if was is None:
+            effects.append(to_do.AnnounceService(ChangeType.ADDED, service))
+        elif was != service:
+            effects.append(to_do.AnnounceService(_kind_of_change(was, service), service))
+    return (*effects, *effects_of(after))
 
 
 def _apply(draft: Draft, event: Event) -> None:
@@ -181,8 +204,13 @@ def _put_service(draft: Draft, event: events.ServiceRegistered | events.ServiceU
         raise _contradiction(event)
     draft.put_service(service)
     if service != before:
-        state_only = replace(before, state=service.state) == service
-        draft.announce(ChangeType.STATE_CHANGED if state_only else ChangeType.ATTRIBUTES_CHANGED, service)
+        draft.announce(_kind_of_change(before, service), service)
+
+
+def _kind_of_change(before: ServiceInfo, after: ServiceInfo) -> ChangeType:
+    """MEC 011 clause 8.1.4.2: STATE_CHANGED where nothing but the state did."""
+    state_only = replace(before, state=after.state) == after
+    return ChangeType.STATE_CHANGED if state_only else ChangeType.ATTRIBUTES_CHANGED
 
 
 def _change_service(draft: Draft, event: events.ServiceStateChanged | events.ServiceRemoved) -> None:
