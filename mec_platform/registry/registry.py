@@ -26,7 +26,7 @@ from mec_platform.registry.event_log import EventLog, LogSnapshot, Record
 from mec_platform.registry.events import Event, Occurrence
 from mec_platform.registry.state import RegistryState
 from mec_platform.registry.state_codec import decode_state, encode_state
-from mec_platform.registry.transitions import apply_events, effects_between, effects_of
+from mec_platform.registry.transitions import IllegalEvent, apply_events, effects_between, effects_of
 
 logger = logging.getLogger(__name__)
 
@@ -147,11 +147,16 @@ class Registry:
             now_ns = self.clock.unix_ns()
             for change in group:
                 outcome = _decide(change, head)
-                outcomes.append(outcome)
                 if outcome is not None and not isinstance(outcome, Exception):
-                    head, caused = apply_events(head, [Occurrence(head.revision + 1, now_ns, outcome)])
-                    effects += caused
-                    records.append(encode_event(outcome, now_ns, change.actor))
+                    try:
+                        head, caused = apply_events(head, [Occurrence(head.revision + 1, now_ns, outcome)])
+                    except IllegalEvent as error:
+                        # As a decision that fails: its requester's to see, and nobody else's.
+                        outcome = error
+                    else:
+                        effects += caused
+                        records.append(encode_event(outcome, now_ns, change.actor))
+                outcomes.append(outcome)
             if records:
                 try:
                     await self.log.append(STREAM, records, self._state.revision)

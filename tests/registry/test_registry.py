@@ -30,6 +30,7 @@ from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import STREAM, Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.registry.state import RegistryState
+from mec_platform.registry.transitions import IllegalEvent
 
 HOST = Locality(mec_host="host-1")
 GREETING = ServiceDescription(
@@ -138,6 +139,18 @@ async def test_a_defect_in_one_decision_is_its_own_and_not_its_groups(host):
     )
     assert isinstance(broken, ZeroDivisionError)
     assert host.applications.get(app.app_instance_id) == app
+
+
+async def test_an_event_that_cannot_be_fails_who_wanted_it_and_not_the_writer(host):
+    await host.applications.register(AppDescription(name="greeter"), app_instance_id="app-1")
+
+    async def confirm(app_id: str) -> Event | None:
+        return await host.registry.commit(lambda state: AppConfirmedReady(app_id))
+
+    wrong, right = await asyncio.gather(confirm("unknown"), confirm("app-1"), return_exceptions=True)
+    assert isinstance(wrong, IllegalEvent)
+    assert right == AppConfirmedReady("app-1")
+    assert host.applications.get("app-1").state is AppState.READY
 
 
 async def test_the_id_of_an_application_instance_is_that_of_no_other_record(host):
