@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from mec_platform.domain.applications import AppDescription, OperationAction, PendingTermination
 from mec_platform.domain.credentials import Scope
@@ -65,14 +72,19 @@ NAMES = st.sampled_from(["greeting", "weather"])
 APP_IDS = st.sampled_from(["app-a", "app-b", "app-c"])
 NEW_APP_IDS = st.one_of(APP_IDS, st.sampled_from(["id-1", "id-2"]))
 CLIENT_IDS = st.sampled_from(["app-a", "app-b", "operator"])
+SCOPES = st.sampled_from([Scope.ADMIN, Scope.APP_SUPPORT])
+SECONDS = st.sampled_from([0.0, 1.0, 6.0, 40.0])
+"""Within an interval of any service, between an interval and the end of its grace, and beyond all of them."""
+
 ACTIONS = st.sampled_from(list(OperationAction))
-PICK = st.integers(0, 11)
+NOBODY = 11
+PICK = st.integers(0, NOBODY)
 OFFERS = st.fixed_dictionaries(
     {
         "name": NAMES,
         "category": st.sampled_from([None, "vision", "speech"]),
         "state": st.sampled_from(["ACTIVE", "INACTIVE"]),
-        "interval_s": st.sampled_from([None, 5, 10]),
+        "interval_s": st.sampled_from([5, 5, 10, None]),
     }
 )
 WISHES = st.one_of(
@@ -95,6 +107,14 @@ WISHES = st.one_of(
         }
     ),
 )
+
+WATCHES_ALL: dict[str, Any] = {
+    "topic": SERVICE_TOPIC,
+    "names": None,
+    "categories": None,
+    "states": None,
+    "test": False,
+}
 
 
 class HandClock:
@@ -234,11 +254,22 @@ class RegistryMachine(RuleBasedStateMachine):
 
     def pick(self, ids: dict[str, Any], number: int) -> str:
         """One of these ids, now and then one that nobody has."""
-        return [*ids, "nobody"][number % (len(ids) + 1)]
+        return [*ids][number % len(ids)] if ids and number != NOBODY else "nobody"
 
     def pick_service(self, number: int) -> tuple[str, str]:
         service_id = self.pick(self.known.services, number)
         return self.known.services.get(service_id, {"app": "app-a"})["app"], service_id
+
+    @initialize(offers=st.lists(OFFERS, min_size=2, max_size=3), wish=WISHES, scope=SCOPES)
+    def begin_with_something(self, offers: list[dict[str, Any]], wish: dict[str, Any], scope: Scope) -> None:
+        """Two applications that watch each other: most changes concern somebody from the beginning."""
+        for app_id in ("app-a", "app-b"):
+            self.register(app_id, "greeting", "")
+            self.subscribe(app_id, WATCHES_ALL)
+        self.subscribe("app-b", wish)
+        for app_id, offer in zip(("app-a", "app-b", "app-a"), offers, strict=False):
+            self.register_service(app_id, offer)
+        self.add_client("app-a", scope)
 
     # Application instances
 
@@ -267,8 +298,9 @@ class RegistryMachine(RuleBasedStateMachine):
         work = self.host.applications.confirm_end(app_id, action)
         self.change(work, lambda model: model.confirm_end(app_id, action))
 
-    @rule(app_id=APP_IDS)
-    def look_at_deadline(self, app_id: str) -> None:
+    @rule(app_id=APP_IDS, seconds=SECONDS)
+    def look_at_deadline(self, app_id: str, seconds: float) -> None:
+        self.clock.now_s += seconds
         now_ns = self.clock.unix_ns()
         self.change(self.host.applications.end_overdue(app_id), lambda model: model.end_overdue(app_id, now_ns))
 
@@ -301,10 +333,6 @@ class RegistryMachine(RuleBasedStateMachine):
         work = self.host.services.remove_service(app_id, service_id)
         self.change(work, lambda model: model.remove_service(app_id, service_id))
 
-    @rule(seconds=st.sampled_from([1.0, 6.0, 40.0]))
-    def let_time_pass(self, seconds: float) -> None:
-        self.clock.now_s += seconds
-
     # Subscriptions
 
     @rule(app_id=APP_IDS, wish=WISHES)
@@ -335,23 +363,28 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(number=PICK)
     def revive(self, number: int) -> None:
-        subscription_id = self.pick(self.known.outboxes, number)
+        subscription_id = self.pick_with_dead_letters(number)
         self.change(self.host.subscriptions.revive(subscription_id), lambda model: model.revive(subscription_id))
 
     @rule(number=PICK)
     def drop_dead_letters(self, number: int) -> None:
-        subscription_id = self.pick(self.known.outboxes, number)
+        subscription_id = self.pick_with_dead_letters(number)
         work = self.host.subscriptions.drop_dead_letters(subscription_id)
         self.change(work, lambda model: model.drop_dead_letters(subscription_id))
 
+    def pick_with_dead_letters(self, number: int) -> str:
+        boxes = self.known.outboxes
+        return self.pick({each: box for each, box in boxes.items() if box["dead"]} or boxes, number)
+
     def pick_waiting(self, number: int) -> tuple[str, list[int]]:
-        subscription_id = self.pick(self.known.outboxes, number)
+        full = {each: box for each, box in self.known.outboxes.items() if box["waiting"]}
+        subscription_id = self.pick(full, number)
         box = self.known.outboxes.get(subscription_id, {"waiting": []})
         return subscription_id, [sequence for sequence, _ in box["waiting"]]
 
     # Credentials
 
-    @rule(client_id=CLIENT_IDS, scope=st.sampled_from([Scope.ADMIN, Scope.APP_SUPPORT]))
+    @rule(client_id=CLIENT_IDS, scope=SCOPES)
     def add_client(self, client_id: str, scope: Scope) -> None:
         work = self.host.credentials.adopt(client_id, "secret", [scope])
         self.change(work, lambda model: model.add_client(client_id, frozenset({scope.value})))
@@ -373,8 +406,9 @@ class RegistryMachine(RuleBasedStateMachine):
         if self.change(work, lambda model: model.heartbeat(app_id, service_id)):
             self.heard_of(service_id)
 
-    @rule()
-    def look_at_heartbeats(self) -> None:
+    @rule(seconds=SECONDS)
+    def look_at_heartbeats(self, seconds: float) -> None:
+        self.clock.now_s += seconds
         silent = self.silent_services()
         if silent and self.log.trouble == "nothing written":
             with pytest.raises(LogUnavailable):
