@@ -22,6 +22,7 @@ from mec_platform.domain.locality import Locality
 from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.rules import DnsRule, TrafficRule
 from mec_platform.registry import events
+from mec_platform.registry.credentials import refuse_last_administrator
 from mec_platform.registry.errors import (
     AppInstanceExists,
     ClientExists,
@@ -82,7 +83,7 @@ class Applications:
         `client` is made with it, and goes with it where it has its id.
 
         Raises:
-            AppInstanceExists: there is one of that id.
+            AppInstanceExists: the id is taken.
             ClientExists: there is a client of the id of `client`.
             QuotaExceeded: the owner has as many as a client may have.
         """
@@ -96,7 +97,8 @@ class Applications:
         )
 
         def decide(state: RegistryState) -> events.Event:
-            if app.app_instance_id in state.apps:
+            # Nor may it be that of any other record: one order is kept of all of them.
+            if app.app_instance_id in state.order:
                 raise AppInstanceExists(app.app_instance_id)
             if client is not None and client.client_id in state.clients:
                 raise ClientExists(client.client_id)
@@ -204,10 +206,17 @@ class Applications:
         await self._registry.commit(decide)
 
     async def remove(self, app_instance_id: str) -> None:
-        """Removes an instance with everything of it, credentials included. Raises UnknownAppInstance."""
+        """Removes an instance with everything of it, credentials included.
+
+        Raises:
+            UnknownAppInstance: there is none.
+            LastAdministrator: with its credentials nobody would be left who could make clients.
+        """
 
         def decide(state: RegistryState) -> events.Event:
-            return events.AppLeft(find_app(state, app_instance_id).app_instance_id)
+            find_app(state, app_instance_id)
+            refuse_last_administrator(state, app_instance_id)
+            return events.AppLeft(app_instance_id)
 
         await self._registry.commit(decide)
 

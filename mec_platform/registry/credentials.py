@@ -98,11 +98,8 @@ class Credentials:
         """
 
         def decide(state: RegistryState) -> events.Event:
-            client = _find(state, client_id)
-            if Scope.ADMIN in client.scopes and not any(
-                Scope.ADMIN in other.scopes for other in state.clients.values() if other is not client
-            ):
-                raise LastAdministrator(client_id)
+            _find(state, client_id)
+            refuse_last_administrator(state, client_id)
             return events.ClientRemoved(client_id)
 
         await self._registry.commit(decide)
@@ -130,6 +127,12 @@ class Credentials:
             secret_hash=_hash(secret),
             created_unix_ns=self._registry.clock.unix_ns(),
         )
+
+
+def refuse_last_administrator(state: RegistryState, client_id: str) -> None:
+    """Raises LastAdministrator where this client, if it is one, is the only one that may administer the platform."""
+    if [each for each, client in state.clients.items() if Scope.ADMIN in client.scopes] == [client_id]:
+        raise LastAdministrator(client_id)
 
 
 def in_age_order(keys: Iterable[SigningKey]) -> list[SigningKey]:

@@ -71,10 +71,10 @@ class UnknownRule(RegistryError):
 
 
 class AppInstanceExists(RegistryError):
-    """Ids of application instances are unique while their instances exist."""
+    """Ids of application instances are unique while their instances exist, also among those of services and subscriptions."""
 
     def __init__(self, app_instance_id: str) -> None:
-        super().__init__(f"there is an application instance {app_instance_id!r} already")
+        super().__init__(f"the id {app_instance_id!r} is taken already")
         self.app_instance_id = app_instance_id
 
 

@@ -20,13 +20,13 @@ from mec_platform.background import BackgroundTasks
 from mec_platform.registry.actor import current_actor
 from mec_platform.registry.clock import Clock, SystemClock
 from mec_platform.registry.effects import Effect
-from mec_platform.registry.errors import LogUnavailable, RegistryError, RevisionConflict
+from mec_platform.registry.errors import Compacted, LogUnavailable, RegistryError, RevisionConflict
 from mec_platform.registry.event_codec import decode_event, encode_event
 from mec_platform.registry.event_log import EventLog, LogSnapshot, Record
 from mec_platform.registry.events import Event, Occurrence
 from mec_platform.registry.state import RegistryState
 from mec_platform.registry.state_codec import decode_state, encode_state
-from mec_platform.registry.transitions import apply_events, effects_of
+from mec_platform.registry.transitions import IllegalEvent, apply_events, effects_between, effects_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,7 @@ class Registry:
             LogUnavailable: the log cannot be read.
             IllegalEvent: the log holds what this version cannot have written.
         """
-        await self._load_snapshot()
-        self._state, _ = apply_events(self._state, await self._read_new())
+        self._state, _ = apply_events(*await self._read_log())
         self._tell(effects_of(self._state))
         self._running = True
         self._tasks.start("registry writer", self._write_changes())
@@ -148,11 +147,16 @@ class Registry:
             now_ns = self.clock.unix_ns()
             for change in group:
                 outcome = _decide(change, head)
-                outcomes.append(outcome)
                 if outcome is not None and not isinstance(outcome, Exception):
-                    head, caused = apply_events(head, [Occurrence(head.revision + 1, now_ns, outcome)])
-                    effects += caused
-                    records.append(encode_event(outcome, now_ns, change.actor))
+                    try:
+                        head, caused = apply_events(head, [Occurrence(head.revision + 1, now_ns, outcome)])
+                    except IllegalEvent as error:
+                        # As a decision that fails: its requester's to see, and nobody else's.
+                        outcome = error
+                    else:
+                        effects += caused
+                        records.append(encode_event(outcome, now_ns, change.actor))
+                outcomes.append(outcome)
             if records:
                 try:
                     await self.log.append(STREAM, records, self._state.revision)
@@ -178,20 +182,23 @@ class Registry:
 
     async def _catch_up(self) -> None:
         """Takes over what another registry appended."""
-        snapshot_revision = self._snapshot_revision
-        await self._load_snapshot()
-        if self._snapshot_revision != snapshot_revision:
-            self._tell(effects_of(self._state))
-        self._show(*apply_events(self._state, await self._read_new()))
+        state, occurrences = await self._read_log()
+        if state is not self._state:
+            self._show(state, effects_between(self._state, state))
+        self._show(*apply_events(state, occurrences))
 
-    async def _load_snapshot(self) -> None:
-        snapshot = await self.log.read_snapshot(STREAM)
-        if snapshot is not None and snapshot.revision > self._state.revision:
-            self._state = await asyncio.to_thread(decode_state, snapshot.payload)
-            self._snapshot_revision = snapshot.revision
-
-    async def _read_new(self) -> list[Occurrence]:
-        return [decode_event(entry) for entry in await self.log.read(STREAM, self._state.revision)]
+    async def _read_log(self) -> tuple[RegistryState, list[Occurrence]]:
+        """The state of now, or a later one where the log has only a snapshot of it, and what happened since."""
+        state = self._state
+        while True:
+            snapshot = await self.log.read_snapshot(STREAM)
+            if snapshot is not None and snapshot.revision > state.revision:
+                state = await asyncio.to_thread(decode_state, snapshot.payload)
+                self._snapshot_revision = snapshot.revision
+            try:
+                return state, [decode_event(entry) for entry in await self.log.read(STREAM, state.revision)]
+            except Compacted:
+                continue  # By another registry, since its snapshot was looked for.
 
     def _note_growth(self) -> None:
         """A snapshot costs as much as there are records, so it waits for at least as many events: linear in all."""

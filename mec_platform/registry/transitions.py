@@ -20,6 +20,7 @@ from mec_platform.domain.applications import (
     PendingTermination,
 )
 from mec_platform.domain.rules import DnsRule, RuleState, TrafficRule
+from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import (
     ChangeType,
     Outbox,
@@ -78,6 +79,28 @@ def effects_of(state: RegistryState) -> tuple[to_do.Effect, ...]:
             if app.termination is not None
         ),
     )
+
+
+def effects_between(before: RegistryState, after: RegistryState) -> tuple[to_do.Effect, ...]:
+    """What is to be done about events that cannot be read any more, because another registry has summed them up."""
+    effects: list[to_do.Effect] = []
+    for service_id, service in before.services.items():
+        if service_id not in after.services:
+            effects += [to_do.ForgetHeartbeats(service_id), to_do.AnnounceService(ChangeType.REMOVED, service)]
+    effects += [to_do.EndSubscription(each) for each in before.subscriptions if each not in after.subscriptions]
+    for app_id, app in before.apps.items():
+        left = after.apps.get(app_id)
+        if app.termination is not None and (left is None or left.termination is None):
+            effects.append(to_do.ForgetTermination(app_id))
+        if left is None and (app.dns_rules or app.traffic_rules):
+            effects.append(to_do.ApplyRules(app_id))
+    for service_id in after.in_order(after.services):
+        was, service = before.services.get(service_id), after.services[service_id]
+        if was is None:
+            effects.append(to_do.AnnounceService(ChangeType.ADDED, service))
+        elif was != service:
+            effects.append(to_do.AnnounceService(_kind_of_change(was, service), service))
+    return (*effects, *effects_of(after))
 
 
 def _apply(draft: Draft, event: Event) -> None:
@@ -144,7 +167,7 @@ def _begin_end(draft: Draft, app: AppInstance, termination: PendingTermination) 
 
 def _end(draft: Draft, app: AppInstance, action: OperationAction) -> None:
     """MEC 011 clause 5.2.3: its services are withdrawn and its rules deactivated; of a terminated one nobody listens."""
-    draft.drop_services_of(app.app_instance_id)
+    # First, so that it does not hear of its own services.
     draft.put_app(
         replace(
             app,
@@ -154,6 +177,7 @@ def _end(draft: Draft, app: AppInstance, action: OperationAction) -> None:
             traffic_rules=tuple(replace(rule, state=RuleState.INACTIVE) for rule in app.traffic_rules),
         )
     )
+    draft.drop_services_of(app.app_instance_id)
     if action is OperationAction.TERMINATING:
         for subscription_id in draft.subscriptions_of(app.app_instance_id):
             draft.drop_subscription(subscription_id)
@@ -165,8 +189,6 @@ def _leave(draft: Draft, app: AppInstance) -> None:
         draft.drop_subscription(subscription_id)
     draft.drop_services_of(app.app_instance_id)
     draft.drop_app(app.app_instance_id)
-    if app.owner == app.app_instance_id and app.owner in draft.clients:
-        draft.clients = draft.clients.delete(app.owner)
     draft.do(to_do.ForgetTermination(app.app_instance_id))
     if app.dns_rules or app.traffic_rules:
         draft.do(to_do.ApplyRules(app.app_instance_id))
@@ -184,8 +206,13 @@ def _put_service(draft: Draft, event: events.ServiceRegistered | events.ServiceU
         raise _contradiction(event)
     draft.put_service(service)
     if service != before:
-        state_only = replace(before, state=service.state) == service
-        draft.announce(ChangeType.STATE_CHANGED if state_only else ChangeType.ATTRIBUTES_CHANGED, service)
+        draft.announce(_kind_of_change(before, service), service)
+
+
+def _kind_of_change(before: ServiceInfo, after: ServiceInfo) -> ChangeType:
+    """MEC 011 clause 8.1.4.2: STATE_CHANGED where nothing but the state did."""
+    state_only = replace(before, state=after.state) == after
+    return ChangeType.STATE_CHANGED if state_only else ChangeType.ATTRIBUTES_CHANGED
 
 
 def _change_service(draft: Draft, event: events.ServiceStateChanged | events.ServiceRemoved) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mec_platform.domain.applications import AppDescription, AppState
+from mec_platform.domain.credentials import Scope
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.services import (
     EndPoint,
@@ -22,13 +23,14 @@ from mec_platform.domain.services import (
 from mec_platform.domain.subscriptions import Delivery, Subscription, Topic
 from mec_platform.registry.actor import current_actor
 from mec_platform.registry.effects import AnnounceService, DeliverNotifications, Effect, ExpectHeartbeats
-from mec_platform.registry.errors import LogUnavailable, UnknownAppInstance
+from mec_platform.registry.errors import AppInstanceExists, LastAdministrator, LogUnavailable, UnknownAppInstance
 from mec_platform.registry.event_log import LogSnapshot, Record
 from mec_platform.registry.events import AppConfirmedReady, Event
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import STREAM, Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.registry.state import RegistryState
+from mec_platform.registry.transitions import IllegalEvent
 
 HOST = Locality(mec_host="host-1")
 GREETING = ServiceDescription(
@@ -137,6 +139,37 @@ async def test_a_defect_in_one_decision_is_its_own_and_not_its_groups(host):
     )
     assert isinstance(broken, ZeroDivisionError)
     assert host.applications.get(app.app_instance_id) == app
+
+
+async def test_an_event_that_cannot_be_fails_who_wanted_it_and_not_the_writer(host):
+    await host.applications.register(AppDescription(name="greeter"), app_instance_id="app-1")
+
+    async def confirm(app_id: str) -> Event | None:
+        return await host.registry.commit(lambda state: AppConfirmedReady(app_id))
+
+    wrong, right = await asyncio.gather(confirm("unknown"), confirm("app-1"), return_exceptions=True)
+    assert isinstance(wrong, IllegalEvent)
+    assert right == AppConfirmedReady("app-1")
+    assert host.applications.get("app-1").state is AppState.READY
+
+
+async def test_the_id_of_an_application_instance_is_that_of_no_other_record(host):
+    await host.applications.register(AppDescription(name="greeter"), app_instance_id="app-1")
+    service = await host.services.register_service("app-1", GREETING)
+    with pytest.raises(AppInstanceExists, match=f"{service.service_id}' is taken"):
+        await host.applications.register(AppDescription(name="late"), app_instance_id=service.service_id)
+    await host.applications.remove("app-1")
+    assert host.registry.state == RegistryState(revision=3)
+
+
+async def test_the_last_administrator_does_not_go_with_an_application_instance(host):
+    await host.applications.register(AppDescription(name="greeter"), app_instance_id="app-1")
+    await host.credentials.create([Scope.ADMIN], "app-1")
+    with pytest.raises(LastAdministrator):
+        await host.applications.remove("app-1")
+    await host.credentials.create([Scope.ADMIN], "operator")
+    await host.applications.remove("app-1")
+    assert list(host.registry.state.clients) == ["operator"]
 
 
 async def test_a_failing_log_refuses_the_change_and_takes_the_next(host, log):

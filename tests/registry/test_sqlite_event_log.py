@@ -72,6 +72,14 @@ async def test_text_that_is_none_fails_its_writer_alone(log: SqliteEventLog):
     assert await log.append("registry", [record()]) == 2
 
 
+async def test_a_number_beyond_64_bits_fails_who_brought_it_and_not_the_log(log: SqliteEventLog):
+    with pytest.raises(OverflowError):
+        await log.history("registry", before_revision=2**63)
+    with pytest.raises(OverflowError):
+        await log.append("registry", [Record("kind", b"", at_unix_ns=2**63)])
+    assert await log.append("registry", [record()]) == 1
+
+
 async def test_only_one_of_several_writers_wins_a_revision(log: SqliteEventLog):
     base = await log.append("plans", [record(b"base")])
     results = await asyncio.gather(

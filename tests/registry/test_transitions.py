@@ -388,6 +388,14 @@ def test_a_stopped_instance_keeps_its_subscriptions_but_hears_nothing_until_it_i
     assert len(waiting(state)) == 1
 
 
+def test_an_instance_that_is_stopped_does_not_hear_of_the_end_of_its_own_services():
+    state, _ = apply(AppRegistered(APP), Subscribed(SUBSCRIPTION), ServiceRegistered(SERVICE))
+    before = waiting(state)
+    state, _ = apply(AppEnded("app-1", OperationAction.STOPPING, confirmed=True), to=state)
+    assert dict(state.services) == {}
+    assert waiting(state) == before
+
+
 def test_rules_are_replaced_by_id_and_inactive_once_their_instance_has_ended():
     with_rules = replace(APP, dns_rules=(replace(DNS_RULE, state=RuleState.ACTIVE),), traffic_rules=(TRAFFIC_RULE,))
     active = replace(TRAFFIC_RULE, state=RuleState.ACTIVE, priority=3)

@@ -180,6 +180,14 @@ async def test_the_creator_owns_what_it_registers_and_stands_in_the_audit_trail(
     assert "next" not in older
 
 
+async def test_a_revision_that_no_log_can_have_is_a_bad_request_and_stops_nobody(platform):
+    operator = await platform.token(Scope.ADMIN)
+    refused = await platform.send("GET", f"{ADMIN}/audit?before={2**63}", operator)
+    assert refused.status == 400
+    assert "before" in (await refused.json())["detail"]
+    assert (await platform.send("GET", f"{ADMIN}/audit?before={2**63 - 1}", operator)).status == 200
+
+
 async def test_who_changes_something_without_authentication_is_called_anonymous(secure):
     platform = await secure(authenticate=False)
     app_id = await platform.register("")

@@ -65,6 +65,7 @@ class AppSupport:
                 summary="Deregister an application instance, and remove its services",
                 handler=self.deregister,
                 answers={HTTPStatus.NO_CONTENT: None},
+                errors=frozenset({HTTPStatus.CONFLICT}),
             ),
             row(
                 method="POST",

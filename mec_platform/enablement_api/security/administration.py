@@ -24,11 +24,14 @@ ROOT = "/admin/v1"
 
 PAGE = 100
 
+LARGEST_REVISION = 2**63 - 1
+"""Revisions have 64 bits with a sign, in the log as elsewhere."""
+
 _CLIENT = f"{ROOT}/clients/{{clientId}}"
 _ROW = partial(Operation, tag="Administration", scope=Scope.ADMIN)
 _BEFORE = QueryParameter(
     "before",
-    Annotated[int, msgspec.Meta(ge=1)],
+    Annotated[int, msgspec.Meta(ge=1, le=LARGEST_REVISION)],
     "Only changes of lower revisions: the page after that which `next` names.",
 )
 _LIMIT = QueryParameter("limit", Annotated[int, msgspec.Meta(ge=1, le=1000)], f"At most so many; {PAGE} where absent.")

@@ -191,7 +191,7 @@ class SqliteEventLog:
         for job, outcome in zip(self._written, outcomes, strict=True):
             if job.future.cancelled():
                 continue
-            if isinstance(outcome, EventLogError):
+            if isinstance(outcome, Exception):
                 job.future.set_exception(outcome)
             else:
                 job.future.set_result(outcome)
@@ -233,7 +233,7 @@ class SqliteEventLog:
             ]
             self._loop.call_soon_threadsafe(self._deliver, outcomes)
 
-    def _run_appends(self, appender: Appender, appends: Sequence[Append]) -> Sequence[int | EventLogError]:
+    def _run_appends(self, appender: Appender, appends: Sequence[Append]) -> Sequence[int | Exception]:
         if not appends:
             return []
         try:
@@ -241,6 +241,10 @@ class SqliteEventLog:
         except sqlite3.Error as error:
             unavailable = self._unavailable(error)
             return [LogUnavailable(str(unavailable)) for _ in appends]
+        except Exception as error:
+            # What SQLite cannot take, such as an integer beyond 64 bits; without this thread everybody would wait for ever.
+            logger.debug("an append failed", exc_info=error)
+            return [error] * len(appends)
 
     def _run_question(self, connection: sqlite3.Connection, question: _Question) -> Any:
         try:
@@ -256,6 +260,10 @@ class SqliteEventLog:
             return refusal
         except sqlite3.Error as error:
             return self._unavailable(error)
+        except Exception as error:
+            # As in `_run_appends`: it is for who asked, and must not end the thread.
+            logger.debug("a question failed", exc_info=error)
+            return error
         return outcome
 
     def _unavailable(self, error: Exception) -> LogUnavailable:
