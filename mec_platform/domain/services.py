@@ -86,10 +86,13 @@ class EndPoint:
     alternative: JsonText | None = None
 
     def __post_init__(self) -> None:
-        present = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        present = [each for each in _WAYS_TO_AN_ENDPOINT if getattr(self, each) is not None]
         if len(present) != 1:
             found = " and ".join(present) or "none"
             raise ValueError(f"exactly one of uris, fqdn, addresses, alternative must be present, found {found}")
+
+
+_WAYS_TO_AN_ENDPOINT = tuple(each.name for each in fields(EndPoint))
 
 
 @dataclass(frozen=True, slots=True)
