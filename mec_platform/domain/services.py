@@ -152,7 +152,7 @@ class ServiceInfo(ServiceDescription):
 
     def is_offered_at(self, consumer: Locality) -> bool:
         """Whether a consumer at that place may learn of it: `consumedLocalOnly` keeps it to where it is local."""
-        return not self.consumed_local_only or self.is_local_to(consumer)
+        return not self.consumed_local_only or self.locality.shares(self.scope_of_locality, consumer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
