@@ -86,13 +86,18 @@ class EndPoint:
     alternative: JsonText | None = None
 
     def __post_init__(self) -> None:
-        present = [each for each in _WAYS_TO_AN_ENDPOINT if getattr(self, each) is not None]
-        if len(present) != 1:
-            found = " and ".join(present) or "none"
-            raise ValueError(f"exactly one of uris, fqdn, addresses, alternative must be present, found {found}")
+        check_endpoint(self)
 
 
 _WAYS_TO_AN_ENDPOINT = tuple(each.name for each in fields(EndPoint))
+
+
+def check_endpoint(endpoint: object) -> None:
+    """Raises ValueError where not exactly one of the attributes of an `EndPoint` is present in what has them all."""
+    present = [each for each in _WAYS_TO_AN_ENDPOINT if getattr(endpoint, each) is not None]
+    if len(present) != 1:
+        found = " and ".join(present) or "none"
+        raise ValueError(f"exactly one of uris, fqdn, addresses, alternative must be present, found {found}")
 
 
 @dataclass(frozen=True, slots=True)

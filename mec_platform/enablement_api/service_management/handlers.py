@@ -166,7 +166,11 @@ class ServiceManagement:
         consumer, base = self._consumer(request), base_uri(request)
         app_instance_id = request.match_info.get("appInstanceId")
         found = self._services.services(parse_service_query(request), app_instance_id, consumer)
-        return json_response([self._writer.write(each, each.consumed_local_only or each.is_local_to(consumer), base).json for each in found])
+        write = self._writer.write
+        # What is for local consumers only would not have been found if it were not local.
+        return json_response(
+            [write(each, each.consumed_local_only or each.is_local_to(consumer), base).json for each in found]
+        )
 
     async def create_service(self, request: web.Request) -> web.Response:
         """POST a new service (clause 8.2.6.3.4)."""
