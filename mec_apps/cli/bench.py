@@ -28,6 +28,14 @@ def bench() -> None:
     """
 
 
+@bench.command(epilog="Example: mec bench api --quick --json")
+@click.option("--quick", is_flag=True, help="Some seconds only, and fewer kills.")
+@json_option
+def api(quick: bool, as_json: bool) -> None:
+    """Reads, lists and durable registrations over REST, against an aiohttp server that does nothing; and kill -9."""
+    _report(_module("api").run(quick=quick, kills=5 if quick else 100), as_json)
+
+
 @bench.command(epilog="Example: mec bench decode --llama-bench build/bin/llama-bench --llama-model q4_0.gguf --json")
 @model_option
 @quantisation_option

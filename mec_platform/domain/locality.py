@@ -23,10 +23,9 @@ class LocalityType(StrEnum):
     ZONE_GROUP = "ZONE_GROUP"
     NFVI_NODE = "NFVI_NODE"
 
-    @property
-    def attribute(self) -> str:
+    def __init__(self, value: str) -> None:
+        self.attribute = value.lower()
         """The attribute of `Locality` that names an area of this kind."""
-        return self.value.lower()
 
 
 WIDENING = (

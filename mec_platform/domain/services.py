@@ -86,10 +86,18 @@ class EndPoint:
     alternative: JsonText | None = None
 
     def __post_init__(self) -> None:
-        present = [field.name for field in fields(self) if getattr(self, field.name) is not None]
-        if len(present) != 1:
-            found = " and ".join(present) or "none"
-            raise ValueError(f"exactly one of uris, fqdn, addresses, alternative must be present, found {found}")
+        check_endpoint(self)
+
+
+_WAYS_TO_AN_ENDPOINT = tuple(each.name for each in fields(EndPoint))
+
+
+def check_endpoint(endpoint: object) -> None:
+    """Raises ValueError where not exactly one of the attributes of an `EndPoint` is present in what has them all."""
+    present = [each for each in _WAYS_TO_AN_ENDPOINT if getattr(endpoint, each) is not None]
+    if len(present) != 1:
+        found = " and ".join(present) or "none"
+        raise ValueError(f"exactly one of uris, fqdn, addresses, alternative must be present, found {found}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +157,7 @@ class ServiceInfo(ServiceDescription):
 
     def is_offered_at(self, consumer: Locality) -> bool:
         """Whether a consumer at that place may learn of it: `consumedLocalOnly` keeps it to where it is local."""
-        return not self.consumed_local_only or self.is_local_to(consumer)
+        return not self.consumed_local_only or self.locality.shares(self.scope_of_locality, consumer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

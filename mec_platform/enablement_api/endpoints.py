@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from mec_platform.domain.services import CategoryRef, EndPoint, HostPort, JsonText
+from mec_platform.domain.services import CategoryRef, EndPoint, HostPort, JsonText, check_endpoint
 from mec_platform.enablement_api.schema_rules import Rule, exactly_one_of
 
 JsonObject = dict[str, Any]
@@ -41,7 +41,7 @@ class EndPointMessage(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         # Validated while decoding, so that the error names the attribute that holds the endpoint.
-        to_endpoint(self)
+        check_endpoint(self)
 
 
 def to_json_text(value: JsonObject | None) -> JsonText | None:

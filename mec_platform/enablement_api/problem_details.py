@@ -7,7 +7,7 @@ JSON of the wrong shape, or that contradicts itself, is a 400 that names the att
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import msgspec
@@ -137,12 +137,15 @@ def problem_response(
     return web.Response(status=status, body=msgspec.json.encode(problem), headers=all_headers)
 
 
-async def answer_or_problem(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns every error into problem details; never lets a traceback out."""
+async def answer_or_problem(
+    request: web.Request, handler: Handler, check: Callable[[web.Request], None]
+) -> web.StreamResponse:
+    """Turns every error, of `check` and then of the handler, into problem details; never lets a traceback out."""
     if len(request.raw_path) > LONGEST_TARGET:
         detail = f"the request target has {len(request.raw_path)} characters, at most {LONGEST_TARGET} are read"
         return problem_response(request.rel_url.raw_path, HTTPStatus.REQUEST_URI_TOO_LONG, detail)
     try:
+        check(request)
         return await handler(request)
     except web.HTTPException as error:
         if error.status < HTTPStatus.BAD_REQUEST:

@@ -96,12 +96,8 @@ def _front(metrics: RequestMetrics, check: Callable[[web.Request], None]) -> Mid
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-        async def answer_checked(request: web.Request) -> web.StreamResponse:
-            check(request)
-            return await handler(request)
-
         start = perf_counter()
-        response = await answer_or_problem(request, answer_checked)
+        response = await answer_or_problem(request, handler, check)
         metrics.note(request, response.status, perf_counter() - start)
         return response
 

@@ -178,14 +178,16 @@ class ServiceRegistry:
         place = consumer or self.locality
         if app_instance_id is not None:
             place = find_app(state, app_instance_id).locality
+        candidates, rest = _narrow(state, query, app_instance_id)
+        asks_more = rest != _ANY
         found = [
-            service
-            for service in map(state.services.get, _candidates(state, query, app_instance_id))
+            service.service_id
+            for service in map(state.services.get, candidates)
             if service is not None
             and (service.app_instance_id == app_instance_id if app_instance_id else service.is_offered_at(place))
-            and query.matches(service, place)
+            and (not asks_more or rest.matches(service, place))
         ]
-        return sorted(found, key=lambda service: state.order[service.service_id])
+        return [state.services[each] for each in state.in_order(found)]
 
     def transport(self, transport_id: str) -> TransportInfo:
         """A transport that the platform provides. Raises UnknownTransport."""
@@ -265,14 +267,25 @@ class ServiceRegistry:
                 self._leases.forget(service_id)
 
 
-def _candidates(state: RegistryState, query: ServiceQuery, app_instance_id: str | None) -> Iterable[str]:
-    """Ids among which all are that match: by the sharpest index there is for the query."""
+_ANY = ServiceQuery()
+
+
+def _narrow(
+    state: RegistryState, query: ServiceQuery, app_instance_id: str | None
+) -> tuple[Iterable[str], ServiceQuery]:
+    """Ids among which all are that match, by the sharpest index there is, and what that index leaves to be asked."""
+    none: frozenset[str] = frozenset()
     if query.service_ids:
-        return query.service_ids
-    for kind, values in (("name", query.names), ("category", query.category_ids)):
-        if values:
-            return (service_id for value in values for service_id in state.services_with((kind, value)))
-    return state.services if app_instance_id is None else state.services_with(("app", app_instance_id))
+        return query.service_ids, replace(query, service_ids=none)
+    if query.names:
+        return _found_by(state, "name", query.names), replace(query, names=none)
+    if query.category_ids:
+        return _found_by(state, "category", query.category_ids), replace(query, category_ids=none)
+    return state.services if app_instance_id is None else state.services_with(("app", app_instance_id)), query
+
+
+def _found_by(state: RegistryState, kind: str, values: Iterable[str]) -> Iterable[str]:
+    return (service_id for value in values for service_id in state.services_with((kind, value)))
 
 
 def _service(state: RegistryState, service_id: str, app_instance_id: str | None) -> ServiceInfo:
@@ -284,8 +297,11 @@ def _service(state: RegistryState, service_id: str, app_instance_id: str | None)
     return service
 
 
+_DESCRIBED = tuple(each.name for each in fields(ServiceDescription))
+
+
 def _service_info(description: ServiceDescription, service_id: str, app: AppInstance) -> ServiceInfo:
     offered_s = description.liveness_interval_s
-    offered = {each.name: getattr(description, each.name) for each in fields(ServiceDescription)}
+    offered = {each: getattr(description, each) for each in _DESCRIBED}
     offered["liveness_interval_s"] = None if offered_s is None else choose_interval_s(offered_s)
     return ServiceInfo(**offered, service_id=service_id, app_instance_id=app.app_instance_id, locality=app.locality)

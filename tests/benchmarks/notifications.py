@@ -72,7 +72,7 @@ def criteria(metrics: Mapping[str, float]) -> list[dict[str, object]]:
 def _measure_kills(kills: int) -> dict[str, float]:
     with ServerProcess("tests.benchmarks.callback_targets") as targets:
         target = f"http://127.0.0.1:{json.loads(targets.first_line)['quick'][0]}/"
-        acknowledged = register_under_kills(target, kills, random.Random(0))
+        acknowledged = register_under_kills(target, kills, random.Random(0)).acknowledged
         arrived = get(target)
     return {
         "notification_kills": kills,

@@ -71,3 +71,22 @@ def test_no_notification_is_lost_when_the_platform_is_killed():
     assert metrics["notification_missing"] == metrics["notification_beside_dead_target_missing"] == 0
     assert metrics["notified_changes"] > 0
     assert metrics["notifications_lost_by_kills"] == 0
+
+
+def test_the_api_loses_nothing_when_the_platform_is_killed_and_is_compared_with_a_server_that_does_nothing():
+    result = bench("api", "--quick")
+    check_shape(result, "api")
+    metrics = result["metrics"]
+    assert [criterion["name"] for criterion in result["criteria"]] == [
+        "get_of_empty_get",
+        "list_p99_ms",
+        "registrations_of_empty_post",
+        "lost",
+        "notifications_lost",
+    ]
+    for name in ("get", "empty_get", "list", "empty_list", "registrations", "empty_post"):
+        assert metrics[f"{name}_per_s"] > 0
+        assert 0 < metrics[f"{name}_p50_ms"] <= metrics[f"{name}_p99_ms"]
+    assert metrics["kills"] == 5
+    assert metrics["acknowledged"] > 0
+    assert metrics["lost"] == metrics["notifications_lost"] == 0

@@ -166,7 +166,11 @@ class ServiceManagement:
         consumer, base = self._consumer(request), base_uri(request)
         app_instance_id = request.match_info.get("appInstanceId")
         found = self._services.services(parse_service_query(request), app_instance_id, consumer)
-        return json_response([self._writer.write(each, each.is_local_to(consumer), base).json for each in found])
+        write = self._writer.write
+        # What is for local consumers only would not have been found if it were not local.
+        return json_response(
+            [write(each, each.consumed_local_only or each.is_local_to(consumer), base).json for each in found]
+        )
 
     async def create_service(self, request: web.Request) -> web.Response:
         """POST a new service (clause 8.2.6.3.4)."""
@@ -175,7 +179,7 @@ class ServiceManagement:
         message = await read_message(request, messages.ServiceInfoPost)
         description = messages.to_description(message, self._services.transport)
         service = await self._services.register_service(app.app_instance_id, description)
-        return self._answer(request, service, HTTPStatus.CREATED, f"{base_uri(request)}{self._writer.path(service)}")
+        return self._answer(request, service, HTTPStatus.CREATED)
 
     async def get_service(self, request: web.Request) -> web.Response:
         """GET one service (clauses 8.2.4.3.1 and 8.2.7.3.1)."""
@@ -220,14 +224,9 @@ class ServiceManagement:
         """GET the transports that the platform provides (clause 8.2.5.3.1)."""
         return json_response([messages.from_transport(transport) for transport in self._services.transports])
 
-    def _answer(
-        self,
-        request: web.Request,
-        service: ServiceInfo,
-        status: HTTPStatus = HTTPStatus.OK,
-        location: str | None = None,
-    ) -> web.Response:
+    def _answer(self, request: web.Request, service: ServiceInfo, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
         written = self._writer.write(service, service.is_local_to(self._consumer(request)), base_uri(request))
+        location = written.uri if status is HTTPStatus.CREATED else None
         return json_response(written.json, status, location, written.etag)
 
     def _consumer(self, request: web.Request) -> Locality:

@@ -196,7 +196,6 @@ def from_transport(transport: TransportInfo) -> TransportInfoMessage:
 
 def from_service(service: ServiceInfo, *, is_local: bool, self_uri: str, liveness_uri: str) -> ServiceInfoMessage:
     """A service as one consumer sees it."""
-    monitored = service.liveness_interval_s is not None
     return ServiceInfoMessage(
         ser_instance_id=service.service_id,
         ser_name=service.name,
@@ -209,5 +208,11 @@ def from_service(service: ServiceInfo, *, is_local: bool, self_uri: str, livenes
         consumed_local_only=service.consumed_local_only,
         is_local=is_local,
         liveness_interval=service.liveness_interval_s,
-        links=ServiceLinks(LinkType(self_uri), LinkType(liveness_uri) if monitored else None),
+        links=links_of(service, self_uri, liveness_uri),
     )
+
+
+def links_of(service: ServiceInfo, self_uri: str, liveness_uri: str) -> ServiceLinks:
+    """Its links; heartbeats go to `liveness_uri` where the platform expects any."""
+    monitored = service.liveness_interval_s is not None
+    return ServiceLinks(LinkType(self_uri), LinkType(liveness_uri) if monitored else None)

@@ -12,7 +12,7 @@ import msgspec
 
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.enablement_api.exchange import entity_tag
-from mec_platform.enablement_api.service_management.messages import from_service
+from mec_platform.enablement_api.service_management.messages import ServiceInfoMessage, from_service, links_of
 
 MOST_KEPT = 50_000
 """Written services, about 1 KiB each. A platform with more than that begins anew, rather than keep track of their use."""
@@ -20,9 +20,10 @@ MOST_KEPT = 50_000
 
 @dataclass(frozen=True, slots=True)
 class WrittenService:
-    """`service` in JSON, as consumers see it to whom it is, or is not, local."""
+    """`service` in JSON, as consumers see it to whom it is, or is not, local; and where it is found."""
 
     service: ServiceInfo
+    uri: str
     json: msgspec.Raw
     etag: str
 
@@ -45,17 +46,19 @@ class ServiceWriter:
             written = self._written[key] = self._write(service, is_local, base_uri)
         return written
 
-    def path(self, service: ServiceInfo) -> str:
-        """Where the service is found."""
-        services = self._services_path.replace("{appInstanceId}", quote(service.app_instance_id, safe=""))
-        return f"{services}/{quote(service.service_id, safe='')}"
-
     def _write(self, service: ServiceInfo, is_local: bool, base_uri: str) -> WrittenService:
-        uri = f"{base_uri}{self.path(service)}"
-        message = from_service(service, is_local=is_local, self_uri=uri, liveness_uri=f"{uri}/liveness")
-        return WrittenService(service, msgspec.Raw(msgspec.json.encode(message)), service_tag(service))
+        services = self._services_path.replace("{appInstanceId}", quote(service.app_instance_id, safe=""))
+        uri = f"{base_uri}{services}/{quote(service.service_id, safe='')}"
+        everyones = _for_everyone(service)
+        links = links_of(service, uri, f"{uri}/liveness")
+        json = msgspec.json.encode(msgspec.structs.replace(everyones, is_local=is_local, links=links))
+        return WrittenService(service, uri, msgspec.Raw(json), entity_tag(everyones))
 
 
 def service_tag(service: ServiceInfo) -> str:
     """The ETag of a service, the same for every consumer."""
-    return entity_tag(from_service(service, is_local=True, self_uri="", liveness_uri=""))
+    return entity_tag(_for_everyone(service))
+
+
+def _for_everyone(service: ServiceInfo) -> ServiceInfoMessage:
+    return from_service(service, is_local=True, self_uri="", liveness_uri="")
