@@ -18,10 +18,12 @@ class AnnounceService:
 
 @dataclass(frozen=True, slots=True)
 class ExpectHeartbeats:
-    """From now on the service must be heard of at this interval."""
+    """From now on the service must be heard of at this interval; once it is suspended it goes after so many more, or with
+    0 never."""
 
     service_id: str
     interval_s: int
+    evict_after_intervals: int = 0
 
 
 @dataclass(frozen=True, slots=True)

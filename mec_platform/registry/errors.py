@@ -7,6 +7,7 @@ RegistryError
 +-- UnknownSubscription    no such subscription, or it belongs to another application instance
 +-- UnknownRule            the application instance has no rule of that id
 +-- AppInstanceExists      the id that was asked for is taken
++-- RegistrationKeyUsed    the idempotency key stands for the registration of another description
 +-- StateConflict          the application instance is in a state in which that cannot be done
 +-- UnknownClient          no such client of the APIs
 +-- ClientExists           the id that was asked for is taken
@@ -76,6 +77,18 @@ class AppInstanceExists(RegistryError):
     def __init__(self, app_instance_id: str) -> None:
         super().__init__(f"there is an application instance {app_instance_id!r} already")
         self.app_instance_id = app_instance_id
+
+
+class RegistrationKeyUsed(RegistryError):
+    """A registration may be repeated as it was; another one needs a key of its own."""
+
+    def __init__(self, key: str, service_id: str) -> None:
+        super().__init__(
+            f"the idempotency key {key!r} was used to register service {service_id!r} with another description; "
+            "use a new key for a new service, and update the service to change it"
+        )
+        self.key = key
+        self.service_id = service_id
 
 
 class StateConflict(RegistryError):

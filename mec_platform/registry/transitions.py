@@ -66,7 +66,7 @@ def effects_of(state: RegistryState) -> tuple[to_do.Effect, ...]:
     """What a process that begins with this state has to do."""
     return (
         *(
-            to_do.ExpectHeartbeats(service_id, service.liveness_interval_s)
+            to_do.ExpectHeartbeats(service_id, service.liveness_interval_s, service.evict_after_intervals or 0)
             for service_id, service in state.services.items()
             if service.liveness_interval_s is not None
         ),
