@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler
 from mec_platform.enablement_api.notifications.targets import CallbackMalformed, CallbackNotAllowed
 from mec_platform.registry.errors import (
     AppInstanceExists,
+    ChangesCompacted,
     ClientExists,
     LastAdministrator,
     LivenessNotMonitored,
@@ -24,6 +25,7 @@ from mec_platform.registry.errors import (
     QuotaExceeded,
     RegistrationKeyUsed,
     RegistryError,
+    RevisionAhead,
     StateConflict,
     UnknownAppInstance,
     UnknownClient,
@@ -116,6 +118,8 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
     RegistrationKeyUsed: HTTPStatus.CONFLICT,
     StateConflict: HTTPStatus.CONFLICT,
     LivenessNotMonitored: HTTPStatus.NOT_FOUND,
+    ChangesCompacted: HTTPStatus.GONE,
+    RevisionAhead: HTTPStatus.BAD_REQUEST,
     LogUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

@@ -153,7 +153,7 @@ class Draft:
 
     def announce(self, change: ChangeType, service: ServiceInfo) -> None:
         """Notes the change for every subscription that it is for; `close_event` makes one notification of all of them."""
-        self.do(to_do.AnnounceService(change, service))
+        self.do(to_do.AnnounceService(change, service, self.revision))
         for key in keys_of_interest(service):
             for subscription_id in self._subscriptions_by.get(key, ()):
                 subscription = self.subscriptions[subscription_id]

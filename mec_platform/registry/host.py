@@ -8,6 +8,7 @@ from mec_platform.domain.locality import Locality
 from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.services import TransportInfo
 from mec_platform.registry.applications import Applications
+from mec_platform.registry.change_feed import ChangeFeed
 from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.event_log import EventLog
 from mec_platform.registry.mass_expiry import MassExpirySettings
@@ -33,6 +34,7 @@ class HostRegistry:
         self.services = ServiceRegistry(
             registry, locality=locality, transports=transports, quotas=quotas, mass_expiry=mass_expiry
         )
+        self.changes = ChangeFeed(registry)
         self.subscriptions = Subscriptions(registry, quotas)
         self.credentials = Credentials(registry)
 

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from mec_platform.background import BackgroundTasks
 from mec_platform.registry.actor import current_actor
 from mec_platform.registry.clock import Clock, SystemClock
-from mec_platform.registry.effects import Effect
+from mec_platform.registry.effects import Effect, HistoryBegins
 from mec_platform.registry.errors import LogUnavailable, RegistryError, RevisionConflict
 from mec_platform.registry.event_codec import decode_event, encode_event
 from mec_platform.registry.event_log import EventLog, LogSnapshot, Record
@@ -69,6 +69,7 @@ class Registry:
         self._state = RegistryState()
         self._snapshot_revision = 0
         self._listeners: list[Listener] = []
+        self._historians: list[Listener] = []
         self._changes: deque[_Change] = deque()
         self._group: Sequence[_Change] = ()
         self._something_waits = asyncio.Event()
@@ -84,7 +85,9 @@ class Registry:
             IllegalEvent: the log holds what this version cannot have written.
         """
         await self._load_snapshot()
-        self._state, _ = apply_events(self._state, await self._read_new())
+        _tell([HistoryBegins(self._state.revision)], self._historians)
+        self._state, replayed = apply_events(self._state, await self._read_new())
+        _tell(replayed, self._historians)
         self._tell(effects_of(self._state))
         self._running = True
         self._tasks.start("registry writer", self._write_changes())
@@ -104,9 +107,15 @@ class Registry:
         """The state as of now, durable; immutable, so it may be kept."""
         return self._state
 
-    def add_listener(self, listener: Listener) -> None:
-        """Calls `listener` with every effect from now on, in order, once its cause is durable; it must not block."""
+    def add_listener(self, listener: Listener, *, history: bool = False) -> None:
+        """Calls `listener` with every effect from now on, in order, once its cause is durable; it must not block.
+
+        With `history`, at the start also with what the log has behind its snapshot. That was done long ago, by whoever had
+        to: it is for listeners that remember what happened.
+        """
         self._listeners.append(listener)
+        if history:
+            self._historians.append(listener)
 
     async def commit(self, decide: Decide) -> Event | None:
         """Decides, and returns the event once it is durable and visible; None where `decide` named none.
@@ -170,9 +179,7 @@ class Registry:
         self._note_growth()
 
     def _tell(self, effects: Sequence[Effect]) -> None:
-        for effect in effects:
-            for listener in self._listeners:
-                listener(effect)
+        _tell(effects, self._listeners)
 
     # The log
 
@@ -181,7 +188,7 @@ class Registry:
         snapshot_revision = self._snapshot_revision
         await self._load_snapshot()
         if self._snapshot_revision != snapshot_revision:
-            self._tell(effects_of(self._state))
+            self._tell((HistoryBegins(self._state.revision), *effects_of(self._state)))
         self._show(*apply_events(self._state, await self._read_new()))
 
     async def _load_snapshot(self) -> None:
@@ -219,6 +226,12 @@ class Registry:
         await self.log.compact(STREAM, LogSnapshot(state.revision, payload))
         self._snapshot_revision = state.revision
         logger.info("registry compacted up to revision %d: %d bytes", state.revision, len(payload))
+
+
+def _tell(effects: Sequence[Effect], listeners: Sequence[Listener]) -> None:
+    for effect in effects:
+        for listener in listeners:
+            listener(effect)
 
 
 def _decide(change: _Change, state: RegistryState) -> Event | Exception | None:
