@@ -34,12 +34,12 @@ from mec_platform.exposure import decide_exposure
 from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
 from mec_platform.operator_credentials import default_path, ensure_operator
-from mec_platform.registry.grpc_service import ServiceRegistryService
+from mec_platform.registry.grpc.service import add_service_registry
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.rpc.endpoints import AddressError, make_server, start_server
-from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2_grpc, registry_pb2_grpc
+from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2_grpc
 from mec_platform.rule_enforcement import enforce_rules
 from mec_platform.tls import CertificateReload, TlsFiles, make_server_context
 
@@ -170,7 +170,7 @@ class Platform:
 
     async def _serve_grpc(self) -> None:
         server = self._server = make_server()
-        registry_pb2_grpc.add_ServiceRegistryServicer_to_server(ServiceRegistryService(self._host.services), server)
+        add_service_registry(server, self._host)
         control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(
             CapacityProfilerService(self._deployments), server
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,13 @@ async def running_host(clock: Clock, state: Path | str = ":memory:", **options: 
     finally:
         await host.stop()
         await log.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Lets everything else run until this holds; fails where it never does."""
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def make_app(host: HostRegistry, owner: str = "") -> str:

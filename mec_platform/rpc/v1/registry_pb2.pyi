@@ -655,7 +655,7 @@ class RegisterReply(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """watch from here on to see every later change"""
+    """at which the service was registered: watch after it to see every later change"""
     @_builtins.property
     def service(self) -> Global___ServiceRecord: ...
     def __init__(
