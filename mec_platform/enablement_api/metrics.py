@@ -76,6 +76,26 @@ class RequestMetrics:
         return self._requests.labels(method, path, str(status)), self._seconds.labels(method, path)
 
 
+class CallMetrics:
+    """Counts and times gRPC calls of `ServiceRegistry` by method and status code."""
+
+    def __init__(self, collectors: CollectorRegistry) -> None:
+        self._calls = Counter("mec_grpc_calls", "gRPC calls that ended", ["method", "code"], registry=collectors)
+        self._seconds = Histogram("mec_grpc_call_seconds", "Time to answer", ["method"], registry=collectors)
+        self._series: dict[tuple[str, str], tuple[Counter, Histogram | None]] = {}
+
+    def note(self, method: str, code: str, seconds: float, lasts: bool) -> None:
+        """To be called when a call has ended. How long a stream was open is not how long somebody waited for an answer."""
+        key = (method, code)
+        series = self._series.get(key)
+        if series is None:
+            timed = None if lasts else self._seconds.labels(method)
+            series = self._series[key] = self._calls.labels(method, code), timed
+        series[0].inc()
+        if series[1] is not None:
+            series[1].observe(seconds)
+
+
 def metrics_operation(collectors: CollectorRegistry, scope: Scope | None = None) -> Operation:
     """GET /metrics over these collectors; `scope` is what it asks for."""
 

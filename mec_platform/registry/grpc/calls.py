@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 
 import grpc
 
+from mec_platform.registry.actor import ANONYMOUS, current_actor
 from mec_platform.registry.grpc.refusals import FAILED, code_of, status_of
 from mec_platform.rpc.endpoints import Context
 
@@ -23,8 +24,8 @@ STATUS_DETAILS = "grpc-status-details-bin"
 
 Method = Callable[[Any, Any, "Caller"], Awaitable[bytes]]
 StreamMethod = Callable[[Any, Any, "Caller"], Awaitable[None]]
-NoteCall = Callable[[str, str, float], None]
-"""Told of each call: its method, its status code, and the seconds that it took."""
+NoteCall = Callable[[str, str, float, bool], None]
+"""Told of each call that has ended: its method, its status code, the seconds that it took, and whether it was a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,14 @@ class OpenGate:
 
     def admit(self, context: Context) -> Caller:
         """Anyone."""
+        current_actor.set(ANONYMOUS)
         return Caller()
 
     def confirm(self, context: Context) -> None:
         """Always."""
 
 
-def ignore_call(method: str, code: str, seconds: float) -> None:
+def ignore_call(method: str, code: str, seconds: float, lasts: bool) -> None:
     """A `NoteCall` for who counts nothing."""
 
 
@@ -85,7 +87,7 @@ class Calls:
                 code = code_of(error)[0].name
                 await _abort(name, error, context)
             finally:
-                self._note(name, code, perf_counter() - start)
+                self._note(name, code, perf_counter() - start, False)
 
         return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=reads)
 
@@ -103,7 +105,7 @@ class Calls:
                 code = code_of(error)[0].name
                 await _abort(name, error, context)
             finally:
-                self._note(name, code, perf_counter() - start)
+                self._note(name, code, perf_counter() - start, True)
 
         make = grpc.stream_stream_rpc_method_handler if of_requests else grpc.unary_stream_rpc_method_handler
         return make(answer, request_deserializer=reads)
