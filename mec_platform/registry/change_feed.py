@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn, TypeAlias
 
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.quotas import Quotas
@@ -27,6 +27,16 @@ from mec_platform.registry.registry import Registry
 CAPACITY = 20_000
 """Changes that are kept, some 2 KiB each with what edges have written of them: minutes of the heaviest load, and as many as
 the log holds behind its snapshot when it is compacted."""
+
+
+TURN = 256
+"""Change sets that one watcher looks at before others have their turn."""
+
+Send: TypeAlias = "Callable[[ChangeSet], Awaitable[bool]]"
+"""Tells a client of what concerns it; whether there was anything."""
+
+Pause: TypeAlias = Callable[[int], Awaitable[None]]
+"""Tells a client that up to this revision there is nothing else for it."""
 
 
 @dataclass(slots=True)
@@ -108,10 +118,35 @@ class Watcher:
         self.seen = found.revision
         return found
 
-    async def wait(self) -> None:
-        """Returns when there may be something to take."""
+    async def follow(self, send: Send, pause: Pause, quiet_s: float) -> NoReturn:
+        """Hands on change sets as they come, for ever; `pause` is called where a client was told nothing for `quiet_s`.
+
+        Raises ChangesCompacted, as `take`, and what `send` and `pause` raise.
+        """
+        clock = asyncio.get_running_loop().time
+        due_s = clock() + quiet_s
+        while True:
+            for _ in range(TURN):
+                changes = self.take()
+                if changes is None:
+                    break
+                if await send(changes):
+                    due_s = clock() + quiet_s
+            if clock() >= due_s:
+                await pause(self.seen)
+                due_s = clock() + quiet_s
+            try:
+                async with asyncio.timeout_at(due_s):
+                    await self._wait()
+            except TimeoutError:
+                continue
+
+    async def _wait(self) -> None:
+        """Returns when there may be something to take, and lets others have their turn before."""
         if self.lag == 0:
             await self._feed.wait()
+        else:
+            await asyncio.sleep(0)
 
     @property
     def lag(self) -> int:
