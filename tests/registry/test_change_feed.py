@@ -223,8 +223,7 @@ async def test_a_waiting_watcher_wakes_at_a_change(clock):
     async with running_host(clock) as host:
         app_id = await make_app(host)
         with host.changes.watch() as watcher:
-            waiting = asyncio.ensure_future(host.changes.wait())
-            await asyncio.sleep(0)
+            waiting = host.changes.wait(watcher)
             assert not waiting.done()
             await host.services.register_service(app_id, GREETING)
             await waiting
