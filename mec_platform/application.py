@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import grpc.aio
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -28,6 +29,7 @@ from mec_platform.domain.locality import Area, LocalityTree, LocalityType
 from mec_platform.domain.quotas import Quotas
 from mec_platform.enablement_api.app_support.timing import HostTime
 from mec_platform.enablement_api.life_cycle.instantiation import Instantiation
+from mec_platform.enablement_api.metrics import CallMetrics
 from mec_platform.enablement_api.notifications.targets import DEVELOPMENT_NETWORKS, read_allowances
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
 from mec_platform.enablement_api.security.protection import Protection
@@ -36,14 +38,14 @@ from mec_platform.enablement_api.server import EnablementRunner
 from mec_platform.exposure import decide_exposure
 from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
-from mec_platform.registry.grpc_service import ServiceRegistryService
+from mec_platform.registry.grpc.service import add_service_registry
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.rpc.endpoints import AddressError, make_server, start_server
-from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2_grpc, registry_pb2_grpc
+from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2_grpc
 from mec_platform.rule_enforcement import enforce_rules
-from mec_platform.tls import CertificateReload, TlsFiles, make_server_context
+from mec_platform.tls import CertificateReload, GrpcCertificates, TlsFiles, make_server_context
 
 _SERVICES = tuple(
     f"mec_platform.rpc.v1.{name}"
@@ -56,12 +58,18 @@ _SERVICES = tuple(
         "ContentStore",
     )
 )
+LARGEST_REGISTRY_REQUEST_BYTES = 4 << 20
+"""What strangers may send at once; 10,000 heartbeats with KPIs have half of it."""
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformSettings:
     """Validated by the command line. `state` is the SQLite file of the event log, or `:memory:`.
+
+    On `registry_port` gRPC `ServiceRegistry` alone is served over TLS, with the certificates of `tls`, wherever REST is; it
+    needs `tls`. On `grpc_port` it is served in the clear, beside what the platform's own nodes use.
 
     `localities` says where the host called `host_name` and all others are; None: this host is all there is. `callback_allow`
     names internal networks and hosts that notifications may be posted to (see `notifications.targets`). `store_dir` is
@@ -77,6 +85,7 @@ class PlatformSettings:
     host: str = "127.0.0.1"
     rest_port: int = 8081
     grpc_port: int = 50051
+    registry_port: int | None = None
     state: Path | str = ":memory:"
     host_name: str = "mec-host"
     localities: LocalityTree | None = None
@@ -107,11 +116,15 @@ class Platform:
     ) -> None:
         self._settings = settings
         self._extend = extend
+        self._servers: list[grpc.aio.Server] = []
+        self._grpc_certificates: GrpcCertificates | None = None
         self.rest_address = ""
         self.rest_uri = ""
         self.operator_file: Path | None = None
         """Where the operator's credentials are, where there was none before this start."""
         self.grpc_address = ""
+        self.registry_address = ""
+        """Where ServiceRegistry is served over TLS; empty where it is not."""
 
     async def start(self) -> None:
         """Raises AddressError, DataPlaneError, LocalityError, SeedError or LogUnavailable; nothing is left running."""
@@ -153,7 +166,12 @@ class Platform:
             Journal(self._log), settings.control, settings.monitoring, manual=settings.manual
         )
         await self._deployments.start()
+        self._collectors = CollectorRegistry()
+        security = replace(settings.security, authenticate=self._exposure.authenticate, issuer=self._uri())
+        self._protection = Protection(self._host.registry, self._host.credentials, security)
+        self._calls = CallMetrics(self._collectors)
         await self._serve_grpc()
+        await self._serve_registry()
         await self._serve_rest()
 
     async def stop(self) -> None:
@@ -164,8 +182,8 @@ class Platform:
             await self._runner.cleanup()
         if hasattr(self, "_protection"):
             await self._protection.stop()
-        if hasattr(self, "_server"):
-            await self._server.stop(grace=0.5)
+        for server in self._servers:
+            await server.stop(grace=0.5)
         if hasattr(self, "_deployments"):
             await self._deployments.stop()
         if hasattr(self, "_reconciler"):
@@ -176,8 +194,9 @@ class Platform:
             await self._log.close()
 
     async def _serve_grpc(self) -> None:
-        server = self._server = make_server()
-        registry_pb2_grpc.add_ServiceRegistryServicer_to_server(ServiceRegistryService(self._host.services), server)
+        server = make_server()
+        self._servers.append(server)
+        add_service_registry(server, self._host, self._protection.grpc_gate, self._calls.note)
         control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(
             CapacityProfilerService(self._deployments), server
         )
@@ -193,6 +212,24 @@ class Platform:
         )
         self.grpc_address = await start_server(server, self._exposure.grpc_host, self._settings.grpc_port, _SERVICES)
 
+    async def _serve_registry(self) -> None:
+        settings = self._settings
+        if settings.registry_port is None:
+            return
+        if settings.tls is None:
+            raise AddressError("ServiceRegistry has a port of its own for TLS only; pass --tls-cert and --tls-key")
+        self._grpc_certificates = GrpcCertificates(settings.tls)
+        server = make_server(LARGEST_REGISTRY_REQUEST_BYTES)
+        self._servers.append(server)
+        add_service_registry(server, self._host, self._protection.grpc_gate, self._calls.note)
+        self.registry_address = await start_server(
+            server,
+            self._exposure.rest_host,
+            settings.registry_port,
+            _SERVICES[:1],
+            self._grpc_certificates.credentials(),
+        )
+
     def _find_sources(self) -> Sources:
         """Every live node may hold what another one needs: it serves its own store."""
         seen = [loop.observe() for loop in self._deployments.loops]
@@ -205,7 +242,7 @@ class Platform:
         return HostTime(TimeSources(servers, masters), read_kernel_clock)
 
     async def _serve_rest(self) -> None:
-        collectors = CollectorRegistry()
+        collectors = self._collectors
         deployments = self._deployments
         epoch = Gauge("mec_plan_epoch", "Highest epoch of a committed split plan", registry=collectors)
         epoch.set_function(
@@ -214,8 +251,6 @@ class Platform:
         nodes = Gauge("mec_live_nodes", "Edge nodes that report", registry=collectors)
         nodes.set_function(lambda: sum(len(each.observe().nodes) for each in deployments.loops))
         settings = self._settings
-        security = replace(settings.security, authenticate=self._exposure.authenticate, issuer=self._uri())
-        self._protection = Protection(self._host.registry, self._host.credentials, security)
         await self._protection.start()
         # Whoever develops on one machine has callbacks there; a platform for others must not be a way into its network.
         exposure = self._exposure
@@ -245,7 +280,7 @@ class Platform:
         self.rest_address = f"{bound_host}:{bound_port}"
         self.rest_uri = f"{self._scheme}://{self.rest_address}"
         if self._tls is not None and settings.tls is not None:
-            self._reload = CertificateReload(self._tls, settings.tls)
+            self._reload = CertificateReload(self._tls, settings.tls, self._grpc_certificates)
             self._reload.start()
 
     @property

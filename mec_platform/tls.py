@@ -1,4 +1,4 @@
-"""TLS for the REST port: a server context from files, with client certificates where they are asked for.
+"""TLS for the REST port and for gRPC `ServiceRegistry`, from the same files, with client certificates where they are asked for.
 
 `mec certs` makes such files; any others do as well. Who a client certificate stands for is read in
 `enablement_api.security.peer_certificates`.
@@ -10,8 +10,12 @@ import asyncio
 import logging
 import signal
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
+
+import grpc
 
 from mec_platform.domain.errors import MendableError
 
@@ -62,12 +66,49 @@ def load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
         ) from error
 
 
+class GrpcCertificates:
+    """What gRPC shows new connections; `make_server_context` has found the files good before."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._asks_clients = files.client_ca is not None
+        self._renewed: grpc.ServerCertificateConfiguration | None = None
+        self._shown = self._read()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """For a server. Raises TlsError where a file cannot be read."""
+        # gRPC takes None for no change; the stubs do not know.
+        fetch = cast(Callable[[], grpc.ServerCertificateConfiguration], self._fetch)
+        return grpc.dynamic_ssl_server_credentials(self._shown, fetch, self._asks_clients)
+
+    def reload(self) -> None:
+        """Has new connections use what the files hold now. Raises TlsError, and then nothing has changed."""
+        self._renewed = self._read()
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """Called by gRPC at each connection, in a thread of its own; None keeps what was shown last."""
+        renewed, self._renewed = self._renewed, None
+        return renewed
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        files = self._files
+        try:
+            pair = files.key.read_bytes(), files.certificate.read_bytes()
+            authority = None if files.client_ca is None else files.client_ca.read_bytes()
+        except OSError as error:
+            raise TlsError(f"cannot read {error.filename}: {_reason(error)}") from error
+        return grpc.ssl_server_certificate_configuration([pair], authority)
+
+
 class CertificateReload:
     """Has the platform take up renewed files at SIGHUP, without ending a connection."""
 
-    def __init__(self, context: ssl.SSLContext, files: TlsFiles) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, files: TlsFiles, grpc_certificates: GrpcCertificates | None = None
+    ) -> None:
         self._context = context
         self._files = files
+        self._grpc_certificates = grpc_certificates
 
     def start(self) -> None:
         """Begins to listen for the signal; to be called in the main thread."""
@@ -81,6 +122,8 @@ class CertificateReload:
         """Files that cannot be used are reported, and the old ones stay in use."""
         try:
             load_certificate(self._context, self._files)
+            if self._grpc_certificates is not None:
+                self._grpc_certificates.reload()
         except TlsError as error:
             logger.error("the TLS certificate stays as it is: %s", error)
         else:

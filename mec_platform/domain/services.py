@@ -128,7 +128,9 @@ class ServiceDescription:
     """What an application says of a service that it offers (MEC 011 clause 8.1.2.2).
 
     `liveness_interval_s` is None where the application sends no heartbeats; in a description 0 leaves the interval to
-    the platform. `capabilities` are the platform's own addition: MEC 011 has no attribute for them.
+    the platform. The last two are the platform's own addition, MEC 011 has no attribute for them: `capabilities`, and after
+    how many further missed intervals a suspended service is removed; 0 and None stand for never. Where a service is
+    described anew, None means that the application does not say, and what was there stays.
     """
 
     name: str
@@ -141,6 +143,15 @@ class ServiceDescription:
     consumed_local_only: bool = True
     liveness_interval_s: int | None = None
     capabilities: Capabilities | None = None
+    evict_after_intervals: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationKey:
+    """What its application called a registration, so that it can be repeated, and the digest of what was registered."""
+
+    key: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +161,7 @@ class ServiceInfo(ServiceDescription):
     service_id: str
     app_instance_id: str
     locality: Locality
+    registration: RegistrationKey | None = None
 
     def is_local_to(self, consumer: Locality) -> bool:
         """The standard's `isLocal` for this consumer."""

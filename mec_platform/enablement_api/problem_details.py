@@ -17,12 +17,15 @@ from aiohttp.typedefs import Handler
 from mec_platform.enablement_api.notifications.targets import CallbackMalformed, CallbackNotAllowed
 from mec_platform.registry.errors import (
     AppInstanceExists,
+    ChangesCompacted,
     ClientExists,
     LastAdministrator,
     LivenessNotMonitored,
     LogUnavailable,
     QuotaExceeded,
+    RegistrationKeyUsed,
     RegistryError,
+    RevisionAhead,
     StateConflict,
     UnknownAppInstance,
     UnknownClient,
@@ -112,8 +115,11 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
     ClientExists: HTTPStatus.CONFLICT,
     LastAdministrator: HTTPStatus.CONFLICT,
     AppInstanceExists: HTTPStatus.CONFLICT,
+    RegistrationKeyUsed: HTTPStatus.CONFLICT,
     StateConflict: HTTPStatus.CONFLICT,
     LivenessNotMonitored: HTTPStatus.NOT_FOUND,
+    ChangesCompacted: HTTPStatus.GONE,
+    RevisionAhead: HTTPStatus.BAD_REQUEST,
     LogUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

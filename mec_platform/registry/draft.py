@@ -109,7 +109,11 @@ class Draft:
             self.do(to_do.ForgetHeartbeats(service.service_id))
         else:
             # A suspended service is still expected to come back with a heartbeat, so it keeps its lease's interval.
-            self.do(to_do.ExpectHeartbeats(service.service_id, service.liveness_interval_s))
+            self.do(
+                to_do.ExpectHeartbeats(
+                    service.service_id, service.liveness_interval_s, service.evict_after_intervals or 0
+                )
+            )
 
     def drop_service(self, service: ServiceInfo) -> None:
         self._services_by = remove_from_index(self._services_by, service_keys(service), service.service_id)
@@ -149,7 +153,7 @@ class Draft:
 
     def announce(self, change: ChangeType, service: ServiceInfo) -> None:
         """Notes the change for every subscription that it is for; `close_event` makes one notification of all of them."""
-        self.do(to_do.AnnounceService(change, service))
+        self.do(to_do.AnnounceService(change, service, self.revision))
         for key in keys_of_interest(service):
             for subscription_id in self._subscriptions_by.get(key, ()):
                 subscription = self.subscriptions[subscription_id]

@@ -10,18 +10,31 @@ from mec_platform.domain.subscriptions import ChangeType
 
 @dataclass(frozen=True, slots=True)
 class AnnounceService:
-    """Tell whoever listens; `service` is as it is after the change, or as it was last where it was REMOVED."""
+    """Tell whoever listens; `service` is as it is after the change, or as it was last where it was REMOVED.
+
+    All changes of one event have its revision.
+    """
 
     change: ChangeType
     service: ServiceInfo
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryBegins:
+    """The state was taken over as a whole, as it was at this revision: what had led there is not told one by one."""
+
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectHeartbeats:
-    """From now on the service must be heard of at this interval."""
+    """From now on the service must be heard of at this interval; once it is suspended it goes after so many more, or with
+    0 never."""
 
     service_id: str
     interval_s: int
+    evict_after_intervals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,7 @@ class ForgetTermination:
 
 Effect = (
     AnnounceService
+    | HistoryBegins
     | ExpectHeartbeats
     | ForgetHeartbeats
     | DeliverNotifications

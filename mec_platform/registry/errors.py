@@ -7,12 +7,15 @@ RegistryError
 +-- UnknownSubscription    no such subscription, or it belongs to another application instance
 +-- UnknownRule            the application instance has no rule of that id
 +-- AppInstanceExists      the id that was asked for is taken
++-- RegistrationKeyUsed    the idempotency key stands for the registration of another description
 +-- StateConflict          the application instance is in a state in which that cannot be done
 +-- UnknownClient          no such client of the APIs
 +-- ClientExists           the id that was asked for is taken
 +-- LastAdministrator      nobody would be left who may administer the platform
 +-- QuotaExceeded          the client or application instance has as much as it may have
 +-- LivenessNotMonitored   the service sends no heartbeats, so it has no liveness resource
++-- ChangesCompacted       changes that a watcher has not seen are kept no more
++-- RevisionAhead          a watcher wants to begin after a revision that is yet to come
 
 EventLogError
 +-- RevisionConflict       somebody else appended to the stream first
@@ -78,6 +81,18 @@ class AppInstanceExists(RegistryError):
         self.app_instance_id = app_instance_id
 
 
+class RegistrationKeyUsed(RegistryError):
+    """A registration may be repeated as it was; another one needs a key of its own."""
+
+    def __init__(self, key: str, service_id: str) -> None:
+        super().__init__(
+            f"the idempotency key {key!r} was used to register service {service_id!r} with another description; "
+            "use a new key for a new service, and update the service to change it"
+        )
+        self.key = key
+        self.service_id = service_id
+
+
 class StateConflict(RegistryError):
     """See `domain.applications.AppState` for what may follow what."""
 
@@ -124,6 +139,25 @@ class QuotaExceeded(RegistryError):
     def __init__(self, whose: str, limit: int, what: str) -> None:
         super().__init__(f"{whose} has {limit} {what} already, and may have no more")
         self.limit = limit
+
+
+class ChangesCompacted(RegistryError):
+    """The watcher was away, or too slow, for longer than changes are kept; `current` is the revision to list at, or later."""
+
+    def __init__(self, after: int, current: int) -> None:
+        super().__init__(
+            f"changes after revision {after} are kept no more; list the services again, as of revision {current} or later, "
+            "and watch from there"
+        )
+        self.current = current
+
+
+class RevisionAhead(RegistryError):
+    """The revision comes from another registry, or this one was restored from a backup."""
+
+    def __init__(self, after: int, current: int) -> None:
+        super().__init__(f"the registry is at revision {current} and has not come to {after}; list the services again")
+        self.current = current
 
 
 class EventLogError(Exception):

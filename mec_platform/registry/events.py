@@ -110,7 +110,7 @@ class ServiceStateChanged:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRemoved:
-    """Its application withdrew a service."""
+    """Its application withdrew a service, or the platform evicted one that had been silent for long."""
 
     service_id: str
 

@@ -8,8 +8,10 @@ from mec_platform.domain.locality import Locality
 from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.services import TransportInfo
 from mec_platform.registry.applications import Applications
+from mec_platform.registry.change_feed import ChangeFeed
 from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.event_log import EventLog
+from mec_platform.registry.mass_expiry import MassExpirySettings
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.registry.subscriptions import Subscriptions
@@ -26,10 +28,14 @@ class HostRegistry:
         locality: Locality,
         transports: Sequence[TransportInfo] = (),
         quotas: Quotas | None = None,
+        mass_expiry: MassExpirySettings | None = None,
     ) -> None:
         self.registry = registry
         self.applications = Applications(registry, locality, quotas)
-        self.services = ServiceRegistry(registry, locality=locality, transports=transports, quotas=quotas)
+        self.services = ServiceRegistry(
+            registry, locality=locality, transports=transports, quotas=quotas, mass_expiry=mass_expiry
+        )
+        self.changes = ChangeFeed(registry, quotas)
         self.subscriptions = Subscriptions(registry, quotas)
         self.credentials = Credentials(registry)
         self._terminations = Terminations(registry, self.applications)

@@ -20,7 +20,7 @@ from typing import TypeAlias
 from mec_platform.background import BackgroundTasks
 from mec_platform.registry.actor import current_actor
 from mec_platform.registry.clock import Clock, SystemClock
-from mec_platform.registry.effects import Effect
+from mec_platform.registry.effects import Effect, HistoryBegins
 from mec_platform.registry.errors import Compacted, LogUnavailable, RegistryError, RevisionConflict
 from mec_platform.registry.event_codec import decode_event, encode_event
 from mec_platform.registry.event_log import EventLog, LogSnapshot, Record
@@ -73,6 +73,7 @@ class Registry:
         self._state = RegistryState()
         self._snapshot_revision = 0
         self._listeners: list[Listener] = []
+        self._historians: list[Listener] = []
         self._changes: deque[_Change] = deque()
         self._group: Sequence[_Change] = ()
         self._something_waits = asyncio.Event()
@@ -87,7 +88,10 @@ class Registry:
             LogUnavailable: the log cannot be read.
             IllegalEvent: the log holds what this version cannot have written.
         """
-        self._state, _ = apply_events(*await self._read_log())
+        self._state, occurrences = await self._read_log()
+        _tell([HistoryBegins(self._state.revision)], self._historians)
+        self._state, replayed = apply_events(self._state, occurrences)
+        _tell(replayed, self._historians)
         self._tell(effects_of(self._state))
         self._running = True
         self._tasks.start("registry writer", self._write_changes())
@@ -107,9 +111,15 @@ class Registry:
         """The state as of now, durable; immutable, so it may be kept."""
         return self._state
 
-    def add_listener(self, listener: Listener) -> None:
-        """Calls `listener` with every effect from now on, in order, once its cause is durable; it must not block."""
+    def add_listener(self, listener: Listener, *, history: bool = False) -> None:
+        """Calls `listener` with every effect from now on, in order, once its cause is durable; it must not block.
+
+        With `history`, at the start also with what the log has behind its snapshot. That was done long ago, by whoever had
+        to: it is for listeners that remember what happened.
+        """
         self._listeners.append(listener)
+        if history:
+            self._historians.append(listener)
 
     async def commit(self, decide: Decide) -> Event | None:
         """Decides, and returns the event once it is durable and visible; None where `decide` named none.
@@ -178,9 +188,7 @@ class Registry:
         self._note_growth()
 
     def _tell(self, effects: Sequence[Effect]) -> None:
-        for effect in effects:
-            for listener in self._listeners:
-                listener(effect)
+        _tell(effects, self._listeners)
 
     # The log
 
@@ -188,7 +196,7 @@ class Registry:
         """Takes over what another registry appended."""
         state, occurrences = await self._read_log()
         if state is not self._state:
-            self._show(state, effects_between(self._state, state))
+            self._show(state, (*effects_between(self._state, state), HistoryBegins(state.revision)))
         self._show(*apply_events(state, occurrences))
 
     async def _read_log(self) -> tuple[RegistryState, list[Occurrence]]:
@@ -240,6 +248,12 @@ def _encode_beside_others(state: RegistryState) -> bytes:
             # Whoever waits for Python's lock gets it now, and not after `sys.getswitchinterval`, again and again.
             time.sleep(GIVE_WAY_S)
     return b"".join(lines)
+
+
+def _tell(effects: Sequence[Effect], listeners: Sequence[Listener]) -> None:
+    for effect in effects:
+        for listener in listeners:
+            listener(effect)
 
 
 def _decide(change: _Change, state: RegistryState) -> Event | Exception | None:

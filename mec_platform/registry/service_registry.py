@@ -7,15 +7,14 @@ answered from memory; heartbeats renew leases and are not written to the log.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
-from mec_platform.background import BackgroundTasks
 from mec_platform.domain.applications import AppInstance
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.services import (
+    RegistrationKey,
     ServiceDescription,
     ServiceInfo,
     ServiceQuery,
@@ -27,22 +26,18 @@ from mec_platform.registry import events
 from mec_platform.registry.applications import find_app, find_running_app
 from mec_platform.registry.errors import (
     LivenessNotMonitored,
-    LogUnavailable,
     QuotaExceeded,
+    RegistrationKeyUsed,
     UnknownService,
     UnknownTransport,
 )
-from mec_platform.registry.leases import SHORTEST_INTERVAL_S, LeaseTable, choose_interval_s
+from mec_platform.registry.idempotency import digest_of
+from mec_platform.registry.kpis import KpiTable
+from mec_platform.registry.leases import LeaseTable, choose_eviction, choose_interval_s
+from mec_platform.registry.liveness import LivenessWatch
+from mec_platform.registry.mass_expiry import MassExpirySettings
 from mec_platform.registry.registry import Decide, Registry
 from mec_platform.registry.state import RegistryState
-
-logger = logging.getLogger(__name__)
-
-LIVENESS_CHECK_S = SHORTEST_INTERVAL_S / 4
-"""How often leases are looked at: late by a quarter of the shortest interval at most."""
-
-STALL_S = 1.0
-"""A check that comes later than this was held up together with the heartbeats; they get the lost time back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +47,15 @@ class Liveness:
     state: ServiceState
     interval_s: int
     last_heartbeat_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What came of many heartbeats: the shortest interval among the leases, None where there is none, and ids that no
+    service has, whose applications have to register again."""
+
+    shortest_interval_s: int | None
+    unknown: tuple[str, ...]
 
 
 class ServiceRegistry:
@@ -67,6 +71,7 @@ class ServiceRegistry:
         locality: Locality,
         transports: Sequence[TransportInfo] = (),
         quotas: Quotas | None = None,
+        mass_expiry: MassExpirySettings | None = None,
     ) -> None:
         self._registry = registry
         self._quotas = quotas or Quotas()
@@ -74,16 +79,18 @@ class ServiceRegistry:
         self.transports = tuple(transports)
         self._clock = registry.clock
         self._leases = LeaseTable()
-        self._tasks = BackgroundTasks()
+        self.watch = LivenessWatch(registry, self._leases, mass_expiry or MassExpirySettings())
+        self.kpis = KpiTable(lambda service_id: service_id in registry.state.services)
         registry.add_listener(self._note)
+        registry.add_listener(self.kpis.note)
 
     def start(self) -> None:
         """Begins to watch heartbeats."""
-        self._tasks.start("registry liveness", self._watch_liveness())
+        self.watch.start()
 
     async def stop(self) -> None:
         """Ends the watch over heartbeats."""
-        await self._tasks.stop()
+        await self.watch.stop()
 
     @property
     def state(self) -> RegistryState:
@@ -92,27 +99,43 @@ class ServiceRegistry:
 
     # Services
 
-    async def register_service(self, app_instance_id: str, description: ServiceDescription) -> ServiceInfo:
+    async def register_service(
+        self, app_instance_id: str, description: ServiceDescription, key: str = ""
+    ) -> ServiceInfo:
         """Registers a service under an id of the platform's making.
 
+        With an idempotency key it is registered once, however often this is repeated while it exists: the same key of
+        the same application instance gives the service as it is now, over restarts too.
+
         Raises:
+            RegistrationKeyUsed: the key was used for another description.
             UnknownAppInstance: there is nobody to offer it.
             StateConflict: the application instance has ended.
             QuotaExceeded: it has as many services as an instance may have.
         """
         service_id = self._registry.new_id()
+        registration = RegistrationKey(key, digest_of(description)) if key else None
+        known: ServiceInfo | None = None
 
-        def decide(state: RegistryState) -> events.ServiceRegistered:
+        def decide(state: RegistryState) -> events.Event | None:
+            nonlocal known
             app = find_running_app(state, app_instance_id)
+            known = state.service_registered_as(app_instance_id, key) if key else None
+            if known is not None:
+                if known.registration != registration:
+                    raise RegistrationKeyUsed(key, known.service_id)
+                return None
             if len(state.services_with(("app", app_instance_id))) >= self._quotas.services_per_app:
                 raise QuotaExceeded(
                     f"application instance {app_instance_id!r}", self._quotas.services_per_app, "services"
                 )
-            return events.ServiceRegistered(_service_info(description, service_id, app))
+            return events.ServiceRegistered(_service_info(description, service_id, app, registration))
 
         event = await self._registry.commit(decide)
-        assert isinstance(event, events.ServiceRegistered)
-        return event.service
+        if isinstance(event, events.ServiceRegistered):
+            return event.service
+        assert known is not None
+        return known
 
     async def update_service(
         self,
@@ -121,7 +144,7 @@ class ServiceRegistry:
         description: ServiceDescription,
         check: Callable[[ServiceInfo], None] = lambda before: None,
     ) -> ServiceInfo:
-        """Replaces a service's description; without a liveness interval the agreed one stays. Counts as a heartbeat.
+        """Replaces a service's description; what is None in it stays: interval, eviction, capabilities. Counts as a heartbeat.
 
         `check` may refuse, given the service that would be replaced.
 
@@ -135,9 +158,7 @@ class ServiceRegistry:
             nonlocal service
             before = _service(state, service_id, app_instance_id)
             check(before)
-            service = _service_info(description, service_id, find_app(state, app_instance_id))
-            if service.liveness_interval_s is None:
-                service = replace(service, liveness_interval_s=before.liveness_interval_s)
+            service = _described_anew(before, description, find_app(state, app_instance_id))
             return None if service == before else events.ServiceUpdated(service)
 
         await self._registry.commit(decide)
@@ -204,13 +225,9 @@ class ServiceRegistry:
         Raises UnknownAppInstance, UnknownService or LivenessNotMonitored.
         """
         if self.liveness(app_instance_id, service_id).state is ServiceState.SUSPENDED:
-
-            def decide(state: RegistryState) -> events.Event | None:
-                suspended = _service(state, service_id, app_instance_id).state is ServiceState.SUSPENDED
-                return events.ServiceStateChanged(service_id, ServiceState.ACTIVE) if suspended else None
-
-            await self._registry.commit(decide)
+            await self._registry.commit(_activating(service_id))
         self._leases.renew(service_id, self._clock.monotonic_s(), self._clock.unix_ns())
+        self.watch.counts.renewals += 1
         return self.liveness(app_instance_id, service_id)
 
     def liveness(self, app_instance_id: str, service_id: str) -> Liveness:
@@ -221,50 +238,49 @@ class ServiceRegistry:
         lease = self._leases[service_id]
         return Liveness(service.state, lease.interval_s, lease.last_heartbeat_ns)
 
+    async def renew(self, service_ids: Iterable[str]) -> Renewal:
+        """Renews the leases of many services at once, and makes the suspended ones among them active again.
+
+        A service without a lease is taken for heard of, and nothing else happens to it. Raises LogUnavailable.
+        """
+        now_s, now_ns, services = self._clock.monotonic_s(), self._clock.unix_ns(), self.state.services
+        unknown, suspended = [], []
+        shortest_s: int | None = None
+        for service_id in service_ids:
+            service = services.get(service_id)
+            if service is None:
+                unknown.append(service_id)
+                continue
+            self._leases.renew(service_id, now_s, now_ns)
+            if service.liveness_interval_s is not None:
+                shortest_s = min(shortest_s or service.liveness_interval_s, service.liveness_interval_s)
+                self.watch.counts.renewals += 1
+            if service.state is ServiceState.SUSPENDED:
+                suspended.append(service_id)
+        if suspended:
+            await asyncio.gather(*(self._registry.commit(_activating(each)) for each in suspended))
+        return Renewal(shortest_s, tuple(unknown))
+
     async def suspend_overdue(self) -> list[str]:
-        """Suspends every active service that has missed an interval; returns their ids."""
-        overdue = [
-            service_id
-            for service_id in self._leases.overdue(self._clock.monotonic_s())
-            if self.state.services[service_id].state is ServiceState.ACTIVE
-        ]
-        changed = await asyncio.gather(*(self._registry.commit(self._suspend(each)) for each in overdue))
-        suspended = [service_id for service_id, event in zip(overdue, changed, strict=True) if event is not None]
-        for service_id in suspended:
-            logger.warning("service %s missed its heartbeat and is suspended", service_id)
-        return suspended
-
-    def _suspend(self, service_id: str) -> Decide:
-        def decide(state: RegistryState) -> events.Event | None:
-            service = state.services.get(service_id)
-            # Asked again: a heartbeat may have come while earlier changes were written.
-            overdue = self._leases.is_overdue(service_id, self._clock.monotonic_s())
-            if service is None or service.state is not ServiceState.ACTIVE or not overdue:
-                return None
-            return events.ServiceStateChanged(service_id, ServiceState.SUSPENDED)
-
-        return decide
-
-    async def _watch_liveness(self) -> None:
-        while True:
-            before = self._clock.monotonic_s()
-            await self._clock.sleep(LIVENESS_CHECK_S)
-            late_s = self._clock.monotonic_s() - before - LIVENESS_CHECK_S
-            if late_s > STALL_S:
-                logger.warning("the platform stood still for %.1f s; heartbeats get that time back", late_s)
-                self._leases.extend_all(late_s)
-            try:
-                await self.suspend_overdue()
-            except LogUnavailable as error:
-                logger.error("overdue services stay as they are for now: %s", error)
+        """See `LivenessWatch.suspend_overdue`."""
+        return await self.watch.suspend_overdue()
 
     def _note(self, effect: to_do.Effect) -> None:
         match effect:
-            case to_do.ExpectHeartbeats(service_id, interval_s):
-                clock = self._registry.clock
-                self._leases.expect(service_id, interval_s, clock.monotonic_s(), clock.unix_ns())
+            case to_do.ExpectHeartbeats(service_id, interval_s, evict_after):
+                now_s, now_ns = self._clock.monotonic_s(), self._clock.unix_ns()
+                self._leases.expect(service_id, interval_s, now_s, now_ns, evict_after)
             case to_do.ForgetHeartbeats(service_id):
                 self._leases.forget(service_id)
+
+
+def _activating(service_id: str) -> Decide:
+    def decide(state: RegistryState) -> events.Event | None:
+        service = state.services.get(service_id)
+        suspended = service is not None and service.state is ServiceState.SUSPENDED
+        return events.ServiceStateChanged(service_id, ServiceState.ACTIVE) if suspended else None
+
+    return decide
 
 
 _ANY = ServiceQuery()
@@ -300,8 +316,26 @@ def _service(state: RegistryState, service_id: str, app_instance_id: str | None)
 _DESCRIBED = tuple(each.name for each in fields(ServiceDescription))
 
 
-def _service_info(description: ServiceDescription, service_id: str, app: AppInstance) -> ServiceInfo:
-    offered_s = description.liveness_interval_s
+def _service_info(
+    description: ServiceDescription, service_id: str, app: AppInstance, registration: RegistrationKey | None
+) -> ServiceInfo:
+    offered_s, eviction = description.liveness_interval_s, description.evict_after_intervals
     offered = {each: getattr(description, each) for each in _DESCRIBED}
     offered["liveness_interval_s"] = None if offered_s is None else choose_interval_s(offered_s)
-    return ServiceInfo(**offered, service_id=service_id, app_instance_id=app.app_instance_id, locality=app.locality)
+    offered["evict_after_intervals"] = None if eviction is None else choose_eviction(eviction)
+    return ServiceInfo(
+        **offered,
+        service_id=service_id,
+        app_instance_id=app.app_instance_id,
+        locality=app.locality,
+        registration=registration,
+    )
+
+
+def _described_anew(before: ServiceInfo, description: ServiceDescription, app: AppInstance) -> ServiceInfo:
+    after = _service_info(description, before.service_id, app, before.registration)
+    kept = {name: getattr(before, name) for name in _KEPT_UNLESS_SAID if getattr(after, name) is None}
+    return replace(after, **kept)
+
+
+_KEPT_UNLESS_SAID = ("liveness_interval_s", "evict_after_intervals", "capabilities")

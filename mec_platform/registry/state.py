@@ -53,6 +53,12 @@ class RegistryState:
         """Ids of the services that have an attribute of this value; see `service_keys` for which are kept."""
         return self.services_by.get(key, _NONE)
 
+    def service_registered_as(self, app_instance_id: str, key: str) -> ServiceInfo | None:
+        """The service that an application instance has registered under this idempotency key, while it exists."""
+        for service_id in self.services_with(_registration(app_instance_id, key)):
+            return self.services[service_id]
+        return None
+
     def apps_of(self, owner: str) -> Map[str, None]:
         """Ids of the application instances that belong to this client."""
         return self.apps_by.get(("owner", owner), _NONE)
@@ -74,7 +80,16 @@ def app_keys(app: AppInstance) -> list[Key]:
 def service_keys(service: ServiceInfo) -> list[Key]:
     """Under what a service is found."""
     keys = [("app", service.app_instance_id), ("name", service.name)]
-    return [*keys, ("category", service.category.id)] if service.category else keys
+    if service.category:
+        keys.append(("category", service.category.id))
+    if service.registration:
+        keys.append(_registration(service.app_instance_id, service.registration.key))
+    return keys
+
+
+def _registration(app_instance_id: str, key: str) -> Key:
+    # Keys have no control characters, so no two pairs are written alike.
+    return ("registration", f"{app_instance_id}\0{key}")
 
 
 def subscription_keys(subscription: Subscription) -> list[Key]:

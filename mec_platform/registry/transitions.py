@@ -67,7 +67,7 @@ def effects_of(state: RegistryState) -> tuple[to_do.Effect, ...]:
     """What a process that begins with this state has to do."""
     return (
         *(
-            to_do.ExpectHeartbeats(service_id, service.liveness_interval_s)
+            to_do.ExpectHeartbeats(service_id, service.liveness_interval_s, service.evict_after_intervals or 0)
             for service_id, service in state.services.items()
             if service.liveness_interval_s is not None
         ),
@@ -86,7 +86,10 @@ def effects_between(before: RegistryState, after: RegistryState) -> tuple[to_do.
     effects: list[to_do.Effect] = []
     for service_id, service in before.services.items():
         if service_id not in after.services:
-            effects += [to_do.ForgetHeartbeats(service_id), to_do.AnnounceService(ChangeType.REMOVED, service)]
+            effects += [
+                to_do.ForgetHeartbeats(service_id),
+                to_do.AnnounceService(ChangeType.REMOVED, service, after.revision),
+            ]
     effects += [to_do.EndSubscription(each) for each in before.subscriptions if each not in after.subscriptions]
     for app_id, app in before.apps.items():
         left = after.apps.get(app_id)
@@ -97,9 +100,9 @@ def effects_between(before: RegistryState, after: RegistryState) -> tuple[to_do.
     for service_id in after.in_order(after.services):
         was, service = before.services.get(service_id), after.services[service_id]
         if was is None:
-            effects.append(to_do.AnnounceService(ChangeType.ADDED, service))
+            effects.append(to_do.AnnounceService(ChangeType.ADDED, service, after.revision))
         elif was != service:
-            effects.append(to_do.AnnounceService(_kind_of_change(was, service), service))
+            effects.append(to_do.AnnounceService(_kind_of_change(was, service), service, after.revision))
     return (*effects, *effects_of(after))
 
 

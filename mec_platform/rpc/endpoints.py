@@ -98,15 +98,22 @@ def require_loopback(host: str, allow_remote: bool) -> None:
         )
 
 
-def make_server() -> grpc.aio.Server:
+def make_server(largest_request_bytes: int = MAX_MESSAGE_BYTES) -> grpc.aio.Server:
     """A server with the product's options, not started."""
-    return grpc.aio.server(options=_SERVER_OPTIONS)
+    # Of an option that is named twice the last one counts.
+    return grpc.aio.server(options=[*_SERVER_OPTIONS, ("grpc.max_receive_message_length", largest_request_bytes)])
 
 
-async def start_server(server: grpc.aio.Server, host: str, port: int, service_names: Sequence[str]) -> str:
+async def start_server(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    service_names: Sequence[str],
+    credentials: grpc.ServerCredentials | None = None,
+) -> str:
     """Adds health checking and reflection for the (fully qualified) services, starts, and returns `host:port`.
 
-    Port 0 takes a free one.
+    Port 0 takes a free one. With `credentials` only TLS is spoken.
 
     Raises:
         AddressError: the port is taken or the host is not an address of this machine.
@@ -117,7 +124,10 @@ async def start_server(server: grpc.aio.Server, host: str, port: int, service_na
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection([*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        if credentials is None:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        else:
+            bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError:
         bound = 0
     if bound == 0:

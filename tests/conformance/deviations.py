@@ -26,6 +26,7 @@ ROUTES_BESIDE = (
     Deviation("POST /oauth2/token", "the token endpoint, whose URI the platform chooses (MEC 009 clause 6.16)"),
     Deviation("GET /oauth2/jwks", "public keys of the tokens (RFC 7517)"),
     Deviation("GET /.well-known/oauth-authorization-server", "where both are found (RFC 8414)"),
+    Deviation("GET /registry/v1/watch", "the service registry beside Mp1: changes of services as server-sent events"),
     Deviation(f"GET /websockets{APPS}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),
     Deviation(f"GET /websockets{SERVICES}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),
     Deviation(

@@ -15,7 +15,7 @@ from mec_platform.domain.services import (
     TransportInfo,
     TransportType,
 )
-from mec_platform.registry.grpc_service import ServiceRegistryService
+from mec_platform.registry.grpc.service import add_service_registry
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
@@ -51,7 +51,7 @@ async def test_discovers_what_every_attribute_matches(clock, request_, found):
         )
         await host.services.register_service(app.app_instance_id, description)
     server = grpc.aio.server()
-    registry_pb2_grpc.add_ServiceRegistryServicer_to_server(ServiceRegistryService(host.services), server)
+    add_service_registry(server, host)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -27,8 +27,9 @@ from mec_platform.registry.effects import AnnounceService, Effect
 from mec_platform.registry.errors import LivenessNotMonitored, UnknownAppInstance, UnknownService, UnknownTransport
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.leases import DEFAULT_INTERVAL_S, LONGEST_INTERVAL_S
+from mec_platform.registry.liveness import LIVENESS_CHECK_S
 from mec_platform.registry.registry import STREAM, Registry
-from mec_platform.registry.service_registry import LIVENESS_CHECK_S, ServiceRegistry
+from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 
 HOST = Locality(mec_host="host-1", zone="north")

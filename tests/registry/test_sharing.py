@@ -74,13 +74,14 @@ async def test_who_listens_learns_of_what_was_summed_up_before_it_was_read(hosts
     await one.applications.register(AppDescription(name="second"), app_instance_id="app-2")
     added = await one.services.register_service("app-2", GREETING)
     await one.registry.compact()
+    revision = one.registry.state.revision
     await other.applications.register(AppDescription(name="third"))
     assert effects[:5] == [
         ForgetHeartbeats(service.service_id),
-        AnnounceService(ChangeType.REMOVED, service),
+        AnnounceService(ChangeType.REMOVED, service, revision),
         EndSubscription(subscription_id),
         ForgetTermination("app-1"),
-        AnnounceService(ChangeType.ADDED, added),
+        AnnounceService(ChangeType.ADDED, added, revision),
     ]
 
 

@@ -124,13 +124,13 @@ def apply(*events: Event, to: RegistryState | None = None) -> tuple[RegistryStat
 def test_a_registered_service_is_announced_and_expected_to_send_heartbeats():
     state, effects = apply(*OFFERED)
     assert dict(state.services) == {"service-1": SERVICE}
-    assert effects == (ExpectHeartbeats("service-1", 5), AnnounceService(ChangeType.ADDED, SERVICE))
+    assert effects == (ExpectHeartbeats("service-1", 5), AnnounceService(ChangeType.ADDED, SERVICE, 2))
 
 
 def test_a_service_without_interval_is_not_expected_to_send_heartbeats():
     silent = replace(SERVICE, liveness_interval_s=None)
     _, effects = apply(AppRegistered(APP), ServiceRegistered(silent))
-    assert effects == (ForgetHeartbeats("service-1"), AnnounceService(ChangeType.ADDED, silent))
+    assert effects == (ForgetHeartbeats("service-1"), AnnounceService(ChangeType.ADDED, silent, 2))
 
 
 def test_an_application_takes_its_services_and_no_others_with_it():
@@ -142,7 +142,7 @@ def test_an_application_takes_its_services_and_no_others_with_it():
     assert dict(state.services) == {"service-2": other_service}
     assert effects == (
         ForgetHeartbeats("service-1"),
-        AnnounceService(ChangeType.REMOVED, SERVICE),
+        AnnounceService(ChangeType.REMOVED, SERVICE, 5),
         ForgetTermination("app-1"),
     )
 
@@ -165,7 +165,7 @@ def test_an_update_is_a_state_change_only_when_nothing_else_changed(after: Servi
     state, _ = apply(*OFFERED)
     state, effects = apply(ServiceUpdated(after), to=state)
     assert state.services["service-1"] == after
-    assert AnnounceService(change, after) in effects
+    assert AnnounceService(change, after, 3) in effects
 
 
 def test_an_update_that_changes_nothing_is_not_announced():
@@ -178,7 +178,7 @@ def test_a_suspended_service_is_still_expected_to_send_heartbeats():
     state, _ = apply(*OFFERED)
     suspended = replace(SERVICE, state=ServiceState.SUSPENDED)
     state, effects = apply(ServiceStateChanged("service-1", ServiceState.SUSPENDED), to=state)
-    assert effects == (ExpectHeartbeats("service-1", 5), AnnounceService(ChangeType.STATE_CHANGED, suspended))
+    assert effects == (ExpectHeartbeats("service-1", 5), AnnounceService(ChangeType.STATE_CHANGED, suspended, 3))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
+import grpc.aio
 import pytest
 
 from mec_apps.cli.certs.authority import Pair, Purpose, issue, make_authority
@@ -26,6 +28,8 @@ from mec_apps.sdk import (
 )
 from mec_platform.application import Platform, PlatformSettings
 from mec_platform.domain.credentials import Scope
+from mec_platform.rpc.endpoints import AddressError
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, registry_pb2, registry_pb2_grpc
 from mec_platform.tls import TlsFiles
 
 
@@ -66,6 +70,7 @@ async def run_platform(tmp_path: Path, tls: TlsFiles) -> Platform:
     settings = PlatformSettings(
         rest_port=0,
         grpc_port=0,
+        registry_port=0,
         authenticate=True,
         tls=tls,
         operator_file=tmp_path / "operator.json",
@@ -230,3 +235,83 @@ async def test_a_client_gets_no_token_with_anothers_certificate(mutual_platform,
     with pytest.raises(NotAuthorised, match="stands for another client"):
         async with application(mutual_platform, credentials=credentials, ca=certificates.ca, certificate=foreign):
             pass
+
+
+def registry_channel(platform: Platform, certificates: Certificates, certificate: ClientCertificate | None = None):
+    shown = () if certificate is None else (certificate.key.read_bytes(), certificate.certificate.read_bytes())
+    credentials = grpc.ssl_channel_credentials(certificates.ca.read_bytes(), *shown)
+    return grpc.aio.secure_channel(platform.registry_address, credentials)
+
+
+async def token_of(platform: Platform, certificates: Certificates, certificate: ClientCertificate | None) -> str:
+    credentials = await credentials_of(platform, "app-1")
+    access = {"credentials": credentials, "ca": certificates.ca, "certificate": certificate}
+    async with application(platform, **access) as app:
+        return await app._session.token()
+
+
+async def discover(channel: grpc.aio.Channel, token: str) -> registry_pb2.DiscoverReply:
+    stub = registry_pb2_grpc.ServiceRegistryStub(channel)
+    return await stub.Discover(registry_pb2.DiscoverRequest(), metadata=(("authorization", f"Bearer {token}"),))
+
+
+async def test_the_registry_is_served_over_tls_and_the_control_plane_is_not(platform, certificates):
+    token = await token_of(platform, certificates, None)
+    async with registry_channel(platform, certificates) as channel:
+        assert (await discover(channel, token)).revision > 0
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await discover(channel, "nonsense")
+        assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        profiler = control_plane_pb2_grpc.CapacityProfilerStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await profiler.GetSnapshot(control_plane_pb2.GetSnapshotRequest())
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_over_mutual_tls_a_token_counts_with_its_own_certificate_only(mutual_platform, certificates):
+    own = certificates.issue("app-1")
+    token = await token_of(mutual_platform, certificates, own)
+    async with registry_channel(mutual_platform, certificates, own) as channel:
+        assert (await discover(channel, token)).revision > 0
+    for certificate, words in (
+        (certificates.issue("app-2"), "another client"),
+        (certificates.issue("app-1"), "another TLS certificate"),
+    ):
+        async with registry_channel(mutual_platform, certificates, certificate) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await discover(channel, token)
+        assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert words in (error.value.details() or "")
+
+
+async def test_without_a_certificate_nobody_gets_through_to_the_registry(mutual_platform, certificates):
+    async with registry_channel(mutual_platform, certificates) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await discover(channel, "nonsense")
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_registrys_port_takes_up_a_renewed_certificate_too(platform, certificates):
+    host, port = platform.registry_address.split(":")
+
+    async def shown() -> bytes:
+        context = ssl.create_default_context(cafile=certificates.ca)
+        context.set_alpn_protocols(["h2"])
+        _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+        certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return bytes(certificate)
+
+    before = await shown()
+    assert await shown() == before
+    certificates.issue("platform", Purpose.SERVER)
+    platform._reload.reload()
+    after = await shown()
+    assert after != before
+    assert await shown() == after
+
+
+async def test_a_port_for_the_registry_needs_tls(tmp_path):
+    platform = Platform(PlatformSettings(rest_port=0, grpc_port=0, registry_port=0, store_dir=tmp_path / "store"))
+    with pytest.raises(AddressError, match="--tls-cert"):
+        await platform.start()

@@ -24,17 +24,24 @@ class Addresses:
     host: str
     rest_port: int
     grpc_port: int
+    registry_port: int | None
     allow_remote: bool
     host_name: str
     localities: LocalityTree | None
 
 
 def _make(
-    host: str, rest_port: int, grpc_port: int, allow_remote: bool, localities: Path | None, host_name: str | None
+    host: str,
+    rest_port: int,
+    grpc_port: int,
+    registry_port: int | None,
+    allow_remote: bool,
+    localities: Path | None,
+    host_name: str | None,
 ) -> Addresses:
     name = host_name or socket.gethostname()
     tree = None if localities is None else _read_localities(localities, name)
-    return Addresses(host, rest_port, grpc_port, allow_remote, name, tree)
+    return Addresses(host, rest_port, grpc_port, registry_port, allow_remote, name, tree)
 
 
 def _read_localities(path: Path, host_name: str) -> LocalityTree:
@@ -53,6 +60,11 @@ address_options = option_group(
     _option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
     _option("--rest-port", default=8081, show_default=True, type=_PORT, help="Mp1, dashboard, /metrics."),
     _option("--grpc-port", default=50051, show_default=True, type=_PORT, help="Nodes and gateways."),
+    _option(
+        "--registry-port",
+        type=_PORT,
+        help="gRPC ServiceRegistry over TLS, on --host, with --tls-cert (default: with nodes and gateways only).",
+    ),
     _option(
         "--allow-remote",
         is_flag=True,

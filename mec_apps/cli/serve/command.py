@@ -78,6 +78,7 @@ def serve(
         host=addresses.host,
         rest_port=addresses.rest_port,
         grpc_port=addresses.grpc_port,
+        registry_port=addresses.registry_port,
         allow_remote=addresses.allow_remote,
         host_name=addresses.host_name,
         localities=addresses.localities,
@@ -108,10 +109,12 @@ def _add_dashboard(app: web.Application, grpc_address: str) -> None:
 
 
 def _describe(platform: Platform) -> dict[str, Any]:
+    registry = {"registry": platform.registry_address} if platform.registry_address else {}
     operator = {} if platform.operator_file is None else {"operator credentials": str(platform.operator_file)}
     return {
         "rest": platform.rest_uri,
         "grpc": platform.grpc_address,
+        **registry,
         "dashboard": f"{platform.rest_uri}/dashboard/",
         **operator,
     }

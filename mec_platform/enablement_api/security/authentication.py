@@ -14,17 +14,15 @@ from aiohttp import web
 from mec_platform.domain.credentials import Scope
 from mec_platform.enablement_api.operations import Operation, operation_of
 from mec_platform.enablement_api.problem_details import Forbidden, TooManyRequests, Unauthenticated
+from mec_platform.enablement_api.security.bearer import NoToken, read_grant
 from mec_platform.enablement_api.security.callers import CALLER, Caller
 from mec_platform.enablement_api.security.peer_certificates import peer_certificate
-from mec_platform.enablement_api.security.rate_limit import Rate, RateLimiter
+from mec_platform.enablement_api.security.rate_limit import RateLimiter
 from mec_platform.enablement_api.security.session import SESSION_COOKIE, SESSION_PATHS, sign_in_redirect
 from mec_platform.enablement_api.security.tokens import Grant, InvalidToken, TokenCache
-from mec_platform.registry.actor import current_actor
+from mec_platform.registry.actor import ANONYMOUS, current_actor
 from mec_platform.registry.errors import UnknownAppInstance
 from mec_platform.registry.registry import Registry
-
-ANONYMOUS = "anonymous"
-"""The audit trail's name for who has not said who it is."""
 
 REALM = 'Bearer realm="mec"'
 
@@ -40,13 +38,13 @@ class Gate:
         registry: Registry,
         *,
         tokens: TokenCache | None,
-        rate: Rate | None,
+        limiter: RateLimiter | None,
         address_of: Callable[[web.Request], str],
         open_prefixes: tuple[str, ...] = (),
     ) -> None:
         self._registry = registry
         self._tokens = tokens
-        self._limiter = None if rate is None else RateLimiter(rate)
+        self._limiter = limiter
         self._address_of = address_of
         self._open_prefixes = open_prefixes
 
@@ -116,20 +114,15 @@ class Gate:
         return caller
 
     def _read_grant(self, request: web.Request, lines: list[str]) -> Grant:
-        if not lines:
-            raise Unauthenticated("a token is needed: get one at /oauth2/token and send it as a Bearer token", REALM)
-        scheme, _, token = lines[0].partition(" ")
-        if len(lines) > 1 or scheme.lower() != "bearer":
-            raise Unauthenticated("the Authorization header must hold one Bearer token", REALM)
         assert self._tokens is not None
+        now_s = self._registry.clock.unix_ns() / 1e9
         try:
-            now_s = self._registry.clock.unix_ns() / 1e9
-            grant = self._tokens.verify(token.strip(), self._registry.state, now_s)
-            _check_certificate(request, grant)
+            return read_grant(lines, peer_certificate(request), self._tokens, self._registry.state, now_s)
+        except NoToken as error:
+            raise Unauthenticated(str(error), REALM) from error
         except InvalidToken as error:
             challenge = f'{REALM}, error="invalid_token", error_description="{error}"'
             raise Unauthenticated(str(error), challenge) from error
-        return grant
 
     def _count(self, request: web.Request, caller: Caller | None) -> None:
         if self._limiter is None:
@@ -138,19 +131,6 @@ class Gate:
         wait_s = self._limiter.take(name, self._registry.clock.monotonic_s())
         if wait_s > 0:
             raise TooManyRequests("too many requests; slow down", math.ceil(wait_s))
-
-
-def _check_certificate(request: web.Request, grant: Grant) -> None:
-    """Raises InvalidToken where the token is another's than the certificate's, or bound to another one (RFC 8705)."""
-    certificate = peer_certificate(request)
-    if certificate is None:
-        if grant.certificate:
-            raise InvalidToken("the token is bound to a TLS certificate that this connection lacks")
-        return
-    if grant.client_id not in certificate.client_ids:
-        raise InvalidToken("the token belongs to another client than the TLS certificate")
-    if grant.certificate and grant.certificate != certificate.thumbprint:
-        raise InvalidToken("the token is bound to another TLS certificate; ask for a new one")
 
 
 def client_address(request: web.Request, behind_proxy: bool) -> str:

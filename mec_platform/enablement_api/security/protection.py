@@ -12,7 +12,9 @@ from mec_platform.enablement_api.operations import Operation
 from mec_platform.enablement_api.security.administration import SecurityAdministration
 from mec_platform.enablement_api.security.authentication import Gate, client_address
 from mec_platform.enablement_api.security.client_check import ClientCheck
+from mec_platform.enablement_api.security.grpc_gate import GrpcGate
 from mec_platform.enablement_api.security.key_rotation import KeyRotation
+from mec_platform.enablement_api.security.rate_limit import RateLimiter
 from mec_platform.enablement_api.security.session import Session
 from mec_platform.enablement_api.security.settings import DEFAULT_RATE, SecuritySettings
 from mec_platform.enablement_api.security.token_endpoint import TokenEndpoint
@@ -28,7 +30,7 @@ OPEN_PREFIXES = ("/docs/",)
 
 
 class Protection:
-    """Everything about who may use the REST APIs of one platform, as `settings` says.
+    """Everything about who may use the REST APIs and gRPC `ServiceRegistry` of one platform, as `settings` says.
 
     Between `start` and `stop` signing keys are looked after; requests can be served without that.
     """
@@ -50,10 +52,15 @@ class Protection:
         self._endpoint = TokenEndpoint(credentials, clients, issuer)
         self._administration = SecurityAdministration(credentials, self._keys, registry.log)
         self._session = Session(clients, issuer, secure=settings.issuer.startswith("https:"))
+        tokens = TokenCache(settings.issuer) if settings.authenticate else None
+        rate = settings.rate or (DEFAULT_RATE if settings.authenticate else None)
+        # One for both, so that a client has one rate and each of its tokens is verified once.
+        limiter = None if rate is None else RateLimiter(rate)
+        self.grpc_gate = GrpcGate(registry, tokens, limiter)
         self._gate = Gate(
             registry,
-            tokens=TokenCache(settings.issuer) if settings.authenticate else None,
-            rate=settings.rate or (DEFAULT_RATE if settings.authenticate else None),
+            tokens=tokens,
+            limiter=limiter,
             address_of=address_of,
             open_prefixes=OPEN_PREFIXES,
         )

@@ -22,21 +22,88 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mec_platform.rpc.v1 import types_pb2 as mec__platform_dot_rpc_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mec_platform/rpc/v1/registry.proto\x12\x13mec_platform.rpc.v1\"\\\n\x0f\x44iscoverRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x14\n\x0cinstance_ids\x18\x02 \x03(\t\x12\x14\n\x0c\x63\x61tegory_ids\x18\x03 \x03(\t\x12\x0e\n\x06states\x18\x04 \x03(\t\"[\n\rDiscoverReply\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x38\n\x08services\x18\x02 \x03(\x0b\x32&.mec_platform.rpc.v1.RegisteredService\"\xaa\x01\n\x11RegisteredService\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61pp_instance_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x61tegory_id\x18\x06 \x01(\t\x12\x0c\n\x04uris\x18\x07 \x03(\t\x12\x16\n\x0etransport_type\x18\x08 \x01(\t2g\n\x0fServiceRegistry\x12T\n\x08\x44iscover\x12$.mec_platform.rpc.v1.DiscoverRequest\x1a\".mec_platform.rpc.v1.DiscoverReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"mec_platform/rpc/v1/registry.proto\x12\x13mec_platform.rpc.v1\x1a\x1fmec_platform/rpc/v1/types.proto\"J\n\x0fServiceCategory\x12\x0c\n\x04href\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\",\n\x0eServiceAddress\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"\xc8\x02\n\x0fServiceEndpoint\x12:\n\x04uris\x18\x01 \x01(\x0b\x32*.mec_platform.rpc.v1.ServiceEndpoint.TextsH\x00\x12:\n\x04\x66qdn\x18\x02 \x01(\x0b\x32*.mec_platform.rpc.v1.ServiceEndpoint.TextsH\x00\x12\x43\n\taddresses\x18\x03 \x01(\x0b\x32..mec_platform.rpc.v1.ServiceEndpoint.AddressesH\x00\x12\x15\n\x0b\x61lternative\x18\x04 \x01(\tH\x00\x1a\x17\n\x05Texts\x12\x0e\n\x06values\x18\x01 \x03(\t\x1a@\n\tAddresses\x12\x33\n\x06values\x18\x01 \x03(\x0b\x32#.mec_platform.rpc.v1.ServiceAddressB\x06\n\x04kind\"V\n\x0fTransportOAuth2\x12\x13\n\x0bgrant_types\x18\x01 \x03(\t\x12\x1b\n\x0etoken_endpoint\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x11\n\x0f_token_endpoint\"\xd3\x02\n\x10ServiceTransport\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x04type\x18\x03 \x01(\x0e\x32\".mec_platform.rpc.v1.TransportType\x12\x10\n\x08protocol\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x36\n\x08\x65ndpoint\x18\x06 \x01(\x0b\x32$.mec_platform.rpc.v1.ServiceEndpoint\x12\x34\n\x06oauth2\x18\x07 \x01(\x0b\x32$.mec_platform.rpc.v1.TransportOAuth2\x12\x18\n\x0b\x64\x65scription\x18\x08 \x01(\tH\x00\x88\x01\x01\x12 \n\x13implementation_info\x18\t \x01(\tH\x01\x88\x01\x01\x42\x0e\n\x0c_descriptionB\x16\n\x14_implementation_info\"\x8e\x02\n\x13ServiceCapabilities\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.LayerRange\x12\x14\n\x0cquantisation\x18\x03 \x01(\t\x12\x17\n\x0fhardware_target\x18\x04 \x01(\t\x12\x13\n\x0btrust_level\x18\x05 \x01(\r\x12\x44\n\x06labels\x18\x06 \x03(\x0b\x32\x34.mec_platform.rpc.v1.ServiceCapabilities.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb7\x02\n\x0bServiceKpis\x12\x1d\n\x10measured_unix_ns\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\x04load\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x15\n\x08\x63\x61pacity\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1e\n\x11\x66ree_memory_bytes\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x19\n\x0ctokens_per_s\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x13\n\x06rtt_ms\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x1d\n\x10radio_quality_db\x18\x07 \x01(\x01H\x06\x88\x01\x01\x42\x13\n\x11_measured_unix_nsB\x07\n\x05_loadB\x0b\n\t_capacityB\x14\n\x12_free_memory_bytesB\x0f\n\r_tokens_per_sB\t\n\x07_rtt_msB\x13\n\x11_radio_quality_db\"t\n\x0cServiceLease\x12\x17\n\ninterval_s\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\"\n\x15\x65vict_after_intervals\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\r\n\x0b_interval_sB\x18\n\x16_evict_after_intervals\"\x9f\x04\n\x12ServiceDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x30\n\x05state\x18\x03 \x01(\x0e\x32!.mec_platform.rpc.v1.ServiceState\x12\x33\n\nserializer\x18\x04 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.Serializer\x12:\n\ttransport\x18\x05 \x01(\x0b\x32%.mec_platform.rpc.v1.ServiceTransportH\x00\x12\x16\n\x0ctransport_id\x18\x06 \x01(\tH\x00\x12\x36\n\x08\x63\x61tegory\x18\x07 \x01(\x0b\x32$.mec_platform.rpc.v1.ServiceCategory\x12=\n\x11scope_of_locality\x18\x08 \x01(\x0e\x32\".mec_platform.rpc.v1.LocalityScope\x12 \n\x13\x63onsumed_local_only\x18\t \x01(\x08H\x01\x88\x01\x01\x12>\n\x0c\x63\x61pabilities\x18\n \x01(\x0b\x32(.mec_platform.rpc.v1.ServiceCapabilities\x12\x30\n\x05lease\x18\x0b \x01(\x0b\x32!.mec_platform.rpc.v1.ServiceLeaseB\x0c\n\nreached_byB\x16\n\x14_consumed_local_only\"\xaa\x01\n\rServiceRecord\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61pp_instance_id\x18\x02 \x01(\t\x12<\n\x0b\x64\x65scription\x18\x03 \x01(\x0b\x32\'.mec_platform.rpc.v1.ServiceDescription\x12.\n\x04kpis\x18\x04 \x01(\x0b\x32 .mec_platform.rpc.v1.ServiceKpis\"\x9a\x01\n\x0fRegisterRequest\x12\x17\n\x0f\x61pp_instance_id\x18\x01 \x01(\t\x12<\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\'.mec_platform.rpc.v1.ServiceDescription\x12\x1c\n\x0fidempotency_key\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_idempotency_key\"V\n\rRegisterReply\x12\x33\n\x07service\x18\x01 \x01(\x0b\x32\".mec_platform.rpc.v1.ServiceRecord\x12\x10\n\x08revision\x18\x02 \x01(\x04\"D\n\x13RegistrationRefusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x95\x01\n\x11RegisterBulkReply\x12\x38\n\nregistered\x18\x01 \x01(\x0b\x32\".mec_platform.rpc.v1.RegisterReplyH\x00\x12;\n\x07refused\x18\x02 \x01(\x0b\x32(.mec_platform.rpc.v1.RegistrationRefusalH\x00\x42\t\n\x07outcome\"a\n\rUpdateRequest\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12<\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\'.mec_platform.rpc.v1.ServiceDescription\"V\n\x10ServiceHeartbeat\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12.\n\x04kpis\x18\x02 \x01(\x0b\x32 .mec_platform.rpc.v1.ServiceKpis\"I\n\x0cRenewRequest\x12\x39\n\nheartbeats\x18\x01 \x03(\x0b\x32%.mec_platform.rpc.v1.ServiceHeartbeat\"T\n\nRenewReply\x12\x1b\n\x13shortest_interval_s\x18\x01 \x01(\r\x12\x13\n\x0bunknown_ids\x18\x02 \x03(\t\x12\x14\n\x0cignored_kpis\x18\x03 \x03(\t\"\'\n\x11\x44\x65registerRequest\x12\x12\n\nservice_id\x18\x01 \x01(\t\"\x11\n\x0f\x44\x65registerReply\" \n\nGetRequest\x12\x12\n\nservice_id\x18\x01 \x01(\t\"\x8e\x02\n\x0cWatchRequest\x12\x1b\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nlist_first\x18\x02 \x01(\x08\x12\r\n\x05names\x18\x03 \x03(\t\x12\x14\n\x0c\x63\x61tegory_ids\x18\x04 \x03(\t\x12\x18\n\x10\x61pp_instance_ids\x18\x05 \x03(\t\x12\x31\n\x06states\x18\x06 \x03(\x0e\x32!.mec_platform.rpc.v1.ServiceState\x12\x0e\n\x06models\x18\x07 \x03(\t\x12 \n\x13\x62ookmark_interval_s\x18\x08 \x01(\rH\x01\x88\x01\x01\x42\x11\n\x0f_after_revisionB\x16\n\x14_bookmark_interval_s\"s\n\rServiceChange\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.ChangeKind\x12\x33\n\x07service\x18\x02 \x01(\x0b\x32\".mec_platform.rpc.v1.ServiceRecord\"a\n\nWatchReply\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x33\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\".mec_platform.rpc.v1.ServiceChange\x12\x0c\n\x04more\x18\x03 \x01(\x08\"\\\n\x0f\x44iscoverRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x14\n\x0cinstance_ids\x18\x02 \x03(\t\x12\x14\n\x0c\x63\x61tegory_ids\x18\x03 \x03(\t\x12\x0e\n\x06states\x18\x04 \x03(\t\"[\n\rDiscoverReply\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x38\n\x08services\x18\x02 \x03(\x0b\x32&.mec_platform.rpc.v1.RegisteredService\"\xaa\x01\n\x11RegisteredService\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61pp_instance_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x61tegory_id\x18\x06 \x01(\t\x12\x0c\n\x04uris\x18\x07 \x03(\t\x12\x16\n\x0etransport_type\x18\x08 \x01(\t*\x80\x01\n\x0cServiceState\x12\x1d\n\x19SERVICE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVICE_STATE_ACTIVE\x10\x01\x12\x1a\n\x16SERVICE_STATE_INACTIVE\x10\x02\x12\x1b\n\x17SERVICE_STATE_SUSPENDED\x10\x03*k\n\nSerializer\x12\x1a\n\x16SERIALIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fSERIALIZER_JSON\x10\x01\x12\x12\n\x0eSERIALIZER_XML\x10\x02\x12\x18\n\x14SERIALIZER_PROTOBUF3\x10\x03*\x85\x02\n\rTransportType\x12\x1e\n\x1aTRANSPORT_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18TRANSPORT_TYPE_REST_HTTP\x10\x01\x12!\n\x1dTRANSPORT_TYPE_MB_TOPIC_BASED\x10\x02\x12\x1d\n\x19TRANSPORT_TYPE_MB_ROUTING\x10\x03\x12\x1c\n\x18TRANSPORT_TYPE_MB_PUBSUB\x10\x04\x12\x16\n\x12TRANSPORT_TYPE_RPC\x10\x05\x12 \n\x1cTRANSPORT_TYPE_RPC_STREAMING\x10\x06\x12\x1c\n\x18TRANSPORT_TYPE_WEBSOCKET\x10\x07*\xde\x01\n\rLocalityScope\x12\x1e\n\x1aLOCALITY_SCOPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19LOCALITY_SCOPE_MEC_SYSTEM\x10\x01\x12\x1b\n\x17LOCALITY_SCOPE_MEC_HOST\x10\x02\x12\x1b\n\x17LOCALITY_SCOPE_NFVI_POP\x10\x03\x12\x17\n\x13LOCALITY_SCOPE_ZONE\x10\x04\x12\x1d\n\x19LOCALITY_SCOPE_ZONE_GROUP\x10\x05\x12\x1c\n\x18LOCALITY_SCOPE_NFVI_NODE\x10\x06*\xb4\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43HANGE_KIND_LISTED\x10\x01\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x02\x12\"\n\x1e\x43HANGE_KIND_ATTRIBUTES_CHANGED\x10\x03\x12\x1d\n\x19\x43HANGE_KIND_STATE_CHANGED\x10\x04\x12\x17\n\x13\x43HANGE_KIND_REMOVED\x10\x05\x32\xb9\x05\n\x0fServiceRegistry\x12T\n\x08Register\x12$.mec_platform.rpc.v1.RegisterRequest\x1a\".mec_platform.rpc.v1.RegisterReply\x12`\n\x0cRegisterBulk\x12$.mec_platform.rpc.v1.RegisterRequest\x1a&.mec_platform.rpc.v1.RegisterBulkReply(\x01\x30\x01\x12P\n\x06Update\x12\".mec_platform.rpc.v1.UpdateRequest\x1a\".mec_platform.rpc.v1.ServiceRecord\x12O\n\x05Renew\x12!.mec_platform.rpc.v1.RenewRequest\x1a\x1f.mec_platform.rpc.v1.RenewReply(\x01\x30\x01\x12Z\n\nDeregister\x12&.mec_platform.rpc.v1.DeregisterRequest\x1a$.mec_platform.rpc.v1.DeregisterReply\x12J\n\x03Get\x12\x1f.mec_platform.rpc.v1.GetRequest\x1a\".mec_platform.rpc.v1.ServiceRecord\x12T\n\x08\x44iscover\x12$.mec_platform.rpc.v1.DiscoverRequest\x1a\".mec_platform.rpc.v1.DiscoverReply\x12M\n\x05Watch\x12!.mec_platform.rpc.v1.WatchRequest\x1a\x1f.mec_platform.rpc.v1.WatchReply0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mec_platform.rpc.v1.registry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DISCOVERREQUEST']._serialized_start=59
-  _globals['_DISCOVERREQUEST']._serialized_end=151
-  _globals['_DISCOVERREPLY']._serialized_start=153
-  _globals['_DISCOVERREPLY']._serialized_end=244
-  _globals['_REGISTEREDSERVICE']._serialized_start=247
-  _globals['_REGISTEREDSERVICE']._serialized_end=417
-  _globals['_SERVICEREGISTRY']._serialized_start=419
-  _globals['_SERVICEREGISTRY']._serialized_end=522
+  _globals['_SERVICECAPABILITIES_LABELSENTRY']._loaded_options = None
+  _globals['_SERVICECAPABILITIES_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_SERVICESTATE']._serialized_start=4158
+  _globals['_SERVICESTATE']._serialized_end=4286
+  _globals['_SERIALIZER']._serialized_start=4288
+  _globals['_SERIALIZER']._serialized_end=4395
+  _globals['_TRANSPORTTYPE']._serialized_start=4398
+  _globals['_TRANSPORTTYPE']._serialized_end=4659
+  _globals['_LOCALITYSCOPE']._serialized_start=4662
+  _globals['_LOCALITYSCOPE']._serialized_end=4884
+  _globals['_CHANGEKIND']._serialized_start=4887
+  _globals['_CHANGEKIND']._serialized_end=5067
+  _globals['_SERVICECATEGORY']._serialized_start=92
+  _globals['_SERVICECATEGORY']._serialized_end=166
+  _globals['_SERVICEADDRESS']._serialized_start=168
+  _globals['_SERVICEADDRESS']._serialized_end=212
+  _globals['_SERVICEENDPOINT']._serialized_start=215
+  _globals['_SERVICEENDPOINT']._serialized_end=543
+  _globals['_SERVICEENDPOINT_TEXTS']._serialized_start=446
+  _globals['_SERVICEENDPOINT_TEXTS']._serialized_end=469
+  _globals['_SERVICEENDPOINT_ADDRESSES']._serialized_start=471
+  _globals['_SERVICEENDPOINT_ADDRESSES']._serialized_end=535
+  _globals['_TRANSPORTOAUTH2']._serialized_start=545
+  _globals['_TRANSPORTOAUTH2']._serialized_end=631
+  _globals['_SERVICETRANSPORT']._serialized_start=634
+  _globals['_SERVICETRANSPORT']._serialized_end=973
+  _globals['_SERVICECAPABILITIES']._serialized_start=976
+  _globals['_SERVICECAPABILITIES']._serialized_end=1246
+  _globals['_SERVICECAPABILITIES_LABELSENTRY']._serialized_start=1201
+  _globals['_SERVICECAPABILITIES_LABELSENTRY']._serialized_end=1246
+  _globals['_SERVICEKPIS']._serialized_start=1249
+  _globals['_SERVICEKPIS']._serialized_end=1560
+  _globals['_SERVICELEASE']._serialized_start=1562
+  _globals['_SERVICELEASE']._serialized_end=1678
+  _globals['_SERVICEDESCRIPTION']._serialized_start=1681
+  _globals['_SERVICEDESCRIPTION']._serialized_end=2224
+  _globals['_SERVICERECORD']._serialized_start=2227
+  _globals['_SERVICERECORD']._serialized_end=2397
+  _globals['_REGISTERREQUEST']._serialized_start=2400
+  _globals['_REGISTERREQUEST']._serialized_end=2554
+  _globals['_REGISTERREPLY']._serialized_start=2556
+  _globals['_REGISTERREPLY']._serialized_end=2642
+  _globals['_REGISTRATIONREFUSAL']._serialized_start=2644
+  _globals['_REGISTRATIONREFUSAL']._serialized_end=2712
+  _globals['_REGISTERBULKREPLY']._serialized_start=2715
+  _globals['_REGISTERBULKREPLY']._serialized_end=2864
+  _globals['_UPDATEREQUEST']._serialized_start=2866
+  _globals['_UPDATEREQUEST']._serialized_end=2963
+  _globals['_SERVICEHEARTBEAT']._serialized_start=2965
+  _globals['_SERVICEHEARTBEAT']._serialized_end=3051
+  _globals['_RENEWREQUEST']._serialized_start=3053
+  _globals['_RENEWREQUEST']._serialized_end=3126
+  _globals['_RENEWREPLY']._serialized_start=3128
+  _globals['_RENEWREPLY']._serialized_end=3212
+  _globals['_DEREGISTERREQUEST']._serialized_start=3214
+  _globals['_DEREGISTERREQUEST']._serialized_end=3253
+  _globals['_DEREGISTERREPLY']._serialized_start=3255
+  _globals['_DEREGISTERREPLY']._serialized_end=3272
+  _globals['_GETREQUEST']._serialized_start=3274
+  _globals['_GETREQUEST']._serialized_end=3306
+  _globals['_WATCHREQUEST']._serialized_start=3309
+  _globals['_WATCHREQUEST']._serialized_end=3579
+  _globals['_SERVICECHANGE']._serialized_start=3581
+  _globals['_SERVICECHANGE']._serialized_end=3696
+  _globals['_WATCHREPLY']._serialized_start=3698
+  _globals['_WATCHREPLY']._serialized_end=3795
+  _globals['_DISCOVERREQUEST']._serialized_start=3797
+  _globals['_DISCOVERREQUEST']._serialized_end=3889
+  _globals['_DISCOVERREPLY']._serialized_start=3891
+  _globals['_DISCOVERREPLY']._serialized_end=3982
+  _globals['_REGISTEREDSERVICE']._serialized_start=3985
+  _globals['_REGISTEREDSERVICE']._serialized_end=4155
+  _globals['_SERVICEREGISTRY']._serialized_start=5070
+  _globals['_SERVICEREGISTRY']._serialized_end=5767
 # @@protoc_insertion_point(module_scope)

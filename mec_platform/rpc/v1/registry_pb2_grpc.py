@@ -34,15 +34,91 @@ class ServiceRegistryStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Register = channel.unary_unary(
+                '/mec_platform.rpc.v1.ServiceRegistry/Register',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterReply.FromString,
+                _registered_method=True)
+        self.RegisterBulk = channel.stream_stream(
+                '/mec_platform.rpc.v1.ServiceRegistry/RegisterBulk',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterBulkReply.FromString,
+                _registered_method=True)
+        self.Update = channel.unary_unary(
+                '/mec_platform.rpc.v1.ServiceRegistry/Update',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.UpdateRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ServiceRecord.FromString,
+                _registered_method=True)
+        self.Renew = channel.stream_stream(
+                '/mec_platform.rpc.v1.ServiceRegistry/Renew',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RenewRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RenewReply.FromString,
+                _registered_method=True)
+        self.Deregister = channel.unary_unary(
+                '/mec_platform.rpc.v1.ServiceRegistry/Deregister',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DeregisterRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DeregisterReply.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/mec_platform.rpc.v1.ServiceRegistry/Get',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.GetRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ServiceRecord.FromString,
+                _registered_method=True)
         self.Discover = channel.unary_unary(
                 '/mec_platform.rpc.v1.ServiceRegistry/Discover',
                 request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverRequest.SerializeToString,
                 response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverReply.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/mec_platform.rpc.v1.ServiceRegistry/Watch',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.WatchRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.WatchReply.FromString,
+                _registered_method=True)
 
 
 class ServiceRegistryServicer:
     """Missing associated documentation comment in .proto file."""
+
+    def Register(self, request, context):
+        """Offers a service of an application instance that exists.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterBulk(self, request_iterator, context):
+        """Many registrations on one stream. Answers come in the order of the requests, each once its service is durable; one
+        that is refused does not end the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Update(self, request, context):
+        """Describes a service anew. Counts as a renewal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Renew(self, request_iterator, context):
+        """Heartbeats, with KPIs where there are news of them; one answer to each message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Deregister(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Discover(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -50,13 +126,56 @@ class ServiceRegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Every change from a revision on, in order, each once. Ends with OUT_OF_RANGE and the reason CHANGES_COMPACTED where the
+        revision is too old or the watcher too slow: list again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ServiceRegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Register': grpc.unary_unary_rpc_method_handler(
+                    servicer.Register,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterReply.SerializeToString,
+            ),
+            'RegisterBulk': grpc.stream_stream_rpc_method_handler(
+                    servicer.RegisterBulk,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterBulkReply.SerializeToString,
+            ),
+            'Update': grpc.unary_unary_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.UpdateRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ServiceRecord.SerializeToString,
+            ),
+            'Renew': grpc.stream_stream_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RenewRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RenewReply.SerializeToString,
+            ),
+            'Deregister': grpc.unary_unary_rpc_method_handler(
+                    servicer.Deregister,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DeregisterRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DeregisterReply.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.GetRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ServiceRecord.SerializeToString,
+            ),
             'Discover': grpc.unary_unary_rpc_method_handler(
                     servicer.Discover,
                     request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverRequest.FromString,
                     response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverReply.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.WatchRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.WatchReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -68,6 +187,168 @@ def add_ServiceRegistryServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ServiceRegistry:
     """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def Register(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mec_platform.rpc.v1.ServiceRegistry/Register',
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterBulk(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/mec_platform.rpc.v1.ServiceRegistry/RegisterBulk',
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RegisterBulkReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mec_platform.rpc.v1.ServiceRegistry/Update',
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.UpdateRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ServiceRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/mec_platform.rpc.v1.ServiceRegistry/Renew',
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RenewRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.RenewReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Deregister(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mec_platform.rpc.v1.ServiceRegistry/Deregister',
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DeregisterRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DeregisterReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mec_platform.rpc.v1.ServiceRegistry/Get',
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.GetRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ServiceRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Discover(request,
@@ -86,6 +367,33 @@ class ServiceRegistry:
             '/mec_platform.rpc.v1.ServiceRegistry/Discover',
             mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverRequest.SerializeToString,
             mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mec_platform.rpc.v1.ServiceRegistry/Watch',
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.WatchRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.WatchReply.FromString,
             options,
             channel_credentials,
             insecure,
