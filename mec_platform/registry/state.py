@@ -74,7 +74,12 @@ def app_keys(app: AppInstance) -> list[Key]:
 def service_keys(service: ServiceInfo) -> list[Key]:
     """Under what a service is found."""
     keys = [("app", service.app_instance_id), ("name", service.name)]
-    return [*keys, ("category", service.category.id)] if service.category else keys
+    if service.category is not None:
+        keys.append(("category", service.category.id))
+    if service.capabilities is not None:
+        said = (("model", service.capabilities.model), ("target", service.capabilities.hardware_target))
+        keys += [(kind, value) for kind, value in said if value]
+    return keys
 
 
 def subscription_keys(subscription: Subscription) -> list[Key]:
