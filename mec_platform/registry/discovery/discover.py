@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mec_platform.domain.capabilities import Kpis
+from mec_platform.registry.discovery.chain import find_chain
+from mec_platform.registry.discovery.chain_query import Chain, ChainQuery, HopTime, NoChain
 from mec_platform.registry.discovery.conditions import compile_condition
 from mec_platform.registry.discovery.narrow import narrow
 from mec_platform.registry.discovery.query import DiscoveryQuery, Ranking
@@ -21,3 +23,18 @@ def discover(state: RegistryState, kpis: Mapping[str, Kpis], query: DiscoveryQue
     """
     condition = compile_condition(query.condition) if query.condition else None
     return rank(narrow(state, query), kpis, query, now_unix_ns, condition)
+
+
+def discover_chain(
+    state: RegistryState,
+    kpis: Mapping[str, Kpis],
+    query: ChainQuery,
+    now_unix_ns: int,
+    hop_ms: HopTime | None = None,
+) -> Chain | NoChain:
+    """The fastest chain of services that the consumer may learn of, or why there is none; see `chain.find_chain`.
+
+    Raises:
+        ValueError: there are too many services for as many blocks; the message says how to ask for fewer.
+    """
+    return find_chain(narrow(state, query.for_each), kpis, query, now_unix_ns, hop_ms)

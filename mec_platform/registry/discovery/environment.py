@@ -74,7 +74,7 @@ def _kpi(attribute: str) -> Name:
     convert: Callable[[float], Scalar] = int if attribute == "free_memory_bytes" else float
 
     def read(service: ServiceInfo, kpis: Kpis | None, place: Locality) -> Scalar | None:
-        value = None if kpis is None else getattr(kpis, attribute)
+        value = getattr(kpis, attribute, None)
         return None if value is None else convert(value)
 
     return Name(f"kpi.{attribute}", Kind.INT if convert is int else Kind.DOUBLE, read, optional=True)

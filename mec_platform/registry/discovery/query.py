@@ -45,7 +45,9 @@ class Preference:
         if self.measure not in SCALES:
             raise ValueError(f"there is no measure {self.measure!r} to prefer by; there are {', '.join(SCALES)}")
         if not 0 < self.weight <= HEAVIEST:
-            raise ValueError(f"the weight of {self.measure} must be above 0 and at most {HEAVIEST:g}, found {self.weight}")
+            raise ValueError(
+                f"the weight of {self.measure} must be above 0 and at most {HEAVIEST:g}, found {self.weight}"
+            )
         if self.half is None:
             return
         if not isinstance(SCALES[self.measure], Saturating):

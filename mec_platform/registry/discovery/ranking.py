@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from heapq import nsmallest
-from operator import itemgetter
 from typing import TypeAlias
 
 from mec_platform.domain.capabilities import Kpis
@@ -23,7 +21,6 @@ from mec_platform.registry.discovery.query import (
     MOST_RESULTS,
     Contribution,
     DiscoveryQuery,
-    Preference,
     RankedService,
     Ranking,
     Rejection,
@@ -35,26 +32,6 @@ MOST_WORK = 1_000_000
 
 _Measure: TypeAlias = Callable[[ServiceInfo, Kpis | None], float | None]
 """A measure's raw value, from the KPIs as far as they count; None where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a service was doing at the time of a query; `fresh` are its KPIs unless they are too old to count."""
-
-    kpis: Kpis | None
-    fresh: Kpis | None
-    age_s: float | None
-
-    @staticmethod
-    def of(kpis: Kpis | None, now_unix_ns: int, max_kpi_age_s: float | None) -> Standing:
-        """KPIs of a clock that is ahead of ours count as new."""
-        if kpis is None:
-            return _UNKNOWN
-        age_s = max(now_unix_ns - kpis.measured_unix_ns, 0) / 1e9
-        return Standing(kpis, kpis if max_kpi_age_s is None or age_s <= max_kpi_age_s else None, age_s)
-
-
-_UNKNOWN = Standing(None, None, None)
 
 
 def rank(
@@ -71,57 +48,78 @@ def rank(
     """
     requirements = requirements_of(query)
     scoring = _Scoring(query)
-    scored: list[tuple[tuple[float, str], ServiceInfo, Standing]] = []
-    rejected: Counter[str] = Counter()
-    rejections: list[Rejection] = []
-    work = 0
-
-    def reject(service: ServiceInfo, unmet: str, reason: Callable[[], str]) -> None:
-        rejected[unmet] += 1
-        if query.explain_rejected and len(rejections) < MOST_RESULTS:
-            rejections.append(Rejection(service.service_id, reason()))
-
+    oldest_ns = oldest_that_counts(now_unix_ns, query.max_kpi_age_s)
+    rejected = _Rejected(query, now_unix_ns)
+    scored: list[tuple[float, str, ServiceInfo, Kpis | None]] = []
+    evaluations = MOST_WORK // condition.work if condition is not None else 0
     for service in candidates:
-        for requirement in requirements:
-            if not requirement.holds(service):
-                reject(service, requirement.unmet, lambda: requirement.reason(service))  # noqa: B023 (called at once)
-                break
-        else:
-            standing = Standing.of(kpis.get(service.service_id), now_unix_ns, query.max_kpi_age_s)
-            if condition is not None:
-                work += condition.work
-                if work > MOST_WORK:
-                    raise ValueError(
-                        f"the condition would be evaluated for more than {MOST_WORK // condition.work} services; "
-                        "shorten it, or ask for names, a category, a model or a hardware target as well"
-                    )
-                refusal = condition.refusal(service, standing.fresh, query.consumer)
-                if refusal is not None:
-                    reject(service, *_in_words(refusal, standing, query))
-                    continue
-            scored.append(((-scoring.score(service, standing), service.service_id), service, standing))
-    best = nsmallest(query.limit, scored, key=itemgetter(0))
+        unmet = next((each for each in requirements if not each.holds(service)), None)
+        if unmet is not None:
+            rejected.add(service, unmet.unmet, unmet.reason)
+            continue
+        measured = kpis.get(service.service_id)
+        fresh = measured if measured is not None and measured.measured_unix_ns >= oldest_ns else None
+        if condition is not None:
+            if not evaluations:
+                raise ValueError(
+                    f"the condition would be evaluated for more than {MOST_WORK // condition.work} services; "
+                    "shorten it, or ask for names, a category, a model or a hardware target as well"
+                )
+            evaluations -= 1
+            refusal = condition.refusal(service, fresh, query.consumer)
+            if refusal is not None:
+                rejected.add_refused(service, refusal, measured, fresh)
+                continue
+        scored.append((-scoring.score(service, fresh), service.service_id, service, fresh))
+    best = nsmallest(query.limit, scored)
     return Ranking(
-        candidates=tuple(scoring.explain(service, standing) for _, service, standing in best),
+        candidates=tuple(
+            scoring.explain(service, kpis.get(service_id), fresh, now_unix_ns) for _, service_id, service, fresh in best
+        ),
         matched=len(scored),
-        rejected=dict(rejected),
-        rejections=tuple(rejections),
+        rejected=dict(rejected.counts),
+        rejections=tuple(rejected.reasons),
     )
 
 
-def _in_words(refusal: Refusal, standing: Standing, query: DiscoveryQuery) -> tuple[str, Callable[[], str]]:
-    """Under what a service is counted that the condition kept out, and why it did."""
-    missing = refusal.missing
-    if missing.startswith("kpi.") and standing.fresh is not standing.kpis:
-        return (
-            f"KPIs older than {query.max_kpi_age_s:g} s",
-            lambda: f"the condition needs {missing}, and the KPIs are {standing.age_s:.1f} s old",
-        )
-    if missing:
-        return f"without {missing}", lambda: f"the condition needs {missing}, which the service is without"
-    if refusal.problem:
-        return "condition failed", lambda: f"the condition fails: {refusal.problem}"
-    return "condition false", lambda: "the condition is false"
+def oldest_that_counts(now_unix_ns: int, max_kpi_age_s: float | None) -> int:
+    """When KPIs must have been measured, or later, to count; any time where no age is asked for."""
+    return 0 if max_kpi_age_s is None else now_unix_ns - round(max_kpi_age_s * 1e9)
+
+
+def age_s(kpis: Kpis, now_unix_ns: int) -> float:
+    """How old they are; those of a clock that is ahead of ours are new."""
+    return max(now_unix_ns - kpis.measured_unix_ns, 0) / 1e9
+
+
+class _Rejected:
+    """Who was kept out, by what; reasons one by one only where the query asks for them."""
+
+    def __init__(self, query: DiscoveryQuery, now_unix_ns: int) -> None:
+        self._query = query
+        self._now_unix_ns = now_unix_ns
+        self.counts: Counter[str] = Counter()
+        self.reasons: list[Rejection] = []
+
+    def add(self, service: ServiceInfo, unmet: str, reason: Callable[[ServiceInfo], str]) -> None:
+        self.counts[unmet] += 1
+        if self._query.explain_rejected and len(self.reasons) < MOST_RESULTS:
+            self.reasons.append(Rejection(service.service_id, reason(service)))
+
+    def add_refused(self, service: ServiceInfo, refusal: Refusal, measured: Kpis | None, fresh: Kpis | None) -> None:
+        """The condition keeps it out."""
+        missing = refusal.missing
+        if missing.startswith("kpi.") and measured is not None and fresh is None:
+            age = age_s(measured, self._now_unix_ns)
+            unmet = f"KPIs older than {self._query.max_kpi_age_s:g} s"
+            self.add(service, unmet, lambda each: f"the condition needs {missing}, and the KPIs are {age:.1f} s old")
+        elif missing:
+            reason = f"the condition needs {missing}, which the service is without"
+            self.add(service, f"without {missing}", lambda each: reason)
+        elif refusal.problem:
+            self.add(service, "condition failed", lambda each: f"the condition fails: {refusal.problem}")
+        else:
+            self.add(service, "condition false", lambda each: "the condition is false")
 
 
 class _Scoring:
@@ -135,34 +133,34 @@ class _Scoring:
         self._total = sum(each.weight for each in query.preferences)
         self._max_kpi_age_s = query.max_kpi_age_s
 
-    def score(self, service: ServiceInfo, standing: Standing) -> float:
-        """From 0 to 1."""
+    def score(self, service: ServiceInfo, fresh: Kpis | None) -> float:
+        """From 0 to 1; `fresh` are the KPIs that count."""
         if not self._preferences:
             return 1.0
         score = 0.0
         for _, measure, weight, worth, direction in self._preferences:
-            value = measure(service, standing.fresh)
+            value = measure(service, fresh)
             if value is not None:
                 score += weight * worth(value, direction)
         return score / self._total
 
-    def explain(self, service: ServiceInfo, standing: Standing) -> RankedService:
+    def explain(
+        self, service: ServiceInfo, measured: Kpis | None, fresh: Kpis | None, now_unix_ns: int
+    ) -> RankedService:
         """The candidate with its score, and how each preference took part in it."""
-        contributions = tuple(
-            self._contribution(preference, measure(service, standing.fresh), standing)
-            for preference, measure, *_ in self._preferences
-        )
-        return RankedService(service, self.score(service, standing), contributions, standing.kpis, standing.age_s)
-
-    def _contribution(self, preference: Preference, value: float | None, standing: Standing) -> Contribution:
-        if value is not None:
-            worth = preference.scale.worth(value, preference.direction)
-            return Contribution(preference, value, worth, preference.weight * worth / self._total)
-        if standing.fresh is not standing.kpis:
-            note = f"{standing.age_s:.1f} s old, more than {self._max_kpi_age_s:g} s: counts as worst"
-        else:
-            note = "not measured: counts as worst"
-        return Contribution(preference, None, 0.0, 0.0, note)
+        age = None if measured is None else age_s(measured, now_unix_ns)
+        note = "not measured: counts as worst"
+        if measured is not None and fresh is None:
+            note = f"{age:.1f} s old, more than {self._max_kpi_age_s:g} s: counts as worst"
+        contributions = []
+        for preference, measure, weight, worth, direction in self._preferences:
+            value = measure(service, fresh)
+            if value is None:
+                contributions.append(Contribution(preference, None, 0.0, 0.0, note))
+            else:
+                normalised = worth(value, direction)
+                contributions.append(Contribution(preference, value, normalised, weight * normalised / self._total))
+        return RankedService(service, self.score(service, fresh), tuple(contributions), measured, age)
 
 
 def _measure(name: str, consumer: Locality) -> _Measure:
