@@ -25,7 +25,7 @@ from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.registry.discovery.chain_query import Call, Chain, ChainQuery, HopTime, NoChain
 from mec_platform.registry.discovery.ranking import oldest_that_counts
-from mec_platform.registry.discovery.requirements import capabilities_of, requirements_of
+from mec_platform.registry.discovery.requirements import capabilities_of, first_unmet, requirements_of
 
 MOST_WORK = 2_000_000
 """Steps of one round of the search at most: about a second."""
@@ -142,8 +142,8 @@ def _sites(
     oldest_ns = oldest_that_counts(now_unix_ns, query.max_kpi_age_s)
     sites = []
     for service in services:
-        unmet = next((each.unmet for each in requirements if not each.holds(service)), None)
-        site = unmet or _site(service, kpis.get(service.service_id), query, oldest_ns, by_rtt)
+        unmet = first_unmet(requirements, service)
+        site = unmet.unmet if unmet else _site(service, kpis.get(service.service_id), query, oldest_ns, by_rtt)
         if isinstance(site, str):
             left_out[site] += 1
         else:

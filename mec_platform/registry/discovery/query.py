@@ -147,7 +147,7 @@ class Ranking:
     """The best candidates, best first; ties by service id. `matched` counts those beyond the limit too.
 
     `rejected` counts, of the services that the index gave, those that a requirement kept out, by the first that did;
-    `rejections` names them one by one where the query asked for it.
+    `rejections` names them one by one where the query asked for it, by service id and `MOST_RESULTS` at most.
     """
 
     candidates: tuple[RankedService, ...]

@@ -25,7 +25,7 @@ from mec_platform.registry.discovery.query import (
     Ranking,
     Rejection,
 )
-from mec_platform.registry.discovery.requirements import capabilities_of, requirements_of
+from mec_platform.registry.discovery.requirements import capabilities_of, first_unmet, requirements_of
 
 MOST_WORK = 1_000_000
 """Tokens that conditions are evaluated over for one query at most: a fifth of a second or so of everybody's time."""
@@ -53,7 +53,7 @@ def rank(
     scored: list[tuple[float, str, ServiceInfo, Kpis | None]] = []
     evaluations = MOST_WORK // condition.work if condition is not None else 0
     for service in candidates:
-        unmet = next((each for each in requirements if not each.holds(service)), None)
+        unmet = first_unmet(requirements, service)
         if unmet is not None:
             rejected.add(service, unmet.unmet, unmet.reason)
             continue
@@ -78,7 +78,7 @@ def rank(
         ),
         matched=len(scored),
         rejected=dict(rejected.counts),
-        rejections=tuple(rejected.reasons),
+        rejections=tuple(nsmallest(MOST_RESULTS, rejected.reasons, key=lambda each: each.service_id)),
     )
 
 
@@ -103,7 +103,7 @@ class _Rejected:
 
     def add(self, service: ServiceInfo, unmet: str, reason: Callable[[ServiceInfo], str]) -> None:
         self.counts[unmet] += 1
-        if self._query.explain_rejected and len(self.reasons) < MOST_RESULTS:
+        if self._query.explain_rejected:
             self.reasons.append(Rejection(service.service_id, reason(service)))
 
     def add_refused(self, service: ServiceInfo, refusal: Refusal, measured: Kpis | None, fresh: Kpis | None) -> None:

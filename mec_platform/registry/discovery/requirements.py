@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mec_platform.domain.capabilities import Capabilities
@@ -30,6 +30,14 @@ class Requirement:
 def requirements_of(query: DiscoveryQuery) -> tuple[Requirement, ...]:
     """What a service has to meet before its KPIs are looked at."""
     return (*_of_the_description(query), *_of_the_capabilities(query))
+
+
+def first_unmet(requirements: Iterable[Requirement], service: ServiceInfo) -> Requirement | None:
+    """The first of them that the service does not meet."""
+    for requirement in requirements:
+        if not requirement.holds(service):
+            return requirement
+    return None
 
 
 def capabilities_of(service: ServiceInfo) -> Capabilities:
