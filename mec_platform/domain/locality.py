@@ -73,6 +73,11 @@ class Locality:
             return self.mec_host == other.mec_host
         return self.shares(WIDENING[WIDENING.index(scope) - 1], other)
 
+    def steps_to(self, other: Locality) -> int:
+        """How far apart both are: 0 in one NFVI node, 1 on one host, and so on to `len(WIDENING)`, where they share nothing."""
+        shared = (steps for steps, scope in enumerate(WIDENING) if self.shares(scope, other))
+        return next(shared, len(WIDENING))
+
 
 class LocalityError(MendableError):
     """An area that cannot be in the tree, or a place that is not; the message names it."""

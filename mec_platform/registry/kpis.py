@@ -6,7 +6,7 @@ worth. Nothing here is written to the log: after a restart the next heartbeats b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from mec_platform.domain.capabilities import Kpis
 from mec_platform.domain.subscriptions import ChangeType
@@ -16,8 +16,8 @@ AHEAD_NS = 60 * 10**9
 """A service's clock may be ahead of ours by so much. What claims to be newer would keep out all that follows."""
 
 
-class KpiTable:
-    """The newest KPIs of each service. At most one entry for each service that `is_registered`."""
+class KpiTable(Mapping[str, Kpis]):
+    """The newest KPIs of each service, by its id. At most one entry for each service that `is_registered`."""
 
     def __init__(self, is_registered: Callable[[str], bool]) -> None:
         self._is_registered = is_registered
@@ -26,9 +26,11 @@ class KpiTable:
     def __len__(self) -> int:
         return len(self._kpis)
 
-    def get(self, service_id: str) -> Kpis | None:
-        """The newest that were measured; None where there are none."""
-        return self._kpis.get(service_id)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kpis)
+
+    def __getitem__(self, service_id: str) -> Kpis:
+        return self._kpis[service_id]
 
     def update(self, service_id: str, kpis: Kpis, now_ns: int) -> bool:
         """Takes over what was measured; whether it did.

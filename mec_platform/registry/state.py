@@ -80,9 +80,12 @@ def app_keys(app: AppInstance) -> list[Key]:
 def service_keys(service: ServiceInfo) -> list[Key]:
     """Under what a service is found."""
     keys = [("app", service.app_instance_id), ("name", service.name)]
-    if service.category:
+    if service.category is not None:
         keys.append(("category", service.category.id))
-    if service.registration:
+    if service.capabilities is not None:
+        said = (("model", service.capabilities.model), ("target", service.capabilities.hardware_target))
+        keys += [(kind, value) for kind, value in said if value]
+    if service.registration is not None:
         keys.append(_registration(service.app_instance_id, service.registration.key))
     return keys
 

@@ -87,7 +87,7 @@ async def test_says_how_heartbeats_and_watches_are(client, host, clock):
 async def test_counts_grpc_calls_by_method_and_code_and_times_those_that_do_not_last(client, host):
     calls = CallMetrics(collectors := CollectorRegistry())
     async with grpc_serving.serving(host, note=calls.note) as stub:
-        await stub.Discover(pb.DiscoverRequest())
+        await stub.Discover(pb.DiscoveryQuery())
         await grpc_serving.refusal_of(stub.Get(pb.GetRequest(service_id="x")))
         watch = stub.Watch(pb.WatchRequest())
         await watch.read()

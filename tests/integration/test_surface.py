@@ -98,11 +98,13 @@ async def test_nodes_and_gateway_are_found_through_mp1_by_their_service_name(edg
 
 async def test_nodes_and_gateway_are_found_through_grpc(edge: Edge) -> None:
     stub = registry_pb2_grpc.ServiceRegistryStub(edge.cluster.platform)
-    everything = await stub.Discover(registry_pb2.DiscoverRequest())
-    assert sorted(service.name for service in everything.services) == ["edge-node"] * 3 + ["lfm-inference"]
-    nodes = await stub.Discover(registry_pb2.DiscoverRequest(names=["edge-node"]))
+    everything = await stub.Discover(registry_pb2.DiscoveryQuery())
+    names = sorted(each.service.description.name for each in everything.candidates)
+    assert names == ["edge-node"] * 3 + ["lfm-inference"]
+    nodes = await stub.Discover(registry_pb2.DiscoveryQuery(names=["edge-node"]))
     expected = {f"grpc://{edge.cluster.facts[node]['grpc']}" for node in edge.nodes}
-    assert {uri for service in nodes.services for uri in service.uris} == expected
+    found = [each.service.description.transport.endpoint for each in nodes.candidates]
+    assert {uri for endpoint in found for uri in endpoint.uris.values} == expected
 
 
 @pytest.mark.parametrize(

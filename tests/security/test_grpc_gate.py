@@ -23,7 +23,7 @@ REQUESTS = {
     "Renew": iter([]),
     "Deregister": pb.DeregisterRequest(service_id="s"),
     "Get": pb.GetRequest(service_id="s"),
-    "Discover": pb.DiscoverRequest(),
+    "Discover": pb.DiscoveryQuery(),
     "Watch": pb.WatchRequest(),
 }
 
@@ -75,15 +75,15 @@ async def test_no_method_answers_a_token_without_the_scope(platform, method, sco
 
 async def test_a_token_that_has_expired_or_whose_client_has_gone_counts_no_more(platform):
     async with open_to(platform, Scope.SERVICE_MANAGEMENT) as (stub, metadata):
-        await stub.Discover(pb.DiscoverRequest(), metadata=metadata)
+        await stub.Discover(pb.DiscoveryQuery(), metadata=metadata)
         client_id = next(iter(platform.host.registry.state.clients))
         await platform.host.credentials.remove(client_id)
-        code, _, _ = await refusal_of(stub.Discover(pb.DiscoverRequest(), metadata=metadata))
+        code, _, _ = await refusal_of(stub.Discover(pb.DiscoveryQuery(), metadata=metadata))
         assert code is grpc.StatusCode.UNAUTHENTICATED
         metadata = bearer(await platform.token(Scope.SERVICE_MANAGEMENT))
-        await stub.Discover(pb.DiscoverRequest(), metadata=metadata)
+        await stub.Discover(pb.DiscoveryQuery(), metadata=metadata)
         platform.clock.now_s += 3601
-        code, _, _ = await refusal_of(stub.Discover(pb.DiscoverRequest(), metadata=metadata))
+        code, _, _ = await refusal_of(stub.Discover(pb.DiscoveryQuery(), metadata=metadata))
         assert code is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -141,8 +141,8 @@ async def test_a_client_has_one_rate_over_http_and_grpc_and_learns_when_to_come_
         token = metadata[0][1].removeprefix("Bearer ")
         assert (await platform.send("GET", f"{SERVICES}/services", token)).status == 200
         for _ in range(2):
-            await stub.Discover(pb.DiscoverRequest(), metadata=metadata)
-        code, reason, details = await refusal_of(stub.Discover(pb.DiscoverRequest(), metadata=metadata))
+            await stub.Discover(pb.DiscoveryQuery(), metadata=metadata)
+        code, reason, details = await refusal_of(stub.Discover(pb.DiscoveryQuery(), metadata=metadata))
         assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_EXCEEDED")
         assert details["RetryInfo"].retry_delay.seconds == 2
         assert (await platform.send("GET", f"{SERVICES}/services", token)).status == 429
@@ -151,7 +151,7 @@ async def test_a_client_has_one_rate_over_http_and_grpc_and_learns_when_to_come_
 async def test_who_brings_no_token_is_limited_by_address(secure):
     platform = await secure(rate=Rate(per_s=0.5, burst=3))
     async with serving(platform.host, gate=platform.protection.grpc_gate) as stub:
-        codes = [(await refusal_of(stub.Discover(pb.DiscoverRequest())))[0] for _ in range(4)]
+        codes = [(await refusal_of(stub.Discover(pb.DiscoveryQuery())))[0] for _ in range(4)]
     assert codes == [grpc.StatusCode.UNAUTHENTICATED] * 3 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
 
 

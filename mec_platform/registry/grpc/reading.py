@@ -26,7 +26,6 @@ from mec_platform.domain.services import (
     OAuth2Info,
     SerializerType,
     ServiceDescription,
-    ServiceQuery,
     ServiceState,
     TransportInfo,
     TransportType,
@@ -180,19 +179,6 @@ def read_heartbeats(message: pb.RenewRequest, now_ns: int) -> list[tuple[str, Kp
         found.append((heartbeat.service_id, kpis))
     check.done()
     return found
-
-
-def read_query(message: pb.DiscoverRequest) -> ServiceQuery:
-    """Raises InvalidRequest."""
-    check = _Check()
-    query = ServiceQuery(
-        service_ids=frozenset(check.texts("instance_ids", message.instance_ids, MOST_WANTED)),
-        names=frozenset(check.texts("names", message.names, MOST_WANTED)),
-        category_ids=frozenset(check.texts("category_ids", message.category_ids, MOST_WANTED)),
-        states=frozenset(check.texts("states", message.states, MOST_WANTED)),
-    )
-    check.done()
-    return query
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ import grpc.aio
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.registry.applications import find_app
+from mec_platform.registry.discovery.discover import discover, discover_chain
 from mec_platform.registry.errors import EventLogError, RegistryError
 from mec_platform.registry.grpc import reading
 from mec_platform.registry.grpc.calls import Caller, Calls, Gate, NoteCall, OpenGate, ignore_call
+from mec_platform.registry.grpc.discovering import read_chain, read_discovery, told, write_chain, write_ranking
 from mec_platform.registry.grpc.refusals import NotAuthenticated, NotPermitted, code_of, message_of
 from mec_platform.registry.grpc.watching import Watching
-from mec_platform.registry.grpc.writing import RecordWriter, found_service, record_of
+from mec_platform.registry.grpc.writing import RecordWriter, record_of
 from mec_platform.registry.host import HostRegistry
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import registry_pb2 as pb
@@ -48,7 +50,8 @@ def add_service_registry(
         "Renew": calls.stream("Renew", methods.renew, pb.RenewRequest.FromString, of_requests=True),
         "Deregister": calls.unary("Deregister", methods.deregister, pb.DeregisterRequest.FromString),
         "Get": calls.unary("Get", methods.get, pb.GetRequest.FromString),
-        "Discover": calls.unary("Discover", methods.discover, pb.DiscoverRequest.FromString),
+        "Discover": calls.unary("Discover", methods.discover, pb.DiscoveryQuery.FromString),
+        "Chain": calls.unary("Chain", methods.chain, pb.ChainQuery.FromString),
         "Watch": calls.stream("Watch", watching.watch, pb.WatchRequest.FromString, of_requests=False),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
@@ -160,11 +163,20 @@ class ServiceRegistryMethods:
         service = self._services.service(reading.read_id("service_id", request.service_id))
         return self._writer.record(service, self._services.kpis.get(service.service_id))
 
-    async def discover(self, request: pb.DiscoverRequest, context: Context, caller: Caller) -> bytes:
+    async def discover(self, request: pb.DiscoveryQuery, context: Context, caller: Caller) -> bytes:
         """Raises InvalidRequest."""
-        found = self._services.services(reading.read_query(request))
-        reply = pb.DiscoverReply(revision=self._services.state.revision, services=map(found_service, found))
-        return reply.SerializeToString()
+        query = read_discovery(request, self._services.locality)
+        state = self._services.state
+        with told("condition"):
+            ranking = discover(state, self._services.kpis, query, self._clock.unix_ns())
+        return write_ranking(ranking, state.revision, self._writer.message).SerializeToString()
+
+    async def chain(self, request: pb.ChainQuery, context: Context, caller: Caller) -> bytes:
+        """Raises InvalidRequest."""
+        query = read_chain(request, self._services.locality)
+        with told("query"):
+            answer = discover_chain(self._services.state, self._services.kpis, query, self._clock.unix_ns())
+        return write_chain(answer).SerializeToString()
 
     # Whose a service is
 

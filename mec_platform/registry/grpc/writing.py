@@ -46,6 +46,10 @@ class RecordWriter:
         self._listed: dict[str, tuple[ServiceInfo, bytes]] = {}
         self._kpis: dict[str, tuple[Kpis, bytes]] = {}
 
+    def message(self, service: ServiceInfo, kpis: Kpis | None = None) -> pb.ServiceRecord:
+        """A `ServiceRecord` as part of another message."""
+        return pb.ServiceRecord.FromString(self.record(service, kpis))
+
     def record(self, service: ServiceInfo, kpis: Kpis | None = None) -> bytes:
         """A `ServiceRecord`."""
         known = self._records.get(service.service_id)
@@ -116,21 +120,6 @@ def record_of(service: ServiceInfo) -> pb.ServiceRecord:
             if interval_s is None
             else pb.ServiceLease(interval_s=interval_s, evict_after_intervals=service.evict_after_intervals or 0),
         ),
-    )
-
-
-def found_service(service: ServiceInfo) -> pb.RegisteredService:
-    """A service in the answer of Discover."""
-    transport = service.transport
-    return pb.RegisteredService(
-        instance_id=service.service_id,
-        app_instance_id=service.app_instance_id,
-        name=service.name,
-        version=service.version,
-        state=service.state.value,
-        category_id="" if service.category is None else service.category.id,
-        uris=transport.endpoint.uris or (),
-        transport_type=transport.type.value,
     )
 
 

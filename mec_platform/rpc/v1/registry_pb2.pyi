@@ -153,6 +153,23 @@ CHANGE_KIND_REMOVED: ChangeKind.ValueType  # 5
 """the service as it was last"""
 Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
+class _Direction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Direction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DIRECTION_UNSPECIFIED: _Direction.ValueType  # 0
+    DIRECTION_MINIMISE: _Direction.ValueType  # 1
+    DIRECTION_MAXIMISE: _Direction.ValueType  # 2
+
+class Direction(_Direction, metaclass=_DirectionEnumTypeWrapper): ...
+
+DIRECTION_UNSPECIFIED: Direction.ValueType  # 0
+DIRECTION_MINIMISE: Direction.ValueType  # 1
+DIRECTION_MAXIMISE: Direction.ValueType  # 2
+Global___Direction: _TypeAlias = Direction  # noqa: Y015
+
 @_typing.final
 class ServiceCategory(_message.Message):
     """An entry of a catalogue of service categories."""
@@ -990,100 +1007,590 @@ class WatchReply(_message.Message):
 Global___WatchReply: _TypeAlias = WatchReply  # noqa: Y015
 
 @_typing.final
-class DiscoverRequest(_message.Message):
-    """Empty lists match everything; attributes AND, values OR."""
+class Locality(_message.Message):
+    """Empty where it is not known; the host always is."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MEC_HOST_FIELD_NUMBER: _builtins.int
+    MEC_SYSTEM_FIELD_NUMBER: _builtins.int
+    NFVI_POP_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    ZONE_GROUP_FIELD_NUMBER: _builtins.int
+    NFVI_NODE_FIELD_NUMBER: _builtins.int
+    mec_host: _builtins.str
+    mec_system: _builtins.str
+    nfvi_pop: _builtins.str
+    zone: _builtins.str
+    zone_group: _builtins.str
+    nfvi_node: _builtins.str
+    def __init__(
+        self,
+        *,
+        mec_host: _builtins.str = ...,
+        mec_system: _builtins.str = ...,
+        nfvi_pop: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        zone_group: _builtins.str = ...,
+        nfvi_node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mec_host", b"mec_host", "mec_system", b"mec_system", "nfvi_node", b"nfvi_node", "nfvi_pop", b"nfvi_pop", "zone", b"zone", "zone_group", b"zone_group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Locality: _TypeAlias = Locality  # noqa: Y015
+
+@_typing.final
+class Preference(_message.Message):
+    """By what the better ones are told of the services that meet all requirements."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURE_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    HALF_FIELD_NUMBER: _builtins.int
+    measure: _builtins.str
+    """a KPI of Kpis, distance (steps of locality to the consumer), trust_level"""
+    direction: Global___Direction.ValueType
+    weight: _builtins.float
+    """relative to the other preferences; 1 where absent"""
+    half: _builtins.float
+    """value that is worth one half, for measures without an upper end"""
+    def __init__(
+        self,
+        *,
+        measure: _builtins.str = ...,
+        direction: Global___Direction.ValueType = ...,
+        weight: _builtins.float | None = ...,
+        half: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_half", b"_half", "_weight", b"_weight", "half", b"half", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_half", b"_half", "_weight", b"_weight", "direction", b"direction", "half", b"half", "measure", b"measure", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__half: _TypeAlias = _typing.Literal["half"]  # noqa: Y015
+    _WhichOneofArgType__half: _TypeAlias = _typing.Literal["_half", b"_half"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__half) -> _WhichOneofReturnType__half | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___Preference: _TypeAlias = Preference  # noqa: Y015
+
+@_typing.final
+class DiscoveryQuery(_message.Message):
+    """Requirements AND, values of one requirement OR; what is empty or absent asks for nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    SERVICE_IDS_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
-    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
     CATEGORY_IDS_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    ANY_STATE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    COVERS_FIELD_NUMBER: _builtins.int
+    INTERSECTS_FIELD_NUMBER: _builtins.int
+    QUANTISATIONS_FIELD_NUMBER: _builtins.int
+    HARDWARE_TARGETS_FIELD_NUMBER: _builtins.int
+    TRUST_AT_LEAST_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    SCOPE_OF_LOCALITY_FIELD_NUMBER: _builtins.int
+    MUST_BE_LOCAL_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    PREFERENCES_FIELD_NUMBER: _builtins.int
+    MAX_KPI_AGE_S_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    EXPLAIN_REJECTED_FIELD_NUMBER: _builtins.int
+    any_state: _builtins.bool
+    model: _builtins.str
+    trust_at_least: _builtins.int
+    scope_of_locality: Global___LocalityScope.ValueType
+    """services of this scope"""
+    must_be_local: _builtins.bool
+    """isLocal of MEC 011, for the consumer"""
+    condition: _builtins.str
+    """CEL over service, kpi and consumer"""
+    max_kpi_age_s: _builtins.float
+    """KPIs that are older count as not measured"""
+    limit: _builtins.int
+    """100 where absent"""
+    explain_rejected: _builtins.bool
+    @_builtins.property
+    def consumer(self) -> Global___Locality:
+        """this host where absent"""
+
+    @_builtins.property
+    def service_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
     def category_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def states(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___ServiceState.ValueType]:
+        """ACTIVE where empty and any_state is false"""
+
+    @_builtins.property
+    def covers(self) -> _types_pb2.LayerRange:
+        """all of these blocks"""
+
+    @_builtins.property
+    def intersects(self) -> _types_pb2.LayerRange:
+        """one of these blocks at least"""
+
+    @_builtins.property
+    def quantisations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def hardware_targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """these, equal"""
+
+    @_builtins.property
+    def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Preference]: ...
     def __init__(
         self,
         *,
+        consumer: Global___Locality | None = ...,
+        service_ids: _abc.Iterable[_builtins.str] | None = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
-        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
         category_ids: _abc.Iterable[_builtins.str] | None = ...,
-        states: _abc.Iterable[_builtins.str] | None = ...,
+        states: _abc.Iterable[Global___ServiceState.ValueType] | None = ...,
+        any_state: _builtins.bool = ...,
+        model: _builtins.str = ...,
+        covers: _types_pb2.LayerRange | None = ...,
+        intersects: _types_pb2.LayerRange | None = ...,
+        quantisations: _abc.Iterable[_builtins.str] | None = ...,
+        hardware_targets: _abc.Iterable[_builtins.str] | None = ...,
+        trust_at_least: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        scope_of_locality: Global___LocalityScope.ValueType = ...,
+        must_be_local: _builtins.bool = ...,
+        condition: _builtins.str = ...,
+        preferences: _abc.Iterable[Global___Preference] | None = ...,
+        max_kpi_age_s: _builtins.float | None = ...,
+        limit: _builtins.int | None = ...,
+        explain_rejected: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_max_kpi_age_s", b"_max_kpi_age_s", "consumer", b"consumer", "covers", b"covers", "intersects", b"intersects", "limit", b"limit", "max_kpi_age_s", b"max_kpi_age_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_max_kpi_age_s", b"_max_kpi_age_s", "any_state", b"any_state", "category_ids", b"category_ids", "condition", b"condition", "consumer", b"consumer", "covers", b"covers", "explain_rejected", b"explain_rejected", "hardware_targets", b"hardware_targets", "intersects", b"intersects", "labels", b"labels", "limit", b"limit", "max_kpi_age_s", b"max_kpi_age_s", "model", b"model", "must_be_local", b"must_be_local", "names", b"names", "preferences", b"preferences", "quantisations", b"quantisations", "scope_of_locality", b"scope_of_locality", "service_ids", b"service_ids", "states", b"states", "trust_at_least", b"trust_at_least"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__max_kpi_age_s: _TypeAlias = _typing.Literal["max_kpi_age_s"]  # noqa: Y015
+    _WhichOneofArgType__max_kpi_age_s: _TypeAlias = _typing.Literal["_max_kpi_age_s", b"_max_kpi_age_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_kpi_age_s) -> _WhichOneofReturnType__max_kpi_age_s | None: ...
+
+Global___DiscoveryQuery: _TypeAlias = DiscoveryQuery  # noqa: Y015
+
+@_typing.final
+class Contribution(_message.Message):
+    """What one preference gave a candidate; contributions sum up to its score."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURE_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    NORMALISED_FIELD_NUMBER: _builtins.int
+    CONTRIBUTION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    measure: _builtins.str
+    direction: Global___Direction.ValueType
+    weight: _builtins.float
+    value: _builtins.float
+    """absent where there is none that counts: worst, for the reason in note"""
+    normalised: _builtins.float
+    """from 0 (worst) to 1"""
+    contribution: _builtins.float
+    note: _builtins.str
+    def __init__(
+        self,
+        *,
+        measure: _builtins.str = ...,
+        direction: Global___Direction.ValueType = ...,
+        weight: _builtins.float = ...,
+        value: _builtins.float | None = ...,
+        normalised: _builtins.float = ...,
+        contribution: _builtins.float = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "contribution", b"contribution", "direction", b"direction", "measure", b"measure", "normalised", b"normalised", "note", b"note", "value", b"value", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Contribution: _TypeAlias = Contribution  # noqa: Y015
+
+@_typing.final
+class RankedService(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    KPI_AGE_S_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """from 0 to 1"""
+    kpi_age_s: _builtins.float
+    @_builtins.property
+    def service(self) -> Global___ServiceRecord:
+        """with its newest KPIs"""
+
+    @_builtins.property
+    def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]: ...
+    def __init__(
+        self,
+        *,
+        service: Global___ServiceRecord | None = ...,
+        score: _builtins.float = ...,
+        contributions: _abc.Iterable[Global___Contribution] | None = ...,
+        kpi_age_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kpi_age_s", b"_kpi_age_s", "kpi_age_s", b"kpi_age_s", "service", b"service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kpi_age_s", b"_kpi_age_s", "contributions", b"contributions", "kpi_age_s", b"kpi_age_s", "score", b"score", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kpi_age_s: _TypeAlias = _typing.Literal["kpi_age_s"]  # noqa: Y015
+    _WhichOneofArgType__kpi_age_s: _TypeAlias = _typing.Literal["_kpi_age_s", b"_kpi_age_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kpi_age_s) -> _WhichOneofReturnType__kpi_age_s | None: ...
+
+Global___RankedService: _TypeAlias = RankedService  # noqa: Y015
+
+@_typing.final
+class Rejection(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    service_id: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        service_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category_ids", b"category_ids", "instance_ids", b"instance_ids", "names", b"names", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "service_id", b"service_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DiscoverRequest: _TypeAlias = DiscoverRequest  # noqa: Y015
+Global___Rejection: _TypeAlias = Rejection  # noqa: Y015
 
 @_typing.final
-class DiscoverReply(_message.Message):
+class Ranking(_message.Message):
+    """Best first, ties by service id."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RejectedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
-    SERVICES_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """also those beyond the limit"""
     revision: _builtins.int
+    """of the registry: watch after it to see every later change"""
     @_builtins.property
-    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisteredService]: ...
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedService]: ...
+    @_builtins.property
+    def rejected(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """by the first requirement that kept a service out"""
+
+    @_builtins.property
+    def rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]:
+        """where explain_rejected was asked for"""
+
     def __init__(
         self,
         *,
+        candidates: _abc.Iterable[Global___RankedService] | None = ...,
+        matched: _builtins.int = ...,
+        rejected: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        rejections: _abc.Iterable[Global___Rejection] | None = ...,
         revision: _builtins.int = ...,
-        services: _abc.Iterable[Global___RegisteredService] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "matched", b"matched", "rejected", b"rejected", "rejections", b"rejections", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DiscoverReply: _TypeAlias = DiscoverReply  # noqa: Y015
+Global___Ranking: _TypeAlias = Ranking  # noqa: Y015
 
 @_typing.final
-class RegisteredService(_message.Message):
+class ChainQuery(_message.Message):
+    """Where trusted_first or trusted_last is present, only so many of the first and last blocks need trust_at_least."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    INSTANCE_ID_FIELD_NUMBER: _builtins.int
-    APP_INSTANCE_ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    CATEGORY_ID_FIELD_NUMBER: _builtins.int
-    URIS_FIELD_NUMBER: _builtins.int
-    TRANSPORT_TYPE_FIELD_NUMBER: _builtins.int
-    instance_id: _builtins.str
-    app_instance_id: _builtins.str
-    name: _builtins.str
-    version: _builtins.str
-    state: _builtins.str
-    """ACTIVE, INACTIVE, SUSPENDED"""
-    category_id: _builtins.str
-    transport_type: _builtins.str
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    TRUST_AT_LEAST_FIELD_NUMBER: _builtins.int
+    TRUSTED_FIRST_FIELD_NUMBER: _builtins.int
+    TRUSTED_LAST_FIELD_NUMBER: _builtins.int
+    QUANTISATIONS_FIELD_NUMBER: _builtins.int
+    MAX_KPI_AGE_S_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    MAX_CALLS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    trust_at_least: _builtins.int
+    trusted_first: _builtins.int
+    trusted_last: _builtins.int
+    max_kpi_age_s: _builtins.float
+    max_latency_ms: _builtins.float
+    """for one token"""
+    max_calls: _builtins.int
+    """8 where absent; a service that is called twice counts twice"""
     @_builtins.property
-    def uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def consumer(self) -> Global___Locality:
+        """this host where absent"""
+
+    @_builtins.property
+    def blocks(self) -> _types_pb2.LayerRange: ...
+    @_builtins.property
+    def quantisations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
-        instance_id: _builtins.str = ...,
-        app_instance_id: _builtins.str = ...,
-        name: _builtins.str = ...,
-        version: _builtins.str = ...,
-        state: _builtins.str = ...,
-        category_id: _builtins.str = ...,
-        uris: _abc.Iterable[_builtins.str] | None = ...,
-        transport_type: _builtins.str = ...,
+        consumer: Global___Locality | None = ...,
+        model: _builtins.str = ...,
+        blocks: _types_pb2.LayerRange | None = ...,
+        trust_at_least: _builtins.int = ...,
+        trusted_first: _builtins.int | None = ...,
+        trusted_last: _builtins.int | None = ...,
+        quantisations: _abc.Iterable[_builtins.str] | None = ...,
+        max_kpi_age_s: _builtins.float | None = ...,
+        max_latency_ms: _builtins.float | None = ...,
+        max_calls: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_calls", b"_max_calls", "_max_kpi_age_s", b"_max_kpi_age_s", "_max_latency_ms", b"_max_latency_ms", "_trusted_first", b"_trusted_first", "_trusted_last", b"_trusted_last", "blocks", b"blocks", "consumer", b"consumer", "max_calls", b"max_calls", "max_kpi_age_s", b"max_kpi_age_s", "max_latency_ms", b"max_latency_ms", "trusted_first", b"trusted_first", "trusted_last", b"trusted_last"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_instance_id", b"app_instance_id", "category_id", b"category_id", "instance_id", b"instance_id", "name", b"name", "state", b"state", "transport_type", b"transport_type", "uris", b"uris", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_calls", b"_max_calls", "_max_kpi_age_s", b"_max_kpi_age_s", "_max_latency_ms", b"_max_latency_ms", "_trusted_first", b"_trusted_first", "_trusted_last", b"_trusted_last", "blocks", b"blocks", "consumer", b"consumer", "max_calls", b"max_calls", "max_kpi_age_s", b"max_kpi_age_s", "max_latency_ms", b"max_latency_ms", "model", b"model", "quantisations", b"quantisations", "trust_at_least", b"trust_at_least", "trusted_first", b"trusted_first", "trusted_last", b"trusted_last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_calls: _TypeAlias = _typing.Literal["max_calls"]  # noqa: Y015
+    _WhichOneofArgType__max_calls: _TypeAlias = _typing.Literal["_max_calls", b"_max_calls"]  # noqa: Y015
+    _WhichOneofReturnType__max_kpi_age_s: _TypeAlias = _typing.Literal["max_kpi_age_s"]  # noqa: Y015
+    _WhichOneofArgType__max_kpi_age_s: _TypeAlias = _typing.Literal["_max_kpi_age_s", b"_max_kpi_age_s"]  # noqa: Y015
+    _WhichOneofReturnType__max_latency_ms: _TypeAlias = _typing.Literal["max_latency_ms"]  # noqa: Y015
+    _WhichOneofArgType__max_latency_ms: _TypeAlias = _typing.Literal["_max_latency_ms", b"_max_latency_ms"]  # noqa: Y015
+    _WhichOneofReturnType__trusted_first: _TypeAlias = _typing.Literal["trusted_first"]  # noqa: Y015
+    _WhichOneofArgType__trusted_first: _TypeAlias = _typing.Literal["_trusted_first", b"_trusted_first"]  # noqa: Y015
+    _WhichOneofReturnType__trusted_last: _TypeAlias = _typing.Literal["trusted_last"]  # noqa: Y015
+    _WhichOneofArgType__trusted_last: _TypeAlias = _typing.Literal["_trusted_last", b"_trusted_last"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_calls) -> _WhichOneofReturnType__max_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_kpi_age_s) -> _WhichOneofReturnType__max_kpi_age_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_latency_ms) -> _WhichOneofReturnType__max_latency_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trusted_first) -> _WhichOneofReturnType__trusted_first | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trusted_last) -> _WhichOneofReturnType__trusted_last | None: ...
+
+Global___ChainQuery: _TypeAlias = ChainQuery  # noqa: Y015
+
+@_typing.final
+class Call(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_ID_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    HOP_MS_FIELD_NUMBER: _builtins.int
+    COMPUTE_MS_FIELD_NUMBER: _builtins.int
+    service_id: _builtins.str
+    hop_ms: _builtins.float
+    """the way to the service"""
+    compute_ms: _builtins.float
+    """its blocks, for one token"""
+    @_builtins.property
+    def layers(self) -> _types_pb2.LayerRange: ...
+    def __init__(
+        self,
+        *,
+        service_id: _builtins.str = ...,
+        layers: _types_pb2.LayerRange | None = ...,
+        hop_ms: _builtins.float = ...,
+        compute_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_ms", b"compute_ms", "hop_ms", b"hop_ms", "layers", b"layers", "service_id", b"service_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RegisteredService: _TypeAlias = RegisteredService  # noqa: Y015
+Global___Call: _TypeAlias = Call  # noqa: Y015
+
+@_typing.final
+class Chain(_message.Message):
+    """Calls that cover the blocks in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LeftOutEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    RETURN_MS_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    return_ms: _builtins.float
+    latency_ms: _builtins.float
+    """all of it, for one token"""
+    explanation: _builtins.str
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Call]: ...
+    @_builtins.property
+    def left_out(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """services that could not take part, by reason"""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___Call] | None = ...,
+        return_ms: _builtins.float = ...,
+        latency_ms: _builtins.float = ...,
+        explanation: _builtins.str = ...,
+        left_out: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "explanation", b"explanation", "latency_ms", b"latency_ms", "left_out", b"left_out", "return_ms", b"return_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Chain: _TypeAlias = Chain  # noqa: Y015
+
+@_typing.final
+class NoChain(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    UNCOVERED_FIELD_NUMBER: _builtins.int
+    CHEAPEST_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def uncovered(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.LayerRange]:
+        """blocks that nobody may serve"""
+
+    @_builtins.property
+    def cheapest(self) -> Global___Chain:
+        """where a bound alone refuses it"""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        uncovered: _abc.Iterable[_types_pb2.LayerRange] | None = ...,
+        cheapest: Global___Chain | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cheapest", b"cheapest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cheapest", b"cheapest", "reason", b"reason", "uncovered", b"uncovered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoChain: _TypeAlias = NoChain  # noqa: Y015
+
+@_typing.final
+class ChainAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_FIELD_NUMBER: _builtins.int
+    NONE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chain(self) -> Global___Chain: ...
+    @_builtins.property
+    def none(self) -> Global___NoChain: ...
+    def __init__(
+        self,
+        *,
+        chain: Global___Chain | None = ...,
+        none: Global___NoChain | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "chain", b"chain", "none", b"none"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "chain", b"chain", "none", b"none"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["chain", "none"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___ChainAnswer: _TypeAlias = ChainAnswer  # noqa: Y015

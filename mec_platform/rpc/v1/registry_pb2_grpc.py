@@ -66,8 +66,13 @@ class ServiceRegistryStub:
                 _registered_method=True)
         self.Discover = channel.unary_unary(
                 '/mec_platform.rpc.v1.ServiceRegistry/Discover',
-                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverRequest.SerializeToString,
-                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverReply.FromString,
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoveryQuery.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.Ranking.FromString,
+                _registered_method=True)
+        self.Chain = channel.unary_unary(
+                '/mec_platform.rpc.v1.ServiceRegistry/Chain',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ChainQuery.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ChainAnswer.FromString,
                 _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/mec_platform.rpc.v1.ServiceRegistry/Watch',
@@ -121,7 +126,15 @@ class ServiceRegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Discover(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Services that meet requirements and a condition, best first, each with why it stands where it does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Chain(self, request, context):
+        """Services that together cover blocks of a model, and what one token takes through them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -169,8 +182,13 @@ def add_ServiceRegistryServicer_to_server(servicer, server):
             ),
             'Discover': grpc.unary_unary_rpc_method_handler(
                     servicer.Discover,
-                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverRequest.FromString,
-                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverReply.SerializeToString,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoveryQuery.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.Ranking.SerializeToString,
+            ),
+            'Chain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Chain,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ChainQuery.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ChainAnswer.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -365,8 +383,35 @@ class ServiceRegistry:
             request,
             target,
             '/mec_platform.rpc.v1.ServiceRegistry/Discover',
-            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverRequest.SerializeToString,
-            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoverReply.FromString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.DiscoveryQuery.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.Ranking.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mec_platform.rpc.v1.ServiceRegistry/Chain',
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ChainQuery.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_registry__pb2.ChainAnswer.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,7 +48,10 @@ class ServiceRegistryStub:
     """Heartbeats, with KPIs where there are news of them; one answer to each message."""
     Deregister: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeregisterRequest, _registry_pb2.DeregisterReply]
     Get: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetRequest, _registry_pb2.ServiceRecord]
-    Discover: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DiscoverRequest, _registry_pb2.DiscoverReply]
+    Discover: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DiscoveryQuery, _registry_pb2.Ranking]
+    """Services that meet requirements and a condition, best first, each with why it stands where it does."""
+    Chain: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ChainQuery, _registry_pb2.ChainAnswer]
+    """Services that together cover blocks of a model, and what one token takes through them."""
     Watch: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchReply]
     """Every change from a revision on, in order, each once. Ends with OUT_OF_RANGE and the reason CHANGES_COMPACTED where the
     revision is too old or the watcher too slow: list again.
@@ -69,7 +72,10 @@ class ServiceRegistryAsyncStub(ServiceRegistryStub):
     """Heartbeats, with KPIs where there are news of them; one answer to each message."""
     Deregister: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeregisterRequest, _registry_pb2.DeregisterReply]  # type: ignore[assignment]
     Get: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetRequest, _registry_pb2.ServiceRecord]  # type: ignore[assignment]
-    Discover: _aio.UnaryUnaryMultiCallable[_registry_pb2.DiscoverRequest, _registry_pb2.DiscoverReply]  # type: ignore[assignment]
+    Discover: _aio.UnaryUnaryMultiCallable[_registry_pb2.DiscoveryQuery, _registry_pb2.Ranking]  # type: ignore[assignment]
+    """Services that meet requirements and a condition, best first, each with why it stands where it does."""
+    Chain: _aio.UnaryUnaryMultiCallable[_registry_pb2.ChainQuery, _registry_pb2.ChainAnswer]  # type: ignore[assignment]
+    """Services that together cover blocks of a model, and what one token takes through them."""
     Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchReply]  # type: ignore[assignment]
     """Every change from a revision on, in order, each once. Ends with OUT_OF_RANGE and the reason CHANGES_COMPACTED where the
     revision is too old or the watcher too slow: list again.
@@ -127,9 +133,18 @@ class ServiceRegistryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Discover(
         self,
-        request: _registry_pb2.DiscoverRequest,
+        request: _registry_pb2.DiscoveryQuery,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.DiscoverReply, _abc.Awaitable[_registry_pb2.DiscoverReply]]: ...
+    ) -> _typing.Union[_registry_pb2.Ranking, _abc.Awaitable[_registry_pb2.Ranking]]:
+        """Services that meet requirements and a condition, best first, each with why it stands where it does."""
+
+    @_abc_1.abstractmethod
+    def Chain(
+        self,
+        request: _registry_pb2.ChainQuery,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ChainAnswer, _abc.Awaitable[_registry_pb2.ChainAnswer]]:
+        """Services that together cover blocks of a model, and what one token takes through them."""
 
     @_abc_1.abstractmethod
     def Watch(
