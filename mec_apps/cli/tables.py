@@ -1,0 +1,22 @@
+"""Tables on the terminal, as wide as what is in them: ids are whole, because other commands take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_WIDE = 10_000
+"""Wider than any line; a terminal that is narrower breaks lines, as it does for everything else."""
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints rows under headings. Texts are shown as they are: what others chose is not read as markup."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(Text(str(each)) for each in row))
+    Console(width=_WIDE).print(table)
