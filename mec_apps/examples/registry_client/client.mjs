@@ -6,6 +6,7 @@
 // Where the platform asks for credentials: --token TOKEN, --registry https://HOST:PORT for its port over TLS, and
 // NODE_EXTRA_CA_CERTS for an authority of your own.
 
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 
@@ -38,14 +39,20 @@ function openRegistry() {
   });
   const { ServiceRegistry } = grpc.loadPackageDefinition(definition).mec_platform.rpc.v1;
   const isSecure = options.registry.startsWith("https://");
-  const credentials = isSecure ? grpc.credentials.createSsl() : grpc.credentials.createInsecure();
+  const credentials = isSecure ? grpc.credentials.createSsl(ownAuthority()) : grpc.credentials.createInsecure();
   return new ServiceRegistry(options.registry.replace("https://", ""), credentials);
+}
+
+// Node.js reads this file for its own connections; gRPC has to be given it.
+function ownAuthority() {
+  const file = process.env.NODE_EXTRA_CA_CERTS;
+  return file ? readFileSync(file) : null;
 }
 
 const registry = openRegistry();
 
 function metadata() {
-  const entries = new grpc.Metadata({ waitForReady: true });
+  const entries = new grpc.Metadata();
   if (options.token) entries.set("authorization", `Bearer ${options.token}`);
   return entries;
 }
