@@ -26,7 +26,7 @@ class ServiceFilters:
 
     def query(self) -> list[tuple[str, str]]:
         """As query parameters of `/registry/v1`."""
-        named = {"name": self.names, "category": self.categories, "model": self.models, "state": self.states}
+        named = {"ser_name": self.names, "ser_category_id": self.categories, "model": self.models, "state": self.states}
         return [(name, value) for name, values in named.items() for value in values]
 
 

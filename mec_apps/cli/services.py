@@ -47,7 +47,7 @@ def describe(service: Mapping[str, Any], now_s: float) -> Sequence[str]:
         service["version"],
         service["state"],
         "" if capabilities is None else describe_model(capabilities.get("model", ""), capabilities.get("layers")),
-        "" if capabilities is None else str(capabilities["trustLevel"]),
+        "" if capabilities is None else str(capabilities.get("trustLevel", 0)),
         f"{kpis['load']:.0%}" if "load" in kpis else "",
         f"{kpis['tokensPerS']:.1f}" if "tokensPerS" in kpis else "",
         describe_age(now_s - kpis["measured"]["seconds"]) if kpis else "",

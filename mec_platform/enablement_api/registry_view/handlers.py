@@ -14,25 +14,23 @@ from aiohttp import web
 
 from mec_platform.domain.credentials import Scope
 from mec_platform.domain.locality import Locality
-from mec_platform.domain.services import ServiceInfo, ServiceQuery, ServiceState
+from mec_platform.domain.services import ServiceInfo, ServiceQuery
 from mec_platform.enablement_api.exchange import entity_tag, json_response, read_values
-from mec_platform.enablement_api.operations import Operation, QueryParameter
+from mec_platform.enablement_api.operations import Operation
 from mec_platform.enablement_api.registry_view.messages import EasProfile, ServiceApiDescription
 from mec_platform.enablement_api.registry_view.projections import Offer, to_eas_profile, to_service_api
 from mec_platform.enablement_api.registry_view.records import RegisteredService, to_record
+from mec_platform.enablement_api.registry_watch.handlers import CATEGORY_ID, MODEL, STATE
 from mec_platform.enablement_api.security.callers import consumer_locality
+from mec_platform.enablement_api.service_management.handlers import SER_NAME
 from mec_platform.registry.service_registry import ServiceRegistry
 
 ROOT = "/registry/v1"
 
-NAME = QueryParameter("name", str, "Services of these names.", repeated=True)
-CATEGORY = QueryParameter("category", str, "Services of the categories of these ids.", repeated=True)
-MODEL = QueryParameter("model", str, "Services that run these models, or parts of them.", repeated=True)
-STATE = QueryParameter("state", ServiceState, "Services in these states.", repeated=True)
+FILTERS = (SER_NAME, CATEGORY_ID, MODEL, STATE)
+"""As the watch over services has them."""
 
-FILTERS = (NAME, CATEGORY, MODEL, STATE)
-
-_ROW = partial(Operation, method="GET", tag="Registry", scope=Scope.SERVICE_MANAGEMENT)
+_ROW = partial(Operation, method="GET", tag="Service registry", scope=Scope.SERVICE_MANAGEMENT)
 
 
 class RegistryView:
@@ -114,8 +112,8 @@ class RegistryView:
 def parse_query(request: web.Request) -> ServiceQuery:
     """The filters. Raises BadRequest where a parameter does not take a value."""
     return ServiceQuery(
-        names=frozenset(read_values(request, NAME)),
-        category_ids=frozenset(read_values(request, CATEGORY)),
+        names=frozenset(read_values(request, SER_NAME)),
+        category_ids=frozenset(read_values(request, CATEGORY_ID)),
         models=frozenset(read_values(request, MODEL)),
         states=frozenset(read_values(request, STATE)),
     )

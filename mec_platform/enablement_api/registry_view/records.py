@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from mec_platform.domain.capabilities import Capabilities, Kpis
+from mec_platform.domain.capabilities import Kpis
 from mec_platform.domain.locality import Locality, LocalityType
 from mec_platform.domain.services import SerializerType, ServiceState
 from mec_platform.enablement_api.endpoints import CategoryRefMessage, from_category
 from mec_platform.enablement_api.exchange import TimeStamp
 from mec_platform.enablement_api.registry_view.projections import Offer
+from mec_platform.enablement_api.registry_watch.messages import CapabilitiesMessage, from_capabilities
 from mec_platform.enablement_api.service_management.messages import TransportInfoMessage, from_transport
 
 
@@ -24,24 +25,6 @@ class RecordLocality(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     nfvi_node: str = ""
 
 
-class RecordLayers(msgspec.Struct, frozen=True):
-    """Half-open range of a model's blocks."""
-
-    start: int
-    stop: int
-
-
-class RecordCapabilities(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What a service can do; absent where it does not say."""
-
-    model: str = ""
-    layers: RecordLayers | None = None
-    quantisation: str = ""
-    hardware_target: str = ""
-    trust_level: int
-    labels: dict[str, str] = {}
-
-
 class RecordKpis(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """How a service was doing when it measured; absent what was not measured."""
 
@@ -49,7 +32,7 @@ class RecordKpis(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     load: float | None = None
     capacity: float | None = None
     free_memory_bytes: int | None = None
-    tokens_per_s: float | None = msgspec.field(default=None, name="tokensPerS")
+    tokens_per_s: float | None = None
     rtt_ms: float | None = None
     radio_quality_db: float | None = None
 
@@ -73,7 +56,7 @@ class RegisteredService(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     is_local: bool
     liveness_interval: int | None = None
     evict_after_intervals: int | None = None
-    capabilities: RecordCapabilities | None = None
+    capabilities: CapabilitiesMessage | None = None
     kpis: RecordKpis | None = None
 
 
@@ -97,7 +80,7 @@ def to_record(offer: Offer, registered_revision: int, consumer: Locality) -> Reg
         is_local=service.is_local_to(consumer),
         liveness_interval=service.liveness_interval_s,
         evict_after_intervals=service.evict_after_intervals,
-        capabilities=None if service.capabilities is None else _capabilities(service.capabilities),
+        capabilities=None if service.capabilities is None else from_capabilities(service.capabilities),
         kpis=None if offer.kpis is None else _kpis(offer.kpis),
     )
 
@@ -110,18 +93,6 @@ def _locality(place: Locality) -> RecordLocality:
         zone=place.zone,
         zone_group=place.zone_group,
         nfvi_node=place.nfvi_node,
-    )
-
-
-def _capabilities(capabilities: Capabilities) -> RecordCapabilities:
-    layers = capabilities.layers
-    return RecordCapabilities(
-        model=capabilities.model,
-        layers=None if layers is None else RecordLayers(layers.start, layers.stop),
-        quantisation=capabilities.quantisation,
-        hardware_target=capabilities.hardware_target,
-        trust_level=capabilities.trust_level,
-        labels=dict(capabilities.labels),
     )
 
 
