@@ -33,7 +33,7 @@ def services(wanted: ServiceFilters, models: tuple[str, ...], platform: Platform
         print_json(found)
     elif found:
         now_s = time.time()
-        print_table(HEADINGS, [describe(each, now_s) for each in found])
+        print_table(HEADINGS, [[printable(cell) for cell in describe(each, now_s)] for each in found])
     else:
         click.echo("no services")
 
@@ -72,3 +72,8 @@ def describe_endpoint(endpoint: Mapping[str, Any]) -> str:
     """Addresses of whichever kind, with spaces between them."""
     addresses = [f"{each['host']}:{each['port']}" for each in endpoint.get("addresses", ())]
     return " ".join([*endpoint.get("uris", ()), *endpoint.get("fqdn", ()), *addresses])
+
+
+def printable(text: str) -> str:
+    """What strangers have chosen, without what would move a terminal's cursor or begin a line."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

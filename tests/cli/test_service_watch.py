@@ -238,3 +238,10 @@ async def test_a_watch_without_a_token_is_refused_there(tmp_path):
             async with following(platform) as sets:
                 await anext(sets)
     assert refused.value.code() is Code.UNAUTHENTICATED
+
+
+def test_a_name_cannot_write_lines_of_its_own():
+    named = replace(SERVICE, name="\x1b[2Jfaces\n      99  REMOVED")
+    line = write_text(12, pb.ServiceChange(kind=pb.CHANGE_KIND_ADDED, service=record_of(named)))
+    assert line.isprintable()
+    assert "faces" in line

@@ -93,3 +93,10 @@ async def test_every_kind_of_endpoint_is_shown(platform):
     shown = await run("services", "--platform", platform.rest_uri)
     assert "a.example.com b.example.com" in shown.output
     assert "192.0.2.1:80" in shown.output
+
+
+async def test_a_name_cannot_write_rows_of_its_own(platform):
+    await offer(platform, name="\x1b[2Jfaces\nfake")
+    shown = await run("services", "--platform", platform.rest_uri)
+    assert len(shown.output.splitlines()) == 2
+    assert "\x1b" not in shown.output
