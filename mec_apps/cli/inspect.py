@@ -1,9 +1,10 @@
-"""`mec status`, `mec services`, `mec watch`, `mec plan`: what the platform knows and would do."""
+"""`mec status`, `mec watch`, `mec plan`: what the platform knows and would do."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -19,10 +20,10 @@ from mec_apps.cli.requests import (
     print_json,
     run_async,
 )
-from mec_apps.cli.rest_client import PlatformAddress, platform_rest, rest_options
-from mec_apps.sdk.mp1 import Mp1Client
+from mec_apps.cli.rest_client import PlatformAddress, rest_options
+from mec_apps.cli.service_filters import ServiceFilters, filter_options
+from mec_apps.cli.service_watch import watch_services
 from mec_platform.background import BackgroundTasks
-from mec_platform.domain.services import ServiceState
 from mec_platform.rpc.convert import plan_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
@@ -79,29 +80,47 @@ def _links(snapshot: control_plane_pb2.Snapshot) -> Table:
     return table
 
 
-@click.command(epilog="Example: mec services --name edge-node")
-@click.option("--name", help="Only services of this name.")
+@click.command(epilog="Example: mec watch --services --model smollm2 --json")
+@click.option("--all", "show_all", is_flag=True, help="Also every decision to keep the plan.")
+@click.option("--services", "of_services", is_flag=True, help="Follow services instead: those there are, and changes.")
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    help="With --services: every change after this revision, instead of what is there now.",
+)
+@filter_options
+@click.option(
+    "--model",
+    default="",
+    help="The model whose deployment is meant, needed where several are deployed; "
+    "with --services, only services that run it.",
+)
+@platform_grpc_option
 @rest_options
 @json_option
-def services(name: str | None, platform: PlatformAddress, as_json: bool) -> None:
-    """Services that are registered on the platform (over Mp1, as any application sees them)."""
-    found = run_async(_discover(platform, name))
-    if as_json:
-        print_json(found)
+def watch(
+    show_all: bool,
+    of_services: bool,
+    after: int | None,
+    wanted: ServiceFilters,
+    model: str,
+    platform_grpc: str,
+    platform: PlatformAddress,
+    as_json: bool,
+) -> None:
+    """Follow decisions and reconfigurations until Ctrl-C; with --services, services.
+
+    Services are followed over a lost connection too, each change once. Where the platform asks for credentials, --platform
+    is where tokens come from; its port over TLS is --platform-grpc https://HOST:PORT.
+    """
+    if of_services:
+        if show_all:
+            raise click.UsageError("--all is about decisions, not services")
+        wanted = replace(wanted, models=(model,) if model else ())
+        run_async(watch_services(platform_grpc, platform, wanted, after, as_json))
         return
-    for service in found:
-        click.echo(f"{service['name']}  {service['state']}  {' '.join(service['uris'])}")
-    if not found:
-        click.echo("no services")
-
-
-@click.command(epilog="Example: mec watch")
-@click.option("--all", "show_all", is_flag=True, help="Also every decision to keep the plan.")
-@deployment_option
-@platform_grpc_option
-@json_option
-def watch(show_all: bool, model: str, platform_grpc: str, as_json: bool) -> None:
-    """Follow decisions and reconfigurations until Ctrl-C."""
+    if wanted or after is not None:
+        raise click.UsageError("--name, --category, --state and --after need --services")
     run_async(_watch(platform_grpc, model, show_all, as_json))
 
 
@@ -132,16 +151,6 @@ async def _propose(address: str, model: str, exclude: tuple[str, ...]) -> contro
         return await control_plane_pb2_grpc.SplitRevisionStub(channel).ProposePlan(
             control_plane_pb2.ProposePlanRequest(exclude_nodes=exclude, model=model)
         )
-
-
-async def _discover(platform: PlatformAddress, name: str | None) -> list[dict[str, Any]]:
-    async with platform_rest(platform) as session:
-        found = await Mp1Client(session).find_services([name] if name else [], None)
-    return [
-        {"name": s.name, "version": s.version, "state": str(s.state), "service_id": s.service_id, "uris": list(s.uris)}
-        for s in found
-        if s.state is ServiceState.ACTIVE
-    ]
 
 
 async def _watch(address: str, model: str, show_all: bool, as_json: bool) -> None:

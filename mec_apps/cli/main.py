@@ -17,13 +17,14 @@ from mec_apps.cli.compile import compile_command
 from mec_apps.cli.credentials import credentials
 from mec_apps.cli.demo.command import demo
 from mec_apps.cli.gateway import gateway
-from mec_apps.cli.inspect import plan, services, status, watch
+from mec_apps.cli.inspect import plan, status, watch
 from mec_apps.cli.models import models
 from mec_apps.cli.node import node
 from mec_apps.cli.notifications import notifications
 from mec_apps.cli.profile.command import profile
 from mec_apps.cli.reconfigure import reconfigure
 from mec_apps.cli.serve.command import serve
+from mec_apps.cli.services import services
 from mec_apps.cli.state_files import backup, restore
 from mec_platform.domain.errors import MendableError
 

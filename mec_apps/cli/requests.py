@@ -45,9 +45,11 @@ def run_async(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 @asynccontextmanager
-async def platform_channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to the platform. Raises CliError where nothing answers there."""
-    async with open_channel(address) as channel:
+async def platform_channel(
+    address: str, credentials: grpc.ChannelCredentials | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the platform, over TLS with `credentials`. Raises CliError where nothing answers there."""
+    async with open_channel(address, credentials) as channel:
         try:
             await asyncio.wait_for(channel.channel_ready(), 3)
         except TimeoutError as error:

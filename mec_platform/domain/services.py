@@ -180,6 +180,7 @@ class ServiceQuery:
     names: frozenset[str] = frozenset()
     category_ids: frozenset[str] = frozenset()
     states: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
     scope_of_locality: LocalityType | None = None
     consumed_local_only: bool | None = None
     is_local: bool | None = None
@@ -192,6 +193,7 @@ class ServiceQuery:
             and (not self.names or service.name in self.names)
             and (not self.category_ids or category_id in self.category_ids)
             and (not self.states or service.state in self.states)
+            and (not self.models or (service.capabilities is not None and service.capabilities.model in self.models))
             and self.scope_of_locality in (None, service.scope_of_locality)
             and self.consumed_local_only in (None, service.consumed_local_only)
             and self.is_local in (None, service.is_local_to(consumer))

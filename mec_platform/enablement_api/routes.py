@@ -30,6 +30,7 @@ from mec_platform.enablement_api.notifications.settings import DeliverySettings
 from mec_platform.enablement_api.notifications.targets import CallbackPolicy
 from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable, operations_of
 from mec_platform.enablement_api.problem_details import answer_or_problem
+from mec_platform.enablement_api.registry_view.handlers import RegistryView
 from mec_platform.enablement_api.registry_watch.handlers import EVENT_STREAM, RegistryWatch
 from mec_platform.enablement_api.security.protection import Protection
 from mec_platform.enablement_api.security.settings import SecuritySettings
@@ -142,6 +143,7 @@ def make_enablement_app(
     DataPlaneMetrics(data_plane, collectors)
     add_operations(app, DataPlaneAdministration(data_plane).operations())
     add_operations(app, ServiceManagement(host.applications, host.services).operations())
+    add_operations(app, RegistryView(host.services).operations())
     notifier = Notifier(
         host.registry, host.subscriptions, policy=callbacks, settings=delivery, collectors=collectors, die=Random()
     )

@@ -51,8 +51,10 @@ class AddressError(MendableError):
     """An address that cannot be listened on; the message says what to do."""
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to `host:port`."""
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """A channel to `host:port`, over TLS with `credentials`."""
+    if credentials is not None:
+        return grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
     return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
 
 

@@ -35,6 +35,11 @@ ROUTES_BESIDE = (
     Deviation(
         f"PATCH {LIVENESS}", "3.1.1 leaves the URI to the platform and writes resource_uri_allocated_by_MEC_platform"
     ),
+    *(
+        Deviation(f"GET /registry/v1/{view}{one}", "the registry's records in full and as 3GPP's data types")
+        for view in ("services", "eas_profiles", "service_apis")
+        for one in ("", "/{serviceId}")
+    ),
 )
 """What the platform offers applications and the files do not name; operators have `/admin/v1` besides."""
 

@@ -250,9 +250,9 @@ async def token_of(platform: Platform, certificates: Certificates, certificate: 
         return await app._session.token()
 
 
-async def discover(channel: grpc.aio.Channel, token: str) -> registry_pb2.DiscoverReply:
+async def discover(channel: grpc.aio.Channel, token: str) -> registry_pb2.Ranking:
     stub = registry_pb2_grpc.ServiceRegistryStub(channel)
-    return await stub.Discover(registry_pb2.DiscoverRequest(), metadata=(("authorization", f"Bearer {token}"),))
+    return await stub.Discover(registry_pb2.DiscoveryQuery(), metadata=(("authorization", f"Bearer {token}"),))
 
 
 async def test_the_registry_is_served_over_tls_and_the_control_plane_is_not(platform, certificates):

@@ -86,7 +86,7 @@ class EventWriter:
 
     def _write(self, kind: str, service: ServiceInfo, wanted: WatchFilter, base_uri: str) -> bytes:
         is_local = wanted.place is not None and service.is_local_to(wanted.place)
-        said = None if service.capabilities is None else _capabilities(service.capabilities)
+        said = None if service.capabilities is None else from_capabilities(service.capabilities)
         return msgspec.json.encode(_Written(kind, self._writer.write(service, is_local, base_uri).json, said))
 
 
@@ -117,7 +117,8 @@ def _event(written: list[bytes], revision: int, *, more: bool) -> bytes:
     return b"%sevent: changes\ndata: %s\n\n" % (id_line, data)
 
 
-def _capabilities(capabilities: Capabilities) -> CapabilitiesMessage:
+def from_capabilities(capabilities: Capabilities) -> CapabilitiesMessage:
+    """What a service can do, as JSON has it."""
     layers = capabilities.layers
     return CapabilitiesMessage(
         model=capabilities.model,
