@@ -1,4 +1,6 @@
-"""The port to durable state: an ordered log of events in named streams. `sqlite` implements it for one machine.
+"""The port to durable state: an ordered log of events in named streams.
+
+`sqlite` implements it for one platform, `etcd` for several that share their state.
 
 Whatever keeps state keeps it here: the registry in one stream, the control plane its committed plans in another.
 Payloads are opaque bytes; what is in them is their writer's affair.
@@ -63,6 +65,14 @@ class AuditRecord:
 
 class EventLog(Protocol):
     """Appends are durable when they return. All methods may raise LogUnavailable."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other platforms append to it: whoever keeps state in memory has to follow the tail."""
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the storage has answered lately; where not, what is in memory may be old."""
 
     async def append(self, stream: str, records: Sequence[Record], expected_revision: int | None = None) -> int:
         """Appends events, all or none of them, under consecutive revisions; returns the revision of the last.
