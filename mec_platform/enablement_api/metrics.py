@@ -43,6 +43,12 @@ class RegistryMetrics(Collector):
             services.add_metric([service_state.value], by_state[service_state])
         yield services
         yield GaugeMetricFamily("mec_app_instances", "Registered application instances", value=len(state.apps))
+        yield GaugeMetricFamily(
+            "mec_registry_stale", "Whether the shared state is out of reach", value=float(self._registry.is_stale)
+        )
+        yield GaugeMetricFamily(
+            "mec_leader", "Whether this replica leads", value=float(self._registry.leadership.is_leader)
+        )
 
 
 class RequestMetrics:

@@ -85,10 +85,14 @@ def _checked(operation: Operation) -> Handler:
     return answer
 
 
-def _front(metrics: RequestMetrics, check: Callable[[web.Request], None]) -> Middleware:
+STALE = '110 - "Response is Stale"'
+"""RFC 7234 section 5.5.1: what a replica answers while it cannot reach the state that it shares with others."""
+
+
+def _front(metrics: RequestMetrics, check: Callable[[web.Request], None], is_stale: Callable[[], bool]) -> Middleware:
     """Around everything else, in one middleware because each of them costs every request.
 
-    `check` raises where the request may not be made.
+    `check` raises where the request may not be made; `is_stale` says that what is answered may be old.
     """
 
     @web.middleware
@@ -99,6 +103,8 @@ def _front(metrics: RequestMetrics, check: Callable[[web.Request], None]) -> Mid
 
         start = perf_counter()
         response = await answer_or_problem(request, answer_checked)
+        if is_stale() and not response.prepared:
+            response.headers["Warning"] = STALE
         metrics.note(request, response.status, perf_counter() - start)
         return response
 
@@ -127,7 +133,7 @@ def make_enablement_app(
     """
     collectors = collectors or CollectorRegistry()
     protection = protection or Protection(host.registry, host.credentials, SecuritySettings())
-    front = _front(RequestMetrics(collectors), protection.check)
+    front = _front(RequestMetrics(collectors), protection.check, lambda: host.registry.is_stale)
     app = web.Application(middlewares=[front], client_max_size=LARGEST_BODY_BYTES)
     app[PUBLIC_URI] = public_uri
     app[OPERATIONS] = OperationTable()

@@ -8,7 +8,7 @@ Payloads are opaque bytes; what is in them is their writer's affair.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,7 +91,7 @@ class EventLog(Protocol):
             Compacted: some of them exist no more; begin with the stream's snapshot.
         """
 
-    def tail(self, stream: str, after_revision: int = 0) -> AsyncIterator[LogEntry]:
+    def tail(self, stream: str, after_revision: int = 0) -> AsyncGenerator[LogEntry, None]:
         """Entries behind `after_revision`, then each new one as it comes, for ever.
 
         Nothing is skipped and nothing comes twice; resume with the revision of the last entry that was handled.

@@ -10,6 +10,7 @@ from mec_platform.domain.services import TransportInfo
 from mec_platform.registry.applications import Applications
 from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.event_log import EventLog
+from mec_platform.registry.heartbeats import HeartbeatExchange
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.service_registry import ServiceRegistry
 from mec_platform.registry.subscriptions import Subscriptions
@@ -25,10 +26,13 @@ class HostRegistry:
         locality: Locality,
         transports: Sequence[TransportInfo] = (),
         quotas: Quotas | None = None,
+        exchange: HeartbeatExchange | None = None,
     ) -> None:
         self.registry = registry
         self.applications = Applications(registry, locality, quotas)
-        self.services = ServiceRegistry(registry, locality=locality, transports=transports, quotas=quotas)
+        self.services = ServiceRegistry(
+            registry, locality=locality, transports=transports, quotas=quotas, exchange=exchange
+        )
         self.subscriptions = Subscriptions(registry, quotas)
         self.credentials = Credentials(registry)
 

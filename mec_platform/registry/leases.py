@@ -58,6 +58,12 @@ class LeaseTable:
         if lease is not None:
             self._leases[service_id] = Lease(lease.interval_s, now_ns, now_s + lease.interval_s * (1 + GRACE))
 
+    def begin_anew(self, now_s: float) -> None:
+        """Gives every service a whole interval from now on: for signs of life that may have been missed here."""
+        for service_id, lease in self._leases.items():
+            deadline_s = max(lease.deadline_s, now_s + lease.interval_s * (1 + GRACE))
+            self._leases[service_id] = replace(lease, deadline_s=deadline_s)
+
     def forget(self, service_id: str) -> None:
         """Ends a lease, if there is one."""
         self._leases.pop(service_id, None)

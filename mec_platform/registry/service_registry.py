@@ -1,7 +1,8 @@
 """Services and their liveness (ETSI GS MEC 011 clauses 5.2.4 to 5.2.6 and 8.2): a thin shell over `registry`.
 
 Its counterparts are `enablement_api` (Mp1) and the gRPC registry service. It knows neither HTTP nor gRPC. Questions are
-answered from memory; heartbeats renew leases and are not written to the log.
+answered from memory; heartbeats renew leases and are not written to the log. Replicas tell each other whose heartbeats
+they got, and the one that leads suspends what is overdue.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 
 from mec_platform.background import BackgroundTasks
@@ -32,6 +34,7 @@ from mec_platform.registry.errors import (
     UnknownService,
     UnknownTransport,
 )
+from mec_platform.registry.heartbeats import HeartbeatExchange
 from mec_platform.registry.leases import SHORTEST_INTERVAL_S, LeaseTable, choose_interval_s
 from mec_platform.registry.registry import Decide, Registry
 from mec_platform.registry.state import RegistryState
@@ -67,19 +70,26 @@ class ServiceRegistry:
         locality: Locality,
         transports: Sequence[TransportInfo] = (),
         quotas: Quotas | None = None,
+        exchange: HeartbeatExchange | None = None,
     ) -> None:
         self._registry = registry
         self._quotas = quotas or Quotas()
+        self._exchange = exchange
+        self._heard: dict[str, int] = {}
         self.locality = locality
         self.transports = tuple(transports)
         self._clock = registry.clock
         self._leases = LeaseTable()
         self._tasks = BackgroundTasks()
         registry.add_listener(self._note)
+        registry.leadership.add_listener(self._hear_of_leadership)
 
     def start(self) -> None:
         """Begins to watch heartbeats."""
         self._tasks.start("registry liveness", self._watch_liveness())
+        if self._exchange is not None:
+            self._tasks.start("heartbeats for others", self._tell_heartbeats(self._exchange))
+            self._tasks.start("heartbeats of others", self._hear_heartbeats(self._exchange))
 
     async def stop(self) -> None:
         """Ends the watch over heartbeats."""
@@ -141,7 +151,7 @@ class ServiceRegistry:
             return None if service == before else events.ServiceUpdated(service)
 
         await self._registry.commit(decide)
-        self._leases.renew(service_id, self._clock.monotonic_s(), self._clock.unix_ns())
+        self._renew(service_id)
         return service
 
     async def remove_service(self, app_instance_id: str, service_id: str) -> None:
@@ -208,7 +218,7 @@ class ServiceRegistry:
                 return events.ServiceStateChanged(service_id, ServiceState.ACTIVE) if suspended else None
 
             await self._registry.commit(decide)
-        self._leases.renew(service_id, self._clock.monotonic_s(), self._clock.unix_ns())
+        self._renew(service_id)
         return self.liveness(app_instance_id, service_id)
 
     def liveness(self, app_instance_id: str, service_id: str) -> Liveness:
@@ -243,6 +253,12 @@ class ServiceRegistry:
 
         return decide
 
+    def _renew(self, service_id: str) -> None:
+        now_ns = self._clock.unix_ns()
+        self._leases.renew(service_id, self._clock.monotonic_s(), now_ns)
+        if self._exchange is not None and service_id in self._leases:
+            self._heard[service_id] = now_ns
+
     async def _watch_liveness(self) -> None:
         while True:
             before = self._clock.monotonic_s()
@@ -251,10 +267,40 @@ class ServiceRegistry:
             if late_s > STALL_S:
                 logger.warning("the platform stood still for %.1f s; heartbeats get that time back", late_s)
                 self._leases.extend_all(late_s)
+            if self._registry.is_stale:
+                # Others may have heard what cannot be told now, and nothing can be suspended.
+                self._leases.begin_anew(self._clock.monotonic_s())
+            elif self._registry.leadership.is_leader:
+                try:
+                    await self.suspend_overdue()
+                except LogUnavailable as error:
+                    logger.error("overdue services stay as they are for now: %s", error)
+
+    async def _tell_heartbeats(self, exchange: HeartbeatExchange) -> None:
+        while True:
+            await self._clock.sleep(LIVENESS_CHECK_S)
+            heard, self._heard = self._heard, {}
             try:
-                await self.suspend_overdue()
+                await exchange.tell(heard)
             except LogUnavailable as error:
-                logger.error("overdue services stay as they are for now: %s", error)
+                logger.debug("heartbeats are told later: %s", error)
+                self._heard = heard | self._heard
+
+    async def _hear_heartbeats(self, exchange: HeartbeatExchange) -> None:
+        while True:
+            try:
+                async with aclosing(exchange.hear()) as tellings:
+                    async for heard in tellings:
+                        now_s = self._clock.monotonic_s()
+                        for service_id, at_unix_ns in heard.items():
+                            self._leases.renew(service_id, now_s, at_unix_ns)
+            except LogUnavailable as error:
+                logger.debug("heartbeats of others are missed for now: %s", error)
+                await self._clock.sleep(LIVENESS_CHECK_S)
+
+    def _hear_of_leadership(self, leads: bool) -> None:
+        if leads:
+            self._leases.begin_anew(self._clock.monotonic_s())
 
     def _note(self, effect: to_do.Effect) -> None:
         match effect:

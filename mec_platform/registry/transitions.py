@@ -20,6 +20,7 @@ from mec_platform.domain.applications import (
     PendingTermination,
 )
 from mec_platform.domain.rules import DnsRule, RuleState, TrafficRule
+from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import (
     ChangeType,
     Outbox,
@@ -78,6 +79,47 @@ def effects_of(state: RegistryState) -> tuple[to_do.Effect, ...]:
             if app.termination is not None
         ),
     )
+
+
+def effects_between(before: RegistryState, after: RegistryState) -> tuple[to_do.Effect, ...]:
+    """What a process that jumps from one state to a later one has to do, not knowing the events in between."""
+    services = {**before.services, **after.services}
+    return (
+        *(to_do.ForgetHeartbeats(each) for each in before.services if not _sends_heartbeats(after, each)),
+        *(to_do.EndSubscription(each) for each in before.subscriptions if each not in after.subscriptions),
+        *(to_do.ForgetTermination(each) for each in pending_terminations(before) - pending_terminations(after)),
+        *(to_do.ApplyRules(each) for each in before.apps if each not in after.apps),
+        *effects_of(after),
+        *(
+            to_do.AnnounceService(_change(before, after, each), service)
+            for each, service in services.items()
+            if before.services.get(each) != after.services.get(each)
+        ),
+    )
+
+
+def pending_terminations(state: RegistryState) -> set[str]:
+    """Application instances whose end is awaited."""
+    return {each for each, app in state.apps.items() if app.termination is not None}
+
+
+def _sends_heartbeats(state: RegistryState, service_id: str) -> bool:
+    service = state.services.get(service_id)
+    return service is not None and service.liveness_interval_s is not None
+
+
+def _change(before: RegistryState, after: RegistryState, service_id: str) -> ChangeType:
+    if service_id not in before.services:
+        return ChangeType.ADDED
+    if service_id not in after.services:
+        return ChangeType.REMOVED
+    return _change_of(before.services[service_id], after.services[service_id])
+
+
+def _change_of(before: ServiceInfo, after: ServiceInfo) -> ChangeType:
+    """Of a service that is not the same as before."""
+    only_state = replace(before, state=after.state) == after
+    return ChangeType.STATE_CHANGED if only_state else ChangeType.ATTRIBUTES_CHANGED
 
 
 def _apply(draft: Draft, event: Event) -> None:
@@ -180,8 +222,7 @@ def _put_service(draft: Draft, event: events.ServiceRegistered | events.ServiceU
         raise _contradiction(event)
     draft.put_service(service)
     if service != before:
-        state_only = replace(before, state=service.state) == service
-        draft.announce(ChangeType.STATE_CHANGED if state_only else ChangeType.ATTRIBUTES_CHANGED, service)
+        draft.announce(_change_of(before, service), service)
 
 
 def _change_service(draft: Draft, event: events.ServiceStateChanged | events.ServiceRemoved) -> None:

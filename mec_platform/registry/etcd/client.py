@@ -117,7 +117,9 @@ class EtcdClient:
         try:
             call = member.watch.Watch(metadata=[*await self._metadata(member), ("hasleader", "true")])
             self._watches.add(call)
-            await call.write(pb.WatchRequest(create_request=create))
+            # gRPC waits for ever where the call ends before it has begun.
+            async with asyncio.timeout(ATTEMPT_S):
+                await call.write(pb.WatchRequest(create_request=create))
             while True:
                 response = await call.read()
                 if not isinstance(response, pb.WatchResponse):
@@ -127,7 +129,7 @@ class EtcdClient:
                 if response.canceled:
                     raise WatchLost(response.cancel_reason)
                 yield response.events
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, TimeoutError) as error:
             self._token = None  # It may have expired.
             self._try_another()
             raise WatchLost(str(error)) from error
@@ -184,18 +186,19 @@ class EtcdClient:
         end_s = now_s() + self._settings.deadline_s
         while True:
             member = self._members[self._current]
-            left_s = max(end_s - now_s(), 0.0)
+            left_s = min(max(end_s - now_s(), 0.0), ATTEMPT_S)
             try:
-                metadata = await self._metadata(member)
-                answer = await pick(member)(request, timeout=min(left_s, ATTEMPT_S), metadata=metadata)
-            except grpc.aio.AioRpcError as error:
-                self._check(error)
+                # gRPC keeps to its own time limit, but for streams that end before they have begun.
+                async with asyncio.timeout(left_s + PAUSE_S):
+                    metadata = await self._metadata(member)
+                    answer = await pick(member)(request, timeout=left_s, metadata=metadata)
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                reason = "silence" if isinstance(error, TimeoutError) else self._check(error)
                 self._try_another()
                 if now_s() + PAUSE_S >= end_s:
                     self.is_reachable = False
                     raise LogUnavailable(
-                        f"{self._settings} did not answer within {self._settings.deadline_s:g} s"
-                        f" ({error.details()}); {SILENCE}"
+                        f"{self._settings} did not answer within {self._settings.deadline_s:g} s ({reason}); {SILENCE}"
                     ) from error
                 await asyncio.sleep(PAUSE_S)
             except (grpc.aio.UsageError, asyncio.CancelledError) as error:
@@ -207,18 +210,19 @@ class EtcdClient:
                 self.is_reachable = True
                 return answer
 
-    def _check(self, error: grpc.aio.AioRpcError) -> None:
-        """Raises what the caller has to see; returns where another attempt may help."""
+    def _check(self, error: grpc.aio.AioRpcError) -> str:
+        """Raises what the caller has to see; where another attempt may help, says why this one has failed."""
         code, details = error.code(), error.details() or ""
+        reason = details or code.name
         if code is grpc.StatusCode.OUT_OF_RANGE:
             raise HistoryGone from error
         if code is grpc.StatusCode.UNAUTHENTICATED and self._token is not None:
             self._token = None  # It has expired, or the member has been restarted.
-            return
+            return reason
         if code in _TRY_ANOTHER or "too many requests" in details:
-            return
+            return reason
         remedy = next((remedy for symptom, remedy in _REMEDIES if symptom in details), "see the log of etcd")
-        raise LogUnavailable(f"{self._settings} refuses: {details or code.name}; {remedy}") from error
+        raise LogUnavailable(f"{self._settings} refuses: {reason}; {remedy}") from error
 
     def _try_another(self) -> None:
         self._current = (self._current + 1) % len(self._members)

@@ -9,6 +9,7 @@ Under the prefix of one MEC host:
     snapshot/STREAM                           which snapshot counts
     part/STREAM/LAST/ID/N                     rows of an append that is too large for one value
     snapshot-part/STREAM/REVISION/ID/N        a snapshot's payload
+    leader, heard                             what replicas agree on and tell each other; no part of the log
 
 Revisions are padded, so that etcd's order of keys is that of the log. STREAM is percent-encoded. Parts are written
 first, and nobody sees them before the transaction that names them.
@@ -121,9 +122,9 @@ class Keys:
         """Held by the replica that leads; see `leadership`."""
         return self._key("leader")
 
-    def heard(self, replica: str = "") -> bytes:
-        """What a replica has heard of lately; without one the folder. See `heartbeats`."""
-        return self._key(f"heard/{replica}")
+    def heard(self) -> bytes:
+        """Whose heartbeats a replica got lately; see `heartbeats`."""
+        return self._key("heard")
 
     def head(self, stream: str) -> bytes:
         """See the module."""
