@@ -40,6 +40,8 @@ _OPTIONS = [
 ]
 
 _TRY_ANOTHER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+_PASSING = ("too many requests", "context deadline exceeded", "context canceled")
+"""What a member says under other codes when it is busy, has no quorum or goes down."""
 
 _REMEDIES = (
     ("space exceeded", "its database is full: etcdctl compact and defrag it, then etcdctl alarm disarm; have etcd compact"
@@ -219,7 +221,7 @@ class EtcdClient:
         if code is grpc.StatusCode.UNAUTHENTICATED and self._token is not None:
             self._token = None  # It has expired, or the member has been restarted.
             return reason
-        if code in _TRY_ANOTHER or "too many requests" in details:
+        if code in _TRY_ANOTHER or any(each in details for each in _PASSING):
             return reason
         remedy = next((remedy for symptom, remedy in _REMEDIES if symptom in details), "see the log of etcd")
         raise LogUnavailable(f"{self._settings} refuses: {reason}; {remedy}") from error
