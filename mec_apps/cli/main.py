@@ -24,6 +24,7 @@ from mec_apps.cli.profile.command import profile
 from mec_apps.cli.reconfigure import reconfigure
 from mec_apps.cli.serve.command import serve
 from mec_apps.cli.state_files import backup, restore
+from mec_apps.cli.store import store
 from mec_platform.domain.errors import MendableError
 
 
@@ -62,6 +63,7 @@ for command in (
     serve,
     services,
     status,
+    store,
     watch,
 ):
     cli.add_command(command)

@@ -146,6 +146,7 @@ async def test_a_cluster_bears_the_loss_of_one_member_says_so_without_a_quorum_a
             await register(one, "second")
             await eventually(lambda: two.names == ["first", "second"])
             await register(one, "third")
+            await eventually(lambda: in_step(one, two))
             cluster.kill(1)
             with pytest.raises(LogUnavailable, match="more than half of its members"):
                 await register(two, "refused")
@@ -227,6 +228,7 @@ async def test_a_heartbeat_at_any_replica_counts_and_only_the_leader_suspends(et
         service_id = (await one.host.services.register_service(app_id, GREETING)).service_id
         await eventually(lambda: in_step(one, two))
         await pass_time(clocks[0], 12.0)
+        await pass_time(clocks[1], 1.0)
         beat = await two.host.services.heartbeat(app_id, service_id)
         await pass_time(clocks[1], 1.0)
         await eventually(lambda: one.host.services.liveness(app_id, service_id) == beat)

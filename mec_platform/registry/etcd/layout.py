@@ -69,8 +69,12 @@ def decode_entries(stream: str, first: int, rows: bytes) -> list[LogEntry]:
 
 def audit_of(batch: Batch, entries: Sequence[LogEntry]) -> Batch:
     """What remains of a batch when its entries are compacted."""
-    records = [(each.kind, each.record.subject, each.record.actor, each.record.at_unix_ns) for each in entries]
-    return Batch(batch.append_id, batch.first, 0, msgspec.msgpack.encode(records))
+    return Batch(batch.append_id, batch.first, 0, encode_audit([audit_record(each) for each in entries]))
+
+
+def encode_audit(records: Sequence[AuditRecord]) -> bytes:
+    """Audit records of consecutive revisions as the rows of a batch."""
+    return msgspec.msgpack.encode([(each.kind, each.subject, each.actor, each.at_unix_ns) for each in records])
 
 
 def decode_audit(stream: str, audit: Batch) -> list[AuditRecord]:

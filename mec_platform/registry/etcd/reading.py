@@ -50,22 +50,27 @@ class LogReader:
         rows = batch.rows if not batch.parts else await self._parts("part", stream, kv.key, batch, at)
         return layout.decode_entries(stream, batch.first, rows)
 
-    async def pointer(self, stream: str) -> tuple[int, SnapshotPointer | None]:
-        """The etcd revision of now, and which snapshot counts."""
-        answer = await self._client.range(pb.RangeRequest(key=self._keys.snapshot(stream)))
+    async def pointer(self, stream: str, at: int = 0) -> tuple[int, SnapshotPointer | None]:
+        """The etcd revision of now, and which snapshot counts, or counted at another revision. Raises HistoryGone."""
+        answer = await self._client.range(pb.RangeRequest(key=self._keys.snapshot(stream), revision=at))
         return answer.header.revision, layout.decode_pointer(answer.kvs[0].value) if answer.kvs else None
 
     async def snapshot(self, stream: str) -> LogSnapshot | None:
         """The snapshot that counts."""
 
         async def read() -> LogSnapshot | None:
-            at, pointer = await self.pointer(stream)
-            if pointer is None:
-                return None
-            where = "snapshot-part", stream, pointer.revision, pointer.snapshot_id
-            return LogSnapshot(pointer.revision, await self._joined(*where, parts=pointer.parts, at=at))
+            at, _ = await self.pointer(stream)
+            return await self.snapshot_at(stream, at)
 
         return await self._of_one_moment(read)
+
+    async def snapshot_at(self, stream: str, at: int) -> LogSnapshot | None:
+        """The snapshot that counted at an etcd revision. Raises HistoryGone."""
+        _, pointer = await self.pointer(stream, at)
+        if pointer is None:
+            return None
+        where = "snapshot-part", stream, pointer.revision, pointer.snapshot_id
+        return LogSnapshot(pointer.revision, await self._joined(*where, parts=pointer.parts, at=at))
 
     async def history(self, stream: str, before_revision: int | None, limit: int) -> list[AuditRecord]:
         """See EventLog.history."""
