@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
 from mec_platform.control_plane.orchestrator.decisions import Wait
 from mec_platform.control_plane.tick import ControlSettings
-from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.registry.leadership import LeadershipListener
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
+from tests.control_plane.conftest import make_plan
 
 
 class Elected:
@@ -68,40 +68,36 @@ async def test_a_platform_that_does_not_lead_waits_and_says_who_leads(log: Share
     await deployments.stop()
 
 
-async def test_plans_that_another_platform_commits_are_seen_as_they_come(
-    log: SharedLog, plan: Callable[..., SplitPlan]
-) -> None:
+async def test_plans_that_another_platform_commits_are_seen_as_they_come(log: SharedLog) -> None:
     other = Journal(log)
     await other.load()
     journal = Journal(log)
     async with aclosing(journal.follow()) as plans:
         for epoch in (1, 2):
-            assert await other.commit(plan(epoch, ("a", 0, 12))) is None
+            assert await other.commit(make_plan(epoch, ("a", 0, 12))) is None
             assert (await anext(plans)).epoch == epoch
-            assert journal.plan == plan(epoch, ("a", 0, 12))
-    assert await journal.commit(plan(3, ("b", 0, 12))) is None
+            assert journal.plan == make_plan(epoch, ("a", 0, 12))
+    assert await journal.commit(make_plan(3, ("b", 0, 12))) is None
 
 
-async def test_who_begins_to_lead_goes_on_from_what_the_last_leader_committed(
-    log: SharedLog, plan: Callable[..., SplitPlan]
-) -> None:
+async def test_who_begins_to_lead_goes_on_from_what_the_last_leader_committed(log: SharedLog) -> None:
     elected = Elected(False, "platform-1:50051")
     deployments = await start(log, elected)
     other = Journal(log)
     await other.load()
-    assert await other.commit(plan(7, ("a", 0, 12))) is None
+    assert await other.commit(make_plan(7, ("a", 0, 12))) is None
     elected.is_leader = True
     (loop,) = deployments.loops
     with pytest.raises(PlanRejected, match="no edge node has reported a model yet"):
         await loop.apply_stages([], "asked for")
-    assert deployments.select("").plan == plan(7, ("a", 0, 12))
+    assert deployments.select("").plan == make_plan(7, ("a", 0, 12))
     await deployments.stop()
 
 
-async def test_who_has_ceased_to_lead_commits_nothing(log: SharedLog, plan: Callable[..., SplitPlan]) -> None:
+async def test_who_has_ceased_to_lead_commits_nothing(log: SharedLog) -> None:
     elected = Elected(True, "")
     deployments = await start(log, elected)
     elected.is_leader = False
-    assert await deployments.loops[0]._commit(plan(1, ("a", 0, 12))) == "this platform has ceased to lead"
+    assert await deployments.loops[0]._commit(make_plan(1, ("a", 0, 12))) == "this platform has ceased to lead"
     assert await log.read("plans") == []
     await deployments.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -55,8 +55,11 @@ async def replica(settings: EtcdSettings, name: str = "replica", clock: Clock | 
         await store.log.close()
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
+async def eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
     """Returns when it holds: what one replica does, others see a moment later."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110
+        while True:
+            holds = condition()
+            if holds if isinstance(holds, bool) else await holds:
+                return
             await asyncio.sleep(0.005)

@@ -8,9 +8,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from mec_platform.application import Platform, PlatformSettings
 from mec_platform.domain.applications import AppDescription, OperationAction
 from mec_platform.domain.services import ServiceState
 from mec_platform.domain.subscriptions import Delivery, Subscription, Topic
@@ -282,3 +283,30 @@ async def test_a_callback_is_posted_by_the_leader_alone_and_by_the_next_one_when
         assert [await received.get() for _ in range(10)] == [(number, f"a{number}") for number in range(10, 20)]
         await eventually(lambda: in_step(one, two) and not two.host.subscriptions.undelivered())
         assert received.empty()
+
+
+async def test_two_platforms_are_one_to_their_clients_and_the_second_takes_the_lead_over(
+    etcd_settings: EtcdSettings, tmp_path: Path
+):
+    settings = PlatformSettings(state=etcd_settings, rest_port=0, grpc_port=0, store_dir=tmp_path)
+    one, two = Platform(settings), Platform(settings)
+    await one.start()
+    await two.start()
+    try:
+        async with ClientSession() as session:
+            made = await session.post(f"{one.rest_uri}/mec_app_support/v2/registrations", json={"appName": "greeter"})
+            assert made.status == 201
+            where = f"{two.rest_uri}/mec_app_support/v2/registrations/{(await made.json())['appInstanceId']}"
+
+            async def answers(uri: str, text: str) -> bool:
+                async with session.get(uri) as answer:
+                    return answer.status == 200 and text in await answer.text()
+
+            await eventually(lambda: answers(where, "greeter"))
+            assert await answers(f"{two.rest_uri}/metrics", "mec_leader 0.0")
+            await one.stop()
+            await eventually(lambda: answers(f"{two.rest_uri}/metrics", "mec_leader 1.0"))
+            assert await answers(where, "greeter")
+    finally:
+        await one.stop()
+        await two.stop()
