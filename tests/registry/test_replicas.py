@@ -25,9 +25,11 @@ from mec_platform.registry.effects import (
     ForgetTermination,
 )
 from mec_platform.registry.errors import LogUnavailable
+from mec_platform.registry.etcd.event_log import EtcdEventLog
 from mec_platform.registry.etcd.settings import EtcdSettings
 from mec_platform.registry.registry import STREAM
 from mec_platform.registry.service_registry import LIVENESS_CHECK_S
+from mec_platform.rpc.etcd.etcd_pb2 import RangeRequest
 from tests.registry.conftest import ManualClock
 from tests.registry.etcd_cluster import needs_etcd, running_cluster
 from tests.registry.lossy_proxy import lossy_proxy
@@ -198,6 +200,20 @@ async def test_a_leader_that_is_cut_off_has_ceased_to_lead_before_another_one_do
         await proxy.start()
         await eventually(lambda: one.leadership.leader == "two")
         assert not one.leadership.is_leader
+
+
+async def test_a_leader_whose_lease_was_taken_away_ceases_and_stands_again(etcd_settings: EtcdSettings):
+    async with replica(etcd_settings, "one") as one:
+        log = one.store.log
+        assert isinstance(log, EtcdEventLog)
+        changes: list[bool] = []
+        one.leadership.add_listener(changes.append)
+        (held,) = (await log.client.range(RangeRequest(key=log.keys.leader()))).kvs
+        for _ in range(2):  # The second time there is nothing to revoke, which is no error.
+            await log.client.revoke_lease(held.lease)
+        await eventually(lambda: changes == [False, True])
+        (held_again,) = (await log.client.range(RangeRequest(key=log.keys.leader()))).kvs
+        assert held_again.lease != held.lease
 
 
 async def test_the_end_of_an_application_is_awaited_by_the_leader_and_by_who_follows_it(etcd_settings: EtcdSettings):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -56,6 +57,10 @@ SILENCE = "check that more than half of its members run, and that this machine r
 
 class HistoryGone(Exception):
     """etcd has compacted its own history up to or beyond the revision that was asked for: begin with what is there now."""
+
+
+class LeaseGone(Exception):
+    """The lease has ended, or was never given."""
 
 
 class WatchLost(Exception):
@@ -152,7 +157,8 @@ class EtcdClient:
 
     async def revoke_lease(self, lease_id: int) -> None:
         """Ends a lease and deletes its keys; one that has ended already is no error. Raises LogUnavailable."""
-        await self.call(lambda member: member.lease.LeaseRevoke, pb.LeaseRevokeRequest(ID=lease_id))
+        with suppress(LeaseGone):
+            await self.call(lambda member: member.lease.LeaseRevoke, pb.LeaseRevokeRequest(ID=lease_id))
 
     async def renew_lease(self, lease_id: int) -> int:
         """Seconds that the lease lasts from now on; 0 where it has ended. Raises LogUnavailable."""
@@ -183,6 +189,7 @@ class EtcdClient:
         Raises:
             LogUnavailable: none did within the deadline, or etcd refuses; the message says what to do.
             HistoryGone: etcd keeps the revision that was asked for no more.
+            LeaseGone: there is no such lease.
         """
         now_s = asyncio.get_running_loop().time
         end_s = now_s() + self._settings.deadline_s
@@ -218,6 +225,8 @@ class EtcdClient:
         reason = details or code.name
         if code is grpc.StatusCode.OUT_OF_RANGE:
             raise HistoryGone from error
+        if code is grpc.StatusCode.NOT_FOUND:  # Nothing else that is asked for can be missing.
+            raise LeaseGone from error
         if code is grpc.StatusCode.UNAUTHENTICATED and self._token is not None:
             self._token = None  # It has expired, or the member has been restarted.
             return reason

@@ -16,7 +16,7 @@ from contextlib import aclosing, suppress
 from mec_platform.background import BackgroundTasks
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.etcd import layout
-from mec_platform.registry.etcd.client import EtcdClient, HistoryGone, WatchLost
+from mec_platform.registry.etcd.client import EtcdClient, HistoryGone, LeaseGone, WatchLost
 from mec_platform.registry.etcd.layout import Keys
 from mec_platform.registry.leadership import LeadershipListener
 from mec_platform.rpc.etcd import etcd_pb2 as pb
@@ -84,6 +84,8 @@ class EtcdLeadership:
             try:
                 if self.is_leader:
                     await self._hold()
+                    # Whatever ended it: the key must not wait for its lease to end, also where this one may stand again.
+                    await self._client.revoke_lease(self._lease_id)
                 else:
                     revision = await self._stand()
                     if not self.is_leader:
@@ -101,11 +103,14 @@ class EtcdLeadership:
             return int(before.header.revision)
         asked_s = _uptime_s()
         lease = await self._client.grant_lease(self._lease_s)
-        answer = await self._client.txn(
-            compare=[layout.is_absent(key)],
-            success=[layout.put(key, self._name.encode(), lease.ID)],
-            failure=[layout.get(key)],
-        )
+        try:
+            answer = await self._client.txn(
+                compare=[layout.is_absent(key)],
+                success=[layout.put(key, self._name.encode(), lease.ID)],
+                failure=[layout.get(key)],
+            )
+        except LeaseGone:  # Attempts took longer than it lasts.
+            return int(before.header.revision)
         # A lost answer: the key is ours all the same.
         holder = None if answer.succeeded else answer.responses[0].response_range
         if holder is None or [kv.lease for kv in holder.kvs] == [lease.ID]:
@@ -136,10 +141,17 @@ class EtcdLeadership:
             except LogUnavailable as error:
                 logger.warning("the leader's lease was not renewed: %s", error)
                 continue
+            except LeaseGone:
+                ttl_s = 0
             if ttl_s == 0:
                 break
             if self._told:
                 self._lead_until(asked_s, ttl_s)
+        self._lose()
+
+    def _lose(self) -> None:
+        if self._told:
+            logger.warning("%s does not lead any more: its lease was not renewed in time", self._name)
         self._step_down()
 
     def _lead_until(self, asked_s: float, ttl_s: int) -> None:
@@ -147,7 +159,7 @@ class EtcdLeadership:
         if self._expiry is not None:
             self._expiry.cancel()
         loop = asyncio.get_running_loop()
-        self._expiry = loop.call_later(self._leads_until_s - _uptime_s(), self._step_down)
+        self._expiry = loop.call_later(self._leads_until_s - _uptime_s(), self._lose)
         self._tell(True)
 
     def _step_down(self) -> None:
@@ -160,7 +172,8 @@ class EtcdLeadership:
         if leads is self._told:
             return
         self._told = leads
-        logger.warning("%s %s", self._name, "leads from now on" if leads else "does not lead any more")
+        if leads:
+            logger.info("%s leads from now on", self._name)
         for listener in self._listeners:
             listener(leads)
 
