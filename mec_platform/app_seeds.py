@@ -18,7 +18,7 @@ from mec_platform.domain.errors import MendableError
 from mec_platform.enablement_api.life_cycle.instantiation import Instantiation
 from mec_platform.enablement_api.life_cycle.messages import AppInstanceRequest, Identifier
 from mec_platform.enablement_api.problem_details import BadRequest
-from mec_platform.registry.errors import RegistryError
+from mec_platform.registry.errors import AppInstanceExists, RegistryError
 from mec_platform.registry.host import HostRegistry
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ async def plant_seeds(path: Path, host: HostRegistry, instantiation: Instantiati
         if host.applications.find(seed.app_instance_id) is None:
             try:
                 await _plant(seed, path.parent, host, instantiation)
+            except AppInstanceExists:
+                continue  # made by a replica that started at the same moment
             except (BadRequest, RegistryError) as error:
                 raise SeedError(f"{path}: {seed.app_instance_id}: {error}") from error
             logger.info("application instance %s is there", seed.app_instance_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,10 +39,11 @@ from mec_platform.enablement_api.server import EnablementRunner
 from mec_platform.exposure import decide_exposure
 from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
+from mec_platform.registry.etcd.settings import EtcdSettings
 from mec_platform.registry.grpc.service import add_service_registry
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
-from mec_platform.registry.sqlite.event_log import SqliteEventLog
+from mec_platform.registry.store import open_store
 from mec_platform.rpc.endpoints import AddressError, make_server, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2_grpc
 from mec_platform.rule_enforcement import enforce_rules
@@ -66,7 +68,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PlatformSettings:
-    """Validated by the command line. `state` is the SQLite file of the event log, or `:memory:`.
+    """Validated by the command line. `state` is the SQLite file of the event log, `:memory:`, or where it is in etcd.
 
     On `registry_port` gRPC `ServiceRegistry` alone is served over TLS, with the certificates of `tls`, wherever REST is; it
     needs `tls`. On `grpc_port` it is served in the clear, beside what the platform's own nodes use.
@@ -86,7 +88,7 @@ class PlatformSettings:
     rest_port: int = 8081
     grpc_port: int = 50051
     registry_port: int | None = None
-    state: Path | str = ":memory:"
+    state: Path | str | EtcdSettings = ":memory:"
     host_name: str = "mec-host"
     localities: LocalityTree | None = None
     manual: bool = False
@@ -147,23 +149,30 @@ class Platform:
         planes = make_data_planes(settings.data_planes)
         host = settings.host_name
         self._localities = settings.localities or LocalityTree.grow([Area(LocalityType.MEC_HOST, host)])
-        self._log = await SqliteEventLog.open(settings.state)
+        self._store = await open_store(settings.state, f"{socket.gethostname()}:{settings.grpc_port}")
+        leadership = self._store.leadership
         self._host = HostRegistry(
-            Registry(self._log),
+            Registry(self._store.log, leadership=leadership),
             locality=self._localities.locality_of(mec_host=host),
             transports=platform_transports(self._uri(), authenticate=self._exposure.authenticate),
             quotas=settings.quotas,
+            exchange=self._store.exchange,
         )
         self._reconciler = enforce_rules(self._host.registry, planes)
+        await leadership.start()
         await self._host.start()
-        if self._exposure.authenticate:
+        if self._exposure.authenticate and leadership.is_leader:  # Of replicas that start together one makes the first.
             await self._ensure_operator()
         if settings.seeds is not None:
             instantiation = Instantiation(self._host.applications, self._host.credentials, self._localities)
             await plant_seeds(settings.seeds, self._host, instantiation)
         self._reconciler.start()
         self._deployments = Deployments(
-            Journal(self._log), settings.control, settings.monitoring, manual=settings.manual
+            Journal(self._store.log),
+            settings.control,
+            settings.monitoring,
+            manual=settings.manual,
+            leadership=leadership,
         )
         await self._deployments.start()
         self._collectors = CollectorRegistry()
@@ -190,8 +199,9 @@ class Platform:
             await self._reconciler.stop()
         if hasattr(self, "_host"):
             await self._host.stop()
-        if hasattr(self, "_log"):
-            await self._log.close()
+        if hasattr(self, "_store"):
+            await self._store.leadership.stop()
+            await self._store.log.close()
 
     async def _serve_grpc(self) -> None:
         server = make_server()
@@ -295,6 +305,7 @@ class Platform:
         return settings.public_uri or f"{self._scheme}://{host}:{settings.rest_port}"
 
     async def _ensure_operator(self) -> None:
-        path = self._settings.operator_file or default_path(self._settings.state)
+        state = self._settings.state
+        path = self._settings.operator_file or default_path(":memory:" if isinstance(state, EtcdSettings) else state)
         if await ensure_operator(self._host.credentials, path):
             self.operator_file = path

@@ -32,7 +32,7 @@ class ClientCredentialFile(msgspec.Struct, frozen=True):
 
 
 def default_path(state: Path | str) -> Path:
-    """Beside the state file; in the working folder where the state is in memory."""
+    """Beside the state file; in the working folder where the state is in memory, or in no file of this machine."""
     return Path("mec-operator.json") if state == ":memory:" else Path(f"{state}.operator.json")
 
 

@@ -13,15 +13,17 @@ import pytest
 
 from mec_platform.rpc.generate import REPOSITORY, generate_stubs
 
-STUBS = Path("mec_platform/rpc/v1")
+STUBS = (Path("mec_platform/rpc/v1"), Path("mec_platform/rpc/etcd"))
 
 
 def test_committed_stubs_are_those_that_the_protobuf_files_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # protoc finds its plugins on the PATH; those of this environment are meant, activated or not.
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     generate_stubs(tmp_path)
-    fresh = {path.name: path.read_text() for path in (tmp_path / STUBS).iterdir()}
-    committed = {path.name: path.read_text() for path in (REPOSITORY / STUBS).iterdir() if "_pb2" in path.name}
+    fresh, committed = (
+        {path.name: path.read_text() for stubs in STUBS for path in (root / stubs).glob("*_pb2*")}
+        for root in (tmp_path, REPOSITORY)
+    )
     stale = sorted(name for name in fresh | committed if fresh.get(name) != committed.get(name))
     assert stale == [], "run `python -m mec_platform.rpc.generate` and commit what it writes"
 

@@ -26,6 +26,7 @@ from mec_apps.cli.reconfigure import reconfigure
 from mec_apps.cli.serve.command import serve
 from mec_apps.cli.services import services
 from mec_apps.cli.state_files import backup, restore
+from mec_apps.cli.store import store
 from mec_platform.domain.errors import MendableError
 
 
@@ -65,6 +66,7 @@ for command in (
     serve,
     services,
     status,
+    store,
     watch,
 ):
     cli.add_command(command)

@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mec_apps.cli.requests import json_option, print_json
+from mec_apps.cli.state_address import EtcdAccess, etcd_options
+from mec_apps.cli.store import save_etcd_backup
+from mec_platform.registry.etcd.settings import SCHEME, EtcdSettings
 from mec_platform.registry.sqlite.backup import OnProgress, StateFacts, restore_backup, save_backup
 
 AFTER_RESTORE = (
@@ -19,26 +22,41 @@ AFTER_RESTORE = (
     "Applications that came after the backup have to register again; keys and clients are those of the backup."
 )
 
+
+def _file_only(context: click.Context, parameter: click.Parameter, path: Path) -> Path:
+    # click has made a path of it, in which slashes do not repeat.
+    if str(path).startswith(SCHEME.removesuffix("/")):
+        raise click.BadParameter("this is for files; see mec store migrate for what is in etcd")
+    return path
+
+
 state_option = click.option(
     "--state",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=_file_only,
     help="The file that `mec serve --state` uses.",
 )
 
 
 @click.command(epilog="Example: mec backup --state ~/mec.sqlite mec-monday.sqlite")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@state_option
+@click.option("--state", required=True, help="What `mec serve --state` uses: a file, or etcd://...")
+@etcd_options
 @click.option("--force", is_flag=True, help="Put the copy in the place of a FILE that is there.")
 @json_option
-def backup(file: Path, state: Path, force: bool, as_json: bool) -> None:
+def backup(file: Path, state: str, etcd: EtcdAccess, force: bool, as_json: bool) -> None:
     """Copy a platform's state to FILE, also while the platform runs.
 
-    The copy is checked before it gets its name. It holds keys: only its owner may read it.
+    The copy is checked before it gets its name. It holds keys: only its owner may read it. A state in etcd is copied
+    as it is at one moment; mec store migrate brings FILE back into an empty prefix.
     """
+    place = etcd.place(state)
     with _progress("copying") as on_progress:
-        facts = save_backup(state, file, replace=force, on_progress=on_progress)
+        if isinstance(place, EtcdSettings):
+            facts = save_etcd_backup(place, file, replace=force, on_progress=on_progress)
+        else:
+            facts = save_backup(place, file, replace=force, on_progress=on_progress)
     if as_json:
         print_json(_facts(facts))
         return

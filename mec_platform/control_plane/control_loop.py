@@ -38,8 +38,12 @@ from mec_platform.control_plane.tick import ControlSettings, tick
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
 from mec_platform.registry.errors import LogUnavailable
+from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
 TICK_S = 1.0
+SKIPPED_EPOCHS = 100
+"""Left free for what an earlier leader attempted and did not commit: no two attempts share an epoch."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +59,7 @@ class ControlLoop:
     """The loop of the deployment of `model`, which is "" until a node has reported one.
 
     `manual` decides and says so, but carries out only the first plan and what replaces a plan that has lost a node.
+    A platform that does not lead takes reports, and waits.
     """
 
     def __init__(
@@ -65,15 +70,18 @@ class ControlLoop:
         model: str,
         *,
         manual: bool = False,
+        leadership: Leadership | None = None,
     ) -> None:
         self.model = model
+        self._leadership = leadership or AlwaysLeader()
+        self._has_led = self._leadership.is_leader
         self._journal = journal
         self._control = control
         self._monitoring_settings = monitoring
         self._manual = manual
         self._monitoring = MonitoringState(started_s=0.0)
         self._policy = PolicyState()
-        self._sender = ReconfigurationSender(self._journal.commit, Deadlines())
+        self._sender = ReconfigurationSender(self._commit, Deadlines())
         self._tasks = BackgroundTasks()
         self._wake = asyncio.Event()
         self._acting = asyncio.Lock()
@@ -154,10 +162,12 @@ class ControlLoop:
         """Carries out an operator's plan.
 
         Raises:
-            PlanRejected: it breaks a limit, or there is no model yet.
+            PlanRejected: it breaks a limit, there is no model yet, or another platform leads.
             ReconfigurationAborted: it could not be carried out.
         """
         async with self._acting:
+            if not await self._lead():
+                raise PlanRejected(self._who_leads())
             seen = self.observe()
             if seen.model is None:
                 raise PlanRejected("no edge node has reported a model yet")
@@ -185,6 +195,9 @@ class ControlLoop:
                 _log.error("the decision could not be noted and is not carried out: %s", error)
 
     async def _tick(self) -> None:
+        if not await self._lead():
+            self._tell(self.now_s, Wait(self._who_leads()))
+            return
         seen = self.observe()
         decision, self._policy = tick(seen, self._policy, self._control)
         self._tell(seen.now_s, decision)
@@ -198,6 +211,25 @@ class ControlLoop:
                 await self._carry_out(decision.plan, decision.kind, decision.reason, seen)
             case _:
                 assert_never(decision)
+
+    async def _lead(self) -> bool:
+        """Whether this platform may act; where it has just begun to, what others committed is read first."""
+        leads = self._leadership.is_leader
+        if leads and not self._has_led:
+            await self._journal.load()
+            self._policy = PolicyState()
+            self._last_attempt = (self.plan.epoch if self.plan is not None else 0) + SKIPPED_EPOCHS
+        self._has_led = leads
+        return leads
+
+    def _who_leads(self) -> str:
+        leader = self._leadership.leader
+        return f"{leader} leads: nodes, gateways and orders belong there" if leader else "no platform leads right now"
+
+    async def _commit(self, plan: SplitPlan) -> str | None:
+        if not self._leadership.is_leader:
+            return "this platform has ceased to lead"
+        return await self._journal.commit(plan)
 
     def _tell(self, at_s: float, decision: Decision) -> None:
         """Publishes and logs a decision; one like the last is a tick of an unchanged world and told once."""

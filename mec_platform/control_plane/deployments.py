@@ -6,22 +6,42 @@ decisions are each loop's own. They share the journal, and names of nodes.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from contextlib import aclosing
+
+from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.control_loop import ControlLoop
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MemberReported, MonitoringSettings, Refusal
 from mec_platform.control_plane.selection import UnknownDeployment
 from mec_platform.control_plane.tick import ControlSettings
+from mec_platform.registry.errors import LogUnavailable
+from mec_platform.registry.leadership import AlwaysLeader, Leadership
+
+logger = logging.getLogger(__name__)
 
 MAX_DEPLOYMENTS = 32
 """Names come in with reports; a platform that is told ever new ones stops listening."""
+
+FOLLOW_AGAIN_S = 0.5
+"""Between attempts to follow plans of other platforms in a log that cannot be read."""
 
 
 class Deployments:
     """`start`, then `take_report` and `select`, then `stop`."""
 
     def __init__(
-        self, journal: Journal, control: ControlSettings, monitoring: MonitoringSettings, *, manual: bool = False
+        self,
+        journal: Journal,
+        control: ControlSettings,
+        monitoring: MonitoringSettings,
+        *,
+        manual: bool = False,
+        leadership: Leadership | None = None,
     ) -> None:
+        self._leadership = leadership or AlwaysLeader()
+        self._tasks = BackgroundTasks()
         self._journal = journal
         self._control = control
         self._monitoring = monitoring
@@ -35,9 +55,11 @@ class Deployments:
             self._open(model)
         if not self._loops:
             self._open("")  # takes the name of the first model that is reported; until then it can be watched
+        self._tasks.start("plans of other platforms", self._follow())
 
     async def stop(self) -> None:
         """Stops every loop."""
+        await self._tasks.stop()
         for loop in self._loops:
             await loop.stop()
 
@@ -104,7 +126,35 @@ class Deployments:
             loop.fail_member(name, reason)
 
     def _open(self, model: str) -> ControlLoop:
-        loop = ControlLoop(self._journal, self._control, self._monitoring, model, manual=self._manual)
+        loop = ControlLoop(
+            self._journal,
+            self._control,
+            self._monitoring,
+            model,
+            manual=self._manual,
+            leadership=self._leadership,
+        )
         self._loops.append(loop)
         loop.start()
         return loop
+
+    async def _follow(self) -> None:
+        """Takes up deployments that another platform has planned."""
+        while True:
+            try:
+                async with aclosing(self._journal.follow()) as plans:
+                    async for plan in plans:
+                        self._of_plan(plan.model)
+                return
+            except LogUnavailable as error:
+                logger.warning("plans of other platforms are not seen for now: %s", error)
+                await asyncio.sleep(FOLLOW_AGAIN_S)
+
+    def _of_plan(self, model: str) -> None:
+        if any(loop.model == model for loop in self._loops):
+            return
+        unnamed = next((loop for loop in self._loops if not loop.model), None)
+        if unnamed is not None:
+            unnamed.model = model
+        elif len(self._loops) < MAX_DEPLOYMENTS:
+            self._open(model)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import asdict
 
 from mec_platform.control_plane.orchestrator.decisions import Reconfigure
@@ -15,7 +17,7 @@ from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.split_plan import SplitPlan, Stage
 from mec_platform.registry.clock import Clock, SystemClock
 from mec_platform.registry.errors import LogUnavailable, RevisionConflict
-from mec_platform.registry.event_log import EventLog, Record
+from mec_platform.registry.event_log import EventLog, LogEntry, Record
 
 PLANS = "plans"
 DECISIONS = "decisions"
@@ -39,10 +41,27 @@ class Journal:
         return next(reversed(self.plans.values()), None)
 
     async def load(self) -> None:
-        """Reads the committed plans. Raises LogUnavailable."""
-        for entry in await self._log.read(PLANS):
-            self._revision = entry.revision
-            self._take(_plan_from_json(entry.payload))
+        """Reads the plans that were committed since the last time. Raises LogUnavailable."""
+        async with self._committing:
+            for entry in await self._log.read(PLANS, self._revision):
+                self._take_over(entry)
+
+    async def follow(self) -> AsyncGenerator[SplitPlan, None]:
+        """Plans that other platforms commit, once they are in `plans`; none where they share no log. Raises LogUnavailable."""
+        if not self._log.is_shared:
+            return
+        async with aclosing(self._log.tail(PLANS, self._revision)) as tail:
+            async for entry in tail:
+                async with self._committing:
+                    is_new = entry.revision > self._revision
+                    if is_new:
+                        self._take_over(entry)
+                if is_new:
+                    yield _plan_from_json(entry.payload)
+
+    def _take_over(self, entry: LogEntry) -> None:
+        self._revision = entry.revision
+        self._take(_plan_from_json(entry.payload))
 
     async def commit(self, plan: SplitPlan) -> str | None:
         """Makes `plan` its model's committed plan; returns why it could not be. Committing the same plan again is harmless."""

@@ -45,6 +45,12 @@ class RegistryMetrics(Collector):
         yield services
         yield GaugeMetricFamily("mec_app_instances", "Registered application instances", value=len(state.apps))
         yield GaugeMetricFamily("mec_registry_revision", "Revision of the registry's state", value=state.revision)
+        yield GaugeMetricFamily(
+            "mec_registry_stale", "Whether the shared state is out of reach", value=float(self._host.registry.is_stale)
+        )
+        yield GaugeMetricFamily(
+            "mec_leader", "Whether this replica leads", value=float(self._host.registry.leadership.is_leader)
+        )
         yield from self._of_watching()
         yield from self._of_liveness()
 

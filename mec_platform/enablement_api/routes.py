@@ -91,16 +91,22 @@ def _checked(operation: Operation) -> Handler:
     return answer
 
 
-def _front(metrics: RequestMetrics, check: Callable[[web.Request], None]) -> Middleware:
+STALE = '110 - "Response is Stale"'
+"""RFC 7234 section 5.5.1: what a replica answers while it cannot reach the state that it shares with others."""
+
+
+def _front(metrics: RequestMetrics, check: Callable[[web.Request], None], is_stale: Callable[[], bool]) -> Middleware:
     """Around everything else, in one middleware because each of them costs every request.
 
-    `check` raises where the request may not be made.
+    `check` raises where the request may not be made; `is_stale` says that what is answered may be old.
     """
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         start = perf_counter()
         response = await answer_or_problem(request, handler, check)
+        if is_stale() and not response.prepared:
+            response.headers["Warning"] = STALE
         lasts = response.status == HTTPStatus.SWITCHING_PROTOCOLS or response.content_type == EVENT_STREAM
         metrics.note(request, response.status, perf_counter() - start, lasts)
         return response
@@ -132,7 +138,7 @@ def make_enablement_app(
     """
     collectors = collectors or CollectorRegistry()
     protection = protection or Protection(host.registry, host.credentials, SecuritySettings())
-    front = _front(RequestMetrics(collectors), protection.check)
+    front = _front(RequestMetrics(collectors), protection.check, lambda: host.registry.is_stale)
     app = web.Application(middlewares=[front], client_max_size=LARGEST_BODY_BYTES)
     app[PUBLIC_URI] = public_uri
     app[OPERATIONS] = OperationTable()

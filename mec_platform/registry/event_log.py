@@ -1,4 +1,6 @@
-"""The port to durable state: an ordered log of events in named streams. `sqlite` implements it for one machine.
+"""The port to durable state: an ordered log of events in named streams.
+
+`sqlite` implements it for one platform, `etcd` for several that share their state.
 
 Whatever keeps state keeps it here: the registry in one stream, the control plane its committed plans in another.
 Payloads are opaque bytes; what is in them is their writer's affair.
@@ -6,7 +8,7 @@ Payloads are opaque bytes; what is in them is their writer's affair.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +66,14 @@ class AuditRecord:
 class EventLog(Protocol):
     """Appends are durable when they return. All methods may raise LogUnavailable."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other platforms append to it: whoever keeps state in memory has to follow the tail."""
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the storage has answered lately; where not, what is in memory may be old."""
+
     async def append(self, stream: str, records: Sequence[Record], expected_revision: int | None = None) -> int:
         """Appends events, all or none of them, under consecutive revisions; returns the revision of the last.
 
@@ -81,7 +91,7 @@ class EventLog(Protocol):
             Compacted: some of them exist no more; begin with the stream's snapshot.
         """
 
-    def tail(self, stream: str, after_revision: int = 0) -> AsyncIterator[LogEntry]:
+    def tail(self, stream: str, after_revision: int = 0) -> AsyncGenerator[LogEntry, None]:
         """Entries behind `after_revision`, then each new one as it comes, for ever.
 
         Nothing is skipped and nothing comes twice; resume with the revision of the last entry that was handled.

@@ -11,6 +11,7 @@ from mec_platform.registry.applications import Applications
 from mec_platform.registry.change_feed import ChangeFeed
 from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.event_log import EventLog
+from mec_platform.registry.heartbeats import HeartbeatExchange
 from mec_platform.registry.mass_expiry import MassExpirySettings
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.service_registry import ServiceRegistry
@@ -29,11 +30,17 @@ class HostRegistry:
         transports: Sequence[TransportInfo] = (),
         quotas: Quotas | None = None,
         mass_expiry: MassExpirySettings | None = None,
+        exchange: HeartbeatExchange | None = None,
     ) -> None:
         self.registry = registry
         self.applications = Applications(registry, locality, quotas)
         self.services = ServiceRegistry(
-            registry, locality=locality, transports=transports, quotas=quotas, mass_expiry=mass_expiry
+            registry,
+            locality=locality,
+            transports=transports,
+            quotas=quotas,
+            mass_expiry=mass_expiry,
+            exchange=exchange,
         )
         self.changes = ChangeFeed(registry, quotas)
         self.subscriptions = Subscriptions(registry, quotas)

@@ -99,6 +99,11 @@ class LeaseTable:
         if lease is not None:
             self._begin(service_id, lease.interval_s, lease.evict_after_intervals, now_ns, now_s)
 
+    def begin_anew(self, now_s: float) -> None:
+        """Gives every service a whole interval from now on: for signs of life that may have been missed here."""
+        for service_id, lease in tuple(self._leases.items()):
+            self._begin(service_id, lease.interval_s, lease.evict_after_intervals, lease.last_heartbeat_ns, now_s)
+
     def forget(self, service_id: str) -> None:
         """Ends a lease, if there is one."""
         if self._leases.pop(service_id, None) is not None:

@@ -147,10 +147,14 @@ class LivenessWatch:
             if late_s > STALL_S:
                 logger.warning("the platform stood still for %.1f s; heartbeats get that time back", late_s)
                 self._leases.extend_all(late_s)
-            try:
-                await self.suspend_overdue()
-            except LogUnavailable as error:
-                logger.error("overdue services stay as they are for now: %s", error)
+            if self._registry.is_stale:
+                # Others may have heard what cannot be told now, and nothing can be suspended.
+                self._leases.begin_anew(self._clock.monotonic_s())
+            elif self._registry.leadership.is_leader:
+                try:
+                    await self.suspend_overdue()
+                except LogUnavailable as error:
+                    logger.error("overdue services stay as they are for now: %s", error)
 
 
 def _batches(ids: list[str]) -> Iterable[list[str]]:

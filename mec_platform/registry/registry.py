@@ -2,8 +2,8 @@
 
 Every change waits in one queue. A writer takes all that waits, lets each decide on what those before it left, and appends
 the events as one group: one sync to disk for many changes (group commit), and nobody sees, or is told of, anything that
-a power cut could take back. Several registries may share one log: whoever loses a compare-and-set reads what the other
-appended and decides again, which is why decisions are pure functions of the state.
+a power cut could take back. Several registries may share one log: each follows its tail, and whoever loses a
+compare-and-set reads what the other appended and decides again, which is why decisions are pure functions of the state.
 """
 
 from __future__ import annotations
@@ -13,21 +13,35 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from mec_platform.background import BackgroundTasks
 from mec_platform.registry.actor import current_actor
 from mec_platform.registry.clock import Clock, SystemClock
-from mec_platform.registry.effects import Effect, HistoryBegins
+from mec_platform.registry.effects import (
+    AwaitTermination,
+    DeliverNotifications,
+    Effect,
+    ForgetTermination,
+    HistoryBegins,
+)
 from mec_platform.registry.errors import Compacted, LogUnavailable, RegistryError, RevisionConflict
 from mec_platform.registry.event_codec import decode_event, encode_event
-from mec_platform.registry.event_log import EventLog, LogSnapshot, Record
+from mec_platform.registry.event_log import EventLog, LogEntry, LogSnapshot, Record
 from mec_platform.registry.events import Event, Occurrence
+from mec_platform.registry.leadership import AlwaysLeader, Leadership
 from mec_platform.registry.state import RegistryState
 from mec_platform.registry.state_codec import decode_state, encode_state
-from mec_platform.registry.transitions import IllegalEvent, apply_events, effects_between, effects_of
+from mec_platform.registry.transitions import (
+    IllegalEvent,
+    apply_events,
+    effects_between,
+    effects_of,
+    pending_terminations,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +55,9 @@ COMPACT_AFTER = 20_000
 
 LINES_AT_A_TIME, GIVE_WAY_S = 50, 0.000_1
 """How a snapshot is written beside a busy event loop: lines for a tenth of a millisecond, then as long a pause."""
+
+FOLLOW_AGAIN_S = 0.5
+"""Between attempts to follow a log that cannot be read."""
 
 Decide: TypeAlias = Callable[[RegistryState], Event | None]
 """A pure function: what shall happen in this state; None for nothing. Raises RegistryError to refuse. May run again."""
@@ -56,7 +73,11 @@ class _Change:
 
 
 class Registry:
-    """The state of one MEC host's applications, in step with the log between `start` and `stop`."""
+    """The state of one MEC host's applications, in step with the log between `start` and `stop`.
+
+    Where the log is shared, every registry over it is told the same effects in the same order, but for
+    `AwaitTermination`: that is the leader's, who is told again what there is to await when it begins to lead.
+    """
 
     def __init__(
         self,
@@ -65,10 +86,12 @@ class Registry:
         clock: Clock | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         compact_after: int = COMPACT_AFTER,
+        leadership: Leadership | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.new_id = new_id
         self.log = log
+        self.leadership = leadership or AlwaysLeader()
         self._compact_after = compact_after
         self._state = RegistryState()
         self._snapshot_revision = 0
@@ -80,6 +103,10 @@ class Registry:
         self._compaction_due = asyncio.Event()
         self._tasks = BackgroundTasks()
         self._running = False
+        self._moving = asyncio.Lock()
+        """Held while the state moves on: its own events and those of others come one way each, and must not meet."""
+        self._is_following = True
+        self.leadership.add_listener(self._hear_of_leadership)
 
     async def start(self) -> None:
         """Rebuilds the state from the log, tells the listeners what that leaves to do, and begins to take changes.
@@ -96,6 +123,8 @@ class Registry:
         self._running = True
         self._tasks.start("registry writer", self._write_changes())
         self._tasks.start("registry compaction", self._compact_when_due())
+        if self.log.is_shared:
+            self._tasks.start("registry follower", self._follow())
         self._note_growth()
 
     async def stop(self) -> None:
@@ -110,6 +139,11 @@ class Registry:
     def state(self) -> RegistryState:
         """The state as of now, durable; immutable, so it may be kept."""
         return self._state
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether others may have changed what this registry does not know of, because it cannot reach the log."""
+        return self.log.is_shared and not (self.log.is_reachable and self._is_following)
 
     def add_listener(self, listener: Listener, *, history: bool = False) -> None:
         """Calls `listener` with every effect from now on, in order, once its cause is durable; it must not block.
@@ -146,7 +180,8 @@ class Registry:
             while self._changes:
                 self._group = group = [self._changes.popleft() for _ in range(min(len(self._changes), LARGEST_GROUP))]
                 try:
-                    await self._write(group)
+                    async with self._moving:
+                        await self._write(group)
                 except LogUnavailable as error:
                     _refuse(group, error)
                 except BaseException:
@@ -187,13 +222,58 @@ class Registry:
         self._tell(effects)
         self._note_growth()
 
-    def _tell(self, effects: Sequence[Effect]) -> None:
-        _tell(effects, self._listeners)
+    def _tell(self, effects: Iterable[Effect]) -> None:
+        leads = self.leadership.is_leader
+        _tell([each for each in effects if leads or not isinstance(each, AwaitTermination)], self._listeners)
+
+    def _hear_of_leadership(self, leads: bool) -> None:
+        if leads:
+            to_do = (DeliverNotifications, AwaitTermination)
+            self._tell(effect for effect in effects_of(self._state) if isinstance(effect, to_do))
+            self._note_growth()
+        else:
+            self._tell(ForgetTermination(each) for each in pending_terminations(self._state))
 
     # The log
 
+    async def _follow(self) -> None:
+        """Takes over what others append, as they append it."""
+        try:
+            while True:
+                try:
+                    async with aclosing(self.log.tail(STREAM, self._state.revision)) as tail:
+                        async for entry in tail:
+                            await self._take_over(entry)
+                except Compacted:
+                    await self._follow_again()
+                except LogUnavailable as error:
+                    self._is_following = False
+                    logger.warning("the registry cannot follow its log for now: %s", error)
+                    await self.clock.sleep(FOLLOW_AGAIN_S)
+                    await self._follow_again()
+        finally:
+            self._is_following = False
+
+    async def _follow_again(self) -> None:
+        try:
+            async with self._moving:
+                await self._catch_up()
+        except LogUnavailable:
+            self._is_following = False
+        else:
+            self._is_following = True
+
+    async def _take_over(self, entry: LogEntry) -> None:
+        if entry.revision <= self._state.revision:
+            return  # Its own, or seen already.
+        async with self._moving:
+            if entry.revision == self._state.revision + 1:
+                self._show(*apply_events(self._state, [decode_event(entry)]))
+            elif entry.revision > self._state.revision:
+                await self._catch_up()
+
     async def _catch_up(self) -> None:
-        """Takes over what another registry appended."""
+        """Takes over all that others have appended, or summed up."""
         state, occurrences = await self._read_log()
         if state is not self._state:
             self._show(state, (*effects_between(self._state, state), HistoryBegins(state.revision)))
@@ -214,6 +294,8 @@ class Registry:
 
     def _note_growth(self) -> None:
         """A snapshot costs as much as there are records, so it waits for at least as many events: linear in all."""
+        if not self.leadership.is_leader:
+            return
         state = self._state
         records = len(state.apps) + len(state.services) + len(state.subscriptions)
         if state.revision - self._snapshot_revision >= max(self._compact_after, records):
@@ -235,7 +317,7 @@ class Registry:
             return
         payload = await asyncio.to_thread(_encode_beside_others, state)
         await self.log.compact(STREAM, LogSnapshot(state.revision, payload))
-        self._snapshot_revision = state.revision
+        self._snapshot_revision = max(self._snapshot_revision, state.revision)
         logger.info("registry compacted up to revision %d: %d bytes", state.revision, len(payload))
 
 

@@ -1,7 +1,8 @@
 """Services and their liveness (ETSI GS MEC 011 clauses 5.2.4 to 5.2.6 and 8.2): a thin shell over `registry`.
 
 Its counterparts are `enablement_api` (Mp1) and the gRPC registry service. It knows neither HTTP nor gRPC. Questions are
-answered from memory; heartbeats renew leases and are not written to the log.
+answered from memory; heartbeats renew leases and are not written to the log. Replicas tell each other whose heartbeats
+they got, and the one that leads suspends what is overdue.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from mec_platform.registry.errors import (
     UnknownService,
     UnknownTransport,
 )
+from mec_platform.registry.heartbeat_relay import HeartbeatRelay
+from mec_platform.registry.heartbeats import HeartbeatExchange
 from mec_platform.registry.idempotency import digest_of
 from mec_platform.registry.kpis import KpiTable
 from mec_platform.registry.leases import LeaseTable, choose_eviction, choose_interval_s
@@ -72,9 +75,12 @@ class ServiceRegistry:
         transports: Sequence[TransportInfo] = (),
         quotas: Quotas | None = None,
         mass_expiry: MassExpirySettings | None = None,
+        exchange: HeartbeatExchange | None = None,
     ) -> None:
         self._registry = registry
         self._quotas = quotas or Quotas()
+        self._exchange = exchange
+        self._heard: dict[str, int] = {}
         self.locality = locality
         self.transports = tuple(transports)
         self._clock = registry.clock
@@ -83,14 +89,20 @@ class ServiceRegistry:
         self.kpis = KpiTable(lambda service_id: service_id in registry.state.services)
         registry.add_listener(self._note)
         registry.add_listener(self.kpis.note)
+        registry.leadership.add_listener(self._hear_of_leadership)
+        self._relay = None if exchange is None else HeartbeatRelay(exchange, self._leases, self.kpis, registry.clock)
 
     def start(self) -> None:
         """Begins to watch heartbeats."""
         self.watch.start()
+        if self._relay is not None:
+            self._relay.start()
 
     async def stop(self) -> None:
         """Ends the watch over heartbeats."""
         await self.watch.stop()
+        if self._relay is not None:
+            await self._relay.stop()
 
     @property
     def state(self) -> RegistryState:
@@ -162,7 +174,7 @@ class ServiceRegistry:
             return None if service == before else events.ServiceUpdated(service)
 
         await self._registry.commit(decide)
-        self._leases.renew(service_id, self._clock.monotonic_s(), self._clock.unix_ns())
+        self._renew(service_id, self._clock.monotonic_s(), self._clock.unix_ns())
         return service
 
     async def remove_service(self, app_instance_id: str, service_id: str) -> None:
@@ -226,7 +238,7 @@ class ServiceRegistry:
         """
         if self.liveness(app_instance_id, service_id).state is ServiceState.SUSPENDED:
             await self._registry.commit(_activating(service_id))
-        self._leases.renew(service_id, self._clock.monotonic_s(), self._clock.unix_ns())
+        self._renew(service_id, self._clock.monotonic_s(), self._clock.unix_ns())
         self.watch.counts.renewals += 1
         return self.liveness(app_instance_id, service_id)
 
@@ -251,7 +263,7 @@ class ServiceRegistry:
             if service is None:
                 unknown.append(service_id)
                 continue
-            self._leases.renew(service_id, now_s, now_ns)
+            self._renew(service_id, now_s, now_ns)
             if service.liveness_interval_s is not None:
                 shortest_s = min(shortest_s or service.liveness_interval_s, service.liveness_interval_s)
                 self.watch.counts.renewals += 1
@@ -264,6 +276,15 @@ class ServiceRegistry:
     async def suspend_overdue(self) -> list[str]:
         """See `LivenessWatch.suspend_overdue`."""
         return await self.watch.suspend_overdue()
+
+    def _renew(self, service_id: str, now_s: float, now_ns: int) -> None:
+        self._leases.renew(service_id, now_s, now_ns)
+        if self._relay is not None and service_id in self._leases:
+            self._relay.note(service_id, now_ns)
+
+    def _hear_of_leadership(self, leads: bool) -> None:
+        if leads:
+            self._leases.begin_anew(self._clock.monotonic_s())
 
     def _note(self, effect: to_do.Effect) -> None:
         match effect:

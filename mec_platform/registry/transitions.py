@@ -85,18 +85,17 @@ def effects_between(before: RegistryState, after: RegistryState) -> tuple[to_do.
     """What is to be done about events that cannot be read any more, because another registry has summed them up."""
     effects: list[to_do.Effect] = []
     for service_id, service in before.services.items():
+        if not _sends_heartbeats(after, service_id):
+            effects.append(to_do.ForgetHeartbeats(service_id))
         if service_id not in after.services:
-            effects += [
-                to_do.ForgetHeartbeats(service_id),
-                to_do.AnnounceService(ChangeType.REMOVED, service, after.revision),
-            ]
+            effects.append(to_do.AnnounceService(ChangeType.REMOVED, service, after.revision))
     effects += [to_do.EndSubscription(each) for each in before.subscriptions if each not in after.subscriptions]
-    for app_id, app in before.apps.items():
-        left = after.apps.get(app_id)
-        if app.termination is not None and (left is None or left.termination is None):
-            effects.append(to_do.ForgetTermination(app_id))
-        if left is None and (app.dns_rules or app.traffic_rules):
-            effects.append(to_do.ApplyRules(app_id))
+    effects += [to_do.ForgetTermination(each) for each in pending_terminations(before) - pending_terminations(after)]
+    effects += [
+        to_do.ApplyRules(app_id)
+        for app_id, app in before.apps.items()
+        if app_id not in after.apps and (app.dns_rules or app.traffic_rules)
+    ]
     for service_id in after.in_order(after.services):
         was, service = before.services.get(service_id), after.services[service_id]
         if was is None:
@@ -104,6 +103,16 @@ def effects_between(before: RegistryState, after: RegistryState) -> tuple[to_do.
         elif was != service:
             effects.append(to_do.AnnounceService(_kind_of_change(was, service), service, after.revision))
     return (*effects, *effects_of(after))
+
+
+def pending_terminations(state: RegistryState) -> set[str]:
+    """Application instances whose end is awaited."""
+    return {each for each, app in state.apps.items() if app.termination is not None}
+
+
+def _sends_heartbeats(state: RegistryState, service_id: str) -> bool:
+    service = state.services.get(service_id)
+    return service is not None and service.liveness_interval_s is not None
 
 
 def _apply(draft: Draft, event: Event) -> None:

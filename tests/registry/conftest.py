@@ -1,10 +1,15 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that stands still until a test moves it, and an etcd for all tests, each under a prefix of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Iterator
 
 import pytest
+
+from mec_platform.registry.etcd.settings import EtcdSettings
+from tests.registry.etcd_cluster import ETCD, EtcdCluster, running_cluster
 
 
 class ManualClock:
@@ -43,3 +48,21 @@ class ManualClock:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    if ETCD is None:
+        pytest.skip("there is no etcd here: apt-get install etcd-server")
+    with running_cluster(tmp_path_factory.mktemp("etcd")) as cluster:
+        cluster.wait_until_up()
+        yield cluster
+
+
+PREFIXES = (f"test/{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def etcd_settings(etcd: EtcdCluster) -> EtcdSettings:
+    """An empty prefix; patient, since machines that run tests are busy."""
+    return etcd.settings(next(PREFIXES), deadline_s=20.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -88,7 +88,7 @@ from mec_platform.registry.events import (
 )
 from mec_platform.registry.state import RegistryState
 from mec_platform.registry.state_codec import decode_state, encode_state
-from mec_platform.registry.transitions import IllegalEvent, apply_events, effects_of
+from mec_platform.registry.transitions import IllegalEvent, apply_events, effects_between, effects_of
 
 HOST = Locality(mec_host="host-1")
 APP = AppInstance(app_instance_id="app-1", name="greeter", locality=HOST)
@@ -543,3 +543,41 @@ def test_what_waits_for_a_subscriber_is_in_order_and_asked_to_be_delivered(histo
         sequences = [each.sequence for each in outbox.waiting]
         assert sequences == sorted(set(sequences))
         assert not sequences or subscription_id in asked
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(histories(), st.integers(0, 40))
+def test_who_jumps_over_events_ends_with_the_same_things_to_do_as_who_was_told_of_each(history: list[Event], cut: int):
+    before, first = apply(*history[:cut])
+    after, rest = apply(*history[cut:], to=before)
+    jumped, followed = standing(first, effects_between(before, after)), standing(first, rest)
+    assert jumped == followed
+    assert standing(effects_of(after)).awaited == followed.awaited
+
+
+@dataclass
+class Standing:
+    """What effects amount to."""
+
+    heartbeats: dict[str, int] = field(default_factory=dict)
+    awaited: dict[str, int] = field(default_factory=dict)
+    announced: dict[str, ServiceInfo] = field(default_factory=dict)
+
+
+def standing(*tellings: tuple[Effect, ...]) -> Standing:
+    found = Standing()
+    for effect in (each for effects in tellings for each in effects):
+        match effect:
+            case ExpectHeartbeats(service_id, interval_s):
+                found.heartbeats[service_id] = interval_s
+            case ForgetHeartbeats(service_id):
+                found.heartbeats.pop(service_id, None)
+            case AwaitTermination(app_id, deadline_unix_ns):
+                found.awaited[app_id] = deadline_unix_ns
+            case ForgetTermination(app_id):
+                found.awaited.pop(app_id, None)
+            case AnnounceService(ChangeType.REMOVED, service):
+                found.announced.pop(service.service_id, None)
+            case AnnounceService(_, service):
+                found.announced[service.service_id] = service
+    return found

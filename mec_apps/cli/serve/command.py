@@ -16,6 +16,7 @@ from mec_apps.cli.serve.callbacks import Callbacks, callback_options
 from mec_apps.cli.serve.control import Control, control_options
 from mec_apps.cli.serve.host import Host, host_options
 from mec_apps.cli.serve.security import Security, quota_options, security_options
+from mec_apps.cli.state_address import EtcdAccess, etcd_options
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
 from mec_platform.application import Platform, PlatformSettings
@@ -31,6 +32,8 @@ For a network, with TLS and tokens:
       --public-url https://mec.example:8081 --state ~/mec.sqlite
   mec client create app-1 --platform https://mec.example:8081 --ca mec-certs/ca.crt \\
       --credentials ~/mec.sqlite.operator.json --output app-1.json
+Several replicas over one etcd, each on a machine of its own:
+  mec serve --state etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379/mec --public-url https://mec.example ...
 """
 
 
@@ -47,10 +50,12 @@ cycles. Looking for some among them took 30 % of the time of a registration, and
 @quota_options
 @control_options
 @host_options
+@etcd_options
 @click.option(
     "--state",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="SQLite file that keeps registry and plans (default: in memory).",
+    metavar="PATH|ETCD",
+    help="What keeps registry and plans: a SQLite file, or for several replicas"
+    " etcd://HOST:PORT[,HOST:PORT...]/PREFIX (default: in memory).",
 )
 @click.option(
     "--seed",
@@ -67,7 +72,8 @@ def serve(
     quotas: Quotas,
     control: Control,
     host: Host,
-    state: Path | None,
+    etcd: EtcdAccess,
+    state: str | None,
     seeds: Path | None,
     ready_file: Path | None,
     verbose: bool,
@@ -88,8 +94,8 @@ def serve(
         tls=security.tls,
         public_uri=security.public_uri,
         operator_file=security.operator_file,
-        state=state or ":memory:",
         seeds=seeds,
+        state=etcd.place(state) if state else ":memory:",
         callback_allow=callbacks.allowed,
         control=control.settings,
         manual=control.manual,

@@ -68,7 +68,7 @@ class Notifier:
         )
         self._delivery = NotificationDelivery(
             self._subscriptions,
-            SubscriberTransmission(self._subscriptions.find, self._callbacks, self.sockets),
+            SubscriberTransmission(self._subscriptions.find, self._callbacks, self.sockets, self._leads),
             clock=self._registry.clock,
             die=self._die,
             settings=self._settings,
@@ -88,11 +88,14 @@ class Notifier:
     def _unix_s(self) -> float:
         return self._registry.clock.unix_ns() / 1e9
 
+    def _leads(self) -> bool:
+        return self._registry.leadership.is_leader
+
     def _hear(self, effect: Effect) -> None:
         if self._delivery is None:
             return
         match effect:
-            case DeliverNotifications(subscription_id):
+            case DeliverNotifications(subscription_id) if self._leads() or self.sockets.has(subscription_id):
                 self._delivery.wake(subscription_id)
             case EndSubscription(subscription_id):
                 self._delivery.forget(subscription_id)

@@ -9,19 +9,27 @@ from yarl import URL
 from mec_platform.domain.subscriptions import Notification, Subscription
 from mec_platform.enablement_api.notifications.callbacks import CallbackSender, Message
 from mec_platform.enablement_api.notifications.messages import write_body
-from mec_platform.enablement_api.notifications.outcome import Outcome, Rejected
+from mec_platform.enablement_api.notifications.outcome import Away, Outcome, Rejected
 from mec_platform.enablement_api.notifications.websockets import NotificationSockets
 
 GONE = Rejected("the subscription has ended")
 
 
 class SubscriberTransmission:
-    """Implements `delivery.Transmission`. `find` gives the subscription of an id, None where it has ended."""
+    """Implements `delivery.Transmission`. `find` gives the subscription of an id, None where it has ended.
+
+    Of several replicas the one that `leads` posts to callbacks; a WebSocket is served by the one that it is connected to.
+    """
 
     def __init__(
-        self, find: Callable[[str], Subscription | None], callbacks: CallbackSender, sockets: NotificationSockets
+        self,
+        find: Callable[[str], Subscription | None],
+        callbacks: CallbackSender,
+        sockets: NotificationSockets,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._find = find
+        self._leads = leads
         self._callbacks = callbacks
         self._sockets = sockets
 
@@ -38,6 +46,8 @@ class SubscriberTransmission:
         message = Message(id=message_id(notification), body=write_body(subscription, notification))
         if subscription.delivery.callback_uri is None:
             return await self._sockets.send(notification.subscription_id, message)
+        if not self._leads():
+            return Away()
         return await self._callbacks.send(subscription.delivery.callback_uri, message)
 
 

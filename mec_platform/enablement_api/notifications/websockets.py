@@ -96,6 +96,10 @@ class NotificationSockets:
             return Away()
         return Delivered()
 
+    def has(self, subscription_id: str) -> bool:
+        """Whether it is connected here."""
+        return subscription_id in self._connections
+
     @property
     def connected(self) -> int:
         """Subscriptions with a connection."""

@@ -22,13 +22,21 @@ class KeyRotation:
     """Between `start` and `stop` keys are replaced in time; `current` and `rotate` work without that too."""
 
     def __init__(
-        self, credentials: Credentials, clock: Clock, new_id: Callable[[], str], *, period_s: int, token_life_s: int
+        self,
+        credentials: Credentials,
+        clock: Clock,
+        new_id: Callable[[], str],
+        *,
+        period_s: int,
+        token_life_s: int,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._credentials = credentials
         self._new_id = new_id
         self._clock = clock
         self._period_s = period_s
         self._token_life_s = token_life_s
+        self._leads = leads
         self._tasks = BackgroundTasks()
 
     def start(self) -> None:
@@ -65,7 +73,8 @@ class KeyRotation:
     async def _keep_rotating(self) -> None:
         while True:
             try:
-                await self.look_after_keys()
+                if self._leads():  # Replicas share their keys.
+                    await self.look_after_keys()
             except LogUnavailable as error:
                 logger.warning("signing keys are not looked after for now: %s", error)
             await self._clock.sleep(CHECK_S)

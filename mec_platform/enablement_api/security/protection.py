@@ -44,6 +44,7 @@ class Protection:
             registry.new_id,
             period_s=settings.key_period_s,
             token_life_s=settings.token_life_s,
+            leads=lambda: registry.leadership.is_leader,
         )
         issuer = TokenIssuer(
             self._keys, registry.clock, issuer=settings.issuer, life_s=settings.token_life_s, new_id=registry.new_id

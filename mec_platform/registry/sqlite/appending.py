@@ -1,6 +1,7 @@
 """How a group of appends gets into the tables: planned without the database first, then inserted at one stroke.
 
-Its counterpart is `event_log`, which makes the groups. Here nothing knows of threads, futures or the event loop.
+Its counterparts are `event_log`, which makes the groups, and `registry.appends`, which plans them. Here nothing knows
+of threads, futures or the event loop.
 
 Each call into SQLite lets go of Python's lock and has to win it back from a busy event loop, which takes longer than
 the work itself. So a group is one statement in autocommit mode: the revisions come from what this process remembers
@@ -12,57 +13,14 @@ loop, 64 appenders got 4,770 appends/s through this way, and 3,690 with BEGIN, a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 
+from mec_platform.registry.appends import Append, Row, plan_appends
 from mec_platform.registry.errors import RevisionConflict
-from mec_platform.registry.event_log import Record
 
 LARGEST_STATEMENT = 128
 """Rows of one INSERT; the statement of every size stays prepared (some 40 KiB each). Larger groups go row by row."""
-
-_Row = tuple[str, int, str, bytes, str, str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """What one caller wants appended; see EventLog.append."""
-
-    stream: str
-    records: Sequence[Record]
-    expected_revision: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class AppendPlan:
-    """The rows of a group, and for each of its appends the revision of its last entry or why it is refused."""
-
-    rows: Sequence[_Row]
-    outcomes: Sequence[int | RevisionConflict]
-    last: Mapping[str, int]
-
-    @property
-    def refuses(self) -> bool:
-        """Whether an append is refused."""
-        return any(isinstance(outcome, RevisionConflict) for outcome in self.outcomes)
-
-
-def plan_appends(appends: Sequence[Append], last: Mapping[str, int]) -> AppendPlan:
-    """Gives every entry its revision; `last` has the last revision of each stream that is concerned."""
-    after = dict(last)
-    rows: list[_Row] = []
-    outcomes: list[int | RevisionConflict] = []
-    for append in appends:
-        stream, base = append.stream, after[append.stream]
-        if append.expected_revision not in (None, base):
-            outcomes.append(RevisionConflict(stream, append.expected_revision or 0, base))
-            continue
-        for revision, each in enumerate(append.records, start=base + 1):
-            rows.append((stream, revision, each.kind, each.payload, each.subject, each.actor, each.at_unix_ns))
-        after[stream] = base + len(append.records)
-        outcomes.append(after[stream])
-    return AppendPlan(rows, outcomes, after)
 
 
 class Appender:
@@ -102,7 +60,7 @@ class Appender:
         self._last.update(plan.last)
         return plan.outcomes
 
-    def _insert_at_once(self, rows: Sequence[_Row]) -> None:
+    def _insert_at_once(self, rows: Sequence[Row]) -> None:
         self._connection.execute(_insert_statement(len(rows)), [value for row in rows for value in row])
 
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
+from mec_platform.registry.appends import Append, check_text
 from mec_platform.registry.errors import Compacted, EventLogError, LogUnavailable
 from mec_platform.registry.event_log import AuditRecord, LogEntry, LogSnapshot, Record
-from mec_platform.registry.sqlite.appending import Append, Appender
+from mec_platform.registry.sqlite.appending import Appender
 from mec_platform.registry.sqlite.schema import opened_file
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ class _Job:
 class SqliteEventLog:
     """Implements `EventLog`. Use `await SqliteEventLog.open(path)`."""
 
+    is_shared = False
+    is_reachable = True
+
     def __init__(self, path: Path | str) -> None:
         self._path = str(path)
         self._loop = asyncio.get_running_loop()
@@ -83,9 +87,7 @@ class SqliteEventLog:
 
     async def append(self, stream: str, records: Sequence[Record], expected_revision: int | None = None) -> int:
         """See EventLog.append."""
-        for each in records:
-            # Half of a surrogate pair is no text in SQLite: its writer's fault, not that of the group it would be in.
-            f"{each.subject}{each.actor}".encode()
+        check_text(records)
         return cast(int, await self._submit(Append(stream, records, expected_revision)))
 
     async def read(self, stream: str, after_revision: int = 0) -> list[LogEntry]:

@@ -99,11 +99,12 @@ def opened_file(path: str) -> Iterator[sqlite3.Connection]:
         if path != MEMORY:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(shared_lock(Path(path)))
-            _make_private(Path(path))
-        yield stack.enter_context(closing(_connect(path)))
+            make_private(Path(path))
+        yield stack.enter_context(closing(connect(path)))
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def connect(path: str) -> sqlite3.Connection:
+    """A connection in autocommit mode to a file that is brought to the current schema; see `opened_file`."""
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=PREPARED_STATEMENTS
     )
@@ -162,7 +163,7 @@ def _statements(script: str) -> list[str]:
     return statements
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
     """Creates a missing file for its owner's eyes only; SQLite gives the files beside it the same mode."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
