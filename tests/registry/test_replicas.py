@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from mec_platform.application import Platform, PlatformSettings
 from mec_platform.domain.applications import AppDescription, OperationAction
+from mec_platform.domain.capabilities import Kpis
 from mec_platform.domain.services import ServiceState
 from mec_platform.domain.subscriptions import Delivery, Subscription, Topic
 from mec_platform.enablement_api.notifications.targets import DEVELOPMENT_NETWORKS, read_allowances
@@ -256,6 +257,17 @@ async def test_a_heartbeat_at_any_replica_counts_and_only_the_leader_suspends(et
         assert two.host.services.service(service_id).state is ServiceState.ACTIVE
         await pass_time(clocks[0], 4.0)
         await eventually(lambda: two.host.services.service(service_id).state is ServiceState.SUSPENDED)
+
+
+async def test_kpis_that_one_replica_was_told_are_known_to_the_others(etcd_settings: EtcdSettings):
+    async with replica(etcd_settings, "one") as one, replica(etcd_settings, "two") as two:
+        app_id = await register(one, "greeter")
+        service_id = (await one.host.services.register_service(app_id, GREETING)).service_id
+        await eventually(lambda: in_step(one, two))
+        kpis = Kpis(measured_unix_ns=two.host.registry.clock.unix_ns(), load=0.25, tokens_per_s=12.5)
+        await two.host.services.renew([service_id])
+        assert two.host.services.kpis.update(service_id, kpis, kpis.measured_unix_ns)
+        await eventually(lambda: one.host.services.kpis.get(service_id) == kpis)
 
 
 async def test_a_callback_is_posted_by_the_leader_alone_and_by_the_next_one_when_it_has_gone(
