@@ -6,7 +6,7 @@ worth. Nothing here is written to the log: after a restart the next heartbeats b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView
 
 from mec_platform.domain.capabilities import Kpis
 from mec_platform.domain.subscriptions import ChangeType
@@ -29,6 +29,10 @@ class KpiTable:
     def get(self, service_id: str) -> Kpis | None:
         """The newest that were measured; None where there are none."""
         return self._kpis.get(service_id)
+
+    def items(self) -> ItemsView[str, Kpis]:
+        """Those of all services."""
+        return self._kpis.items()
 
     def update(self, service_id: str, kpis: Kpis, now_ns: int) -> bool:
         """Takes over what was measured; whether it did.

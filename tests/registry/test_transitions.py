@@ -16,6 +16,7 @@ from mec_platform.domain.applications import (
     PendingTermination,
 )
 from mec_platform.domain.credentials import Client, Scope, SigningKey
+from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.rules import (
     DnsRule,
@@ -74,6 +75,9 @@ from mec_platform.registry.events import (
     NotificationBuried,
     NotificationsSettled,
     Occurrence,
+    PeerForgotten,
+    PeerServicesChanged,
+    RegistryFounded,
     ServiceRegistered,
     ServiceRemoved,
     ServiceStateChanged,
@@ -446,9 +450,22 @@ def possible_event(kind: str, app_id: str, number: int, service_state: ServiceSt
         "client.removed": ClientRemoved(app_id),
         "key.added": SigningKeyAdded(replace(KEY, key_id=f"key-{number}")),
         "key.removed": SigningKeyRemoved(f"key-{number}"),
+        "registry.founded": RegistryFounded(f"registry-{number}"),
+        "peer.services_changed": possible_peer_change(app_id, number, service_state),
+        "peer.forgotten": PeerForgotten(app_id),
     }
     assert set(possible) == set(KINDS)
     return possible[kind]
+
+
+def possible_peer_change(peer: str, number: int, service_state: ServiceState) -> PeerServicesChanged:
+    """Peers are called like applications here, and their services like those of this host, so that they meet."""
+    copy = replace(SERVICE, service_id=f"service-{number}", state=service_state, liveness_interval_s=None, origin=peer)
+    cursor = PeerCursor("registry", number or None)
+    other = f"service-{(number + 1) % 3}"
+    if service_state is ServiceState.SUSPENDED:
+        return PeerServicesChanged(peer, cursor, removed=(other,))
+    return PeerServicesChanged(peer, cursor, put=(copy,))
 
 
 def histories() -> st.SearchStrategy[list[Event]]:
@@ -497,6 +514,7 @@ def test_a_state_survives_its_snapshot_with_its_indexes(history: list[Event]):
     state, _ = apply(*history)
     again = decode_state(b"".join(encode_state(state)))
     assert again == state
+    assert again.registry_id == state.registry_id
     assert (again.services_by, again.subscriptions_by) == (state.services_by, state.subscriptions_by)
 
 
@@ -512,8 +530,9 @@ def test_refuses_a_snapshot_that_it_cannot_read(payload: bytes):
 @settings(derandomize=True, deadline=None)
 def test_nothing_is_without_its_application_and_announcements_add_up(history: list[Event]):
     state, effects = apply(*history)
-    owned = [*state.services.values(), *state.subscriptions.values()]
-    assert {each.app_instance_id for each in owned} <= set(state.apps)
+    own = [each for each in state.services.values() if not each.origin]
+    assert {each.app_instance_id for each in (*own, *state.subscriptions.values())} <= set(state.apps)
+    assert {each.origin for each in state.services.values()} <= {"", *state.peers}
     assert set(state.outboxes) == set(state.subscriptions)
     assert set(state.order) == {*state.apps, *state.services, *state.subscriptions}
     announced: dict[str, ServiceInfo] = {}

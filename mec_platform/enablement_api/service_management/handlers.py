@@ -54,7 +54,7 @@ class ServiceManagement:
     def __init__(self, applications: Applications, services: ServiceRegistry) -> None:
         self._applications = applications
         self._services = services
-        self._writer = ServiceWriter(_SERVICES)
+        self._writer = ServiceWriter(_SERVICES, f"{ROOT}/services")
 
     def operations(self) -> list[Operation]:
         """The resources of clause 8.2.2."""
