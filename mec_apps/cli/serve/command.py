@@ -14,6 +14,7 @@ from mec_apps.cli.serve.addresses import Addresses, address_options
 from mec_apps.cli.serve.callbacks import Callbacks, callback_options
 from mec_apps.cli.serve.control import Control, control_options
 from mec_apps.cli.serve.host import Host, host_options
+from mec_apps.cli.serve.peers import Peers, peer_options
 from mec_apps.cli.serve.security import Security, quota_options, security_options
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
@@ -40,6 +41,7 @@ For a network, with TLS and tokens:
 @quota_options
 @control_options
 @host_options
+@peer_options
 @click.option(
     "--state",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -54,6 +56,7 @@ def serve(
     quotas: Quotas,
     control: Control,
     host: Host,
+    peers: Peers,
     state: Path | None,
     ready_file: Path | None,
     verbose: bool,
@@ -82,6 +85,8 @@ def serve(
         ntp_servers=host.ntp_servers,
         ptp_masters=host.ptp_masters,
         data_planes=host.data_planes,
+        peers=peers.accesses,
+        federation=peers.settings,
     )
     run_process("platform", lambda: Platform(settings, _add_dashboard), _describe, ready_file, verbose)
 
