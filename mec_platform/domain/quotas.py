@@ -12,3 +12,4 @@ class Quotas:
     services_per_app: int = 20_000
     subscriptions_per_app: int = 2_000
     apps_per_client: int = 1_000
+    watches_per_client: int = 2_000

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
@@ -16,14 +16,15 @@ from mec_platform.domain.credentials import Scope
 from mec_platform.domain.services import ServiceState
 from mec_platform.enablement_api.operations import Operation
 from mec_platform.registry.effects import AnnounceService, Effect
-from mec_platform.registry.registry import Registry
+from mec_platform.registry.host import HostRegistry
 
 
 class RegistryMetrics(Collector):
-    """Services by state and application instances, read from the registry at each scrape; changes as they come."""
+    """What there is, who watches it and how its heartbeats are, read from the registry at each scrape; changes as they come."""
 
-    def __init__(self, registry: Registry, collectors: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, host: HostRegistry, collectors: CollectorRegistry) -> None:
+        self._host = host
+        registry = self._registry = host.registry
         self._changes = Counter(
             "mec_service_changes", "Changes of service availability", ["change"], registry=collectors
         )
@@ -34,7 +35,7 @@ class RegistryMetrics(Collector):
         if isinstance(effect, AnnounceService):
             self._changes.labels(effect.change.value).inc()
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """Called by prometheus_client at each scrape."""
         state = self._registry.state
         by_state = Tally(service.state for service in state.services.values() if not service.origin)
@@ -43,6 +44,37 @@ class RegistryMetrics(Collector):
             services.add_metric([service_state.value], by_state[service_state])
         yield services
         yield GaugeMetricFamily("mec_app_instances", "Registered application instances", value=len(state.apps))
+        yield GaugeMetricFamily("mec_registry_revision", "Revision of the registry's state", value=state.revision)
+        yield from self._of_watching()
+        yield from self._of_liveness()
+
+    def _of_watching(self) -> Iterable[Metric]:
+        feed = self._host.changes
+        yield GaugeMetricFamily("mec_registry_watchers", "Watches over gRPC and HTTP", value=feed.watchers)
+        yield GaugeMetricFamily(
+            "mec_registry_watch_lag", "Revisions that the slowest watcher is behind", value=feed.largest_lag
+        )
+        yield GaugeMetricFamily("mec_registry_changes_kept", "Changes that watchers may resume over", value=feed.size)
+        yield GaugeMetricFamily(
+            "mec_registry_compacted_revision", "Oldest revision to resume after", value=feed.compacted_revision
+        )
+
+    def _of_liveness(self) -> Iterable[Metric]:
+        services = self._host.services
+        counts, protection = services.watch.counts, services.watch.protection
+        yield CounterMetricFamily("mec_registry_renewals", "Heartbeats of services", value=counts.renewals)
+        yield CounterMetricFamily(
+            "mec_registry_expiries", "Services suspended for a missed heartbeat", value=counts.suspensions
+        )
+        yield CounterMetricFamily(
+            "mec_registry_evictions", "Services removed for staying silent", value=counts.evictions
+        )
+        yield GaugeMetricFamily(
+            "mec_registry_mass_expiry_protection",
+            "1 while too many services are silent at once for any to be suspended",
+            value=int(protection.is_on),
+        )
+        yield GaugeMetricFamily("mec_registry_kpis", "Services whose KPIs are known", value=len(services.kpis))
 
 
 class RequestMetrics:
@@ -58,8 +90,8 @@ class RequestMetrics:
         # Looking a series up by its labels takes longer than the series does.
         self._series: dict[tuple[web.AbstractResource | None, str, int], tuple[Counter, Histogram]] = {}
 
-    def note(self, request: web.Request, status: int, seconds: float) -> None:
-        """To be called with every answer."""
+    def note(self, request: web.Request, status: int, seconds: float, lasts: bool) -> None:
+        """To be called with every answer; `lasts` where it was open for as long as its client wanted."""
         route = request.match_info.route
         # Methods and paths that no route has would let clients create time series without end.
         key = (route.resource, route.method if route.resource is not None else "other", status)
@@ -67,8 +99,8 @@ class RequestMetrics:
         if series is None:
             series = self._series[key] = self._find(*key)
         series[0].inc()
-        # How long a WebSocket was open is not how long somebody waited for an answer.
-        if status != HTTPStatus.SWITCHING_PROTOCOLS:
+        # How long a WebSocket or a watch was open is not how long somebody waited for an answer.
+        if not lasts:
             series[1].observe(seconds)
 
     def _find(self, resource: web.AbstractResource | None, method: str, status: int) -> tuple[Counter, Histogram]:

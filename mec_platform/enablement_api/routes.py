@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from random import Random
 from time import perf_counter
 
@@ -27,6 +28,7 @@ from mec_platform.enablement_api.notifications.settings import DeliverySettings
 from mec_platform.enablement_api.notifications.targets import CallbackPolicy
 from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable, operations_of
 from mec_platform.enablement_api.problem_details import answer_or_problem
+from mec_platform.enablement_api.registry_watch.handlers import EVENT_STREAM, RegistryWatch
 from mec_platform.enablement_api.security.protection import Protection
 from mec_platform.enablement_api.security.settings import SecuritySettings
 from mec_platform.enablement_api.security.token_endpoint import TOKEN
@@ -100,7 +102,8 @@ def _front(metrics: RequestMetrics, check: Callable[[web.Request], None]) -> Mid
 
         start = perf_counter()
         response = await answer_or_problem(request, answer_checked)
-        metrics.note(request, response.status, perf_counter() - start)
+        lasts = response.status == HTTPStatus.SWITCHING_PROTOCOLS or response.content_type == EVENT_STREAM
+        metrics.note(request, response.status, perf_counter() - start, lasts)
         return response
 
     return answer
@@ -134,7 +137,7 @@ def make_enablement_app(
     app = web.Application(middlewares=[front], client_max_size=LARGEST_BODY_BYTES)
     app[PUBLIC_URI] = public_uri
     app[OPERATIONS] = OperationTable()
-    RegistryMetrics(host.registry, collectors)
+    RegistryMetrics(host, collectors)
     add_operations(app, AppSupport(host.applications).operations())
     add_operations(app, rule_operations(host.applications))
     add_operations(app, Timing(host.registry.clock, host_time or HostTime()).operations())
@@ -149,6 +152,9 @@ def make_enablement_app(
     notifier.attach(app)
     for api in (TERMINATION_SUBSCRIPTIONS, AVAILABILITY_SUBSCRIPTIONS):
         add_operations(app, SubscriptionResources(api, host.subscriptions, notifier).operations())
+    watch = RegistryWatch(host, protection.check)
+    watch.attach(app)
+    add_operations(app, watch.operations())
     add_operations(app, DeadLetterAdministration(host.subscriptions).operations())
     add_operations(app, protection.operations())
     protection.add_pages(app)

@@ -10,17 +10,18 @@ What edges write of a change is kept with it (`encoded`), so that a change is wr
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from mec_platform.domain.locality import Locality
+from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import ChangeType
 from mec_platform.registry.effects import AnnounceService, Effect, HistoryBegins
-from mec_platform.registry.errors import ChangesCompacted, RevisionAhead
+from mec_platform.registry.errors import ChangesCompacted, QuotaExceeded, RevisionAhead
 from mec_platform.registry.registry import Registry
 
 CAPACITY = 20_000
@@ -124,8 +125,9 @@ class Watcher:
 class ChangeFeed:
     """The feed of a registry that is not started yet."""
 
-    def __init__(self, registry: Registry, capacity: int = CAPACITY) -> None:
+    def __init__(self, registry: Registry, quotas: Quotas | None = None, capacity: int = CAPACITY) -> None:
         self._registry = registry
+        self._quotas = quotas or Quotas()
         self._capacity = capacity
         self._sets: deque[ChangeSet] = deque()
         self._count = 0
@@ -134,6 +136,7 @@ class ChangeFeed:
         self._known: dict[str, ServiceInfo] = {}
         self._news = asyncio.Event()
         self._watchers: set[Watcher] = set()
+        self._watches_of: Counter[str] = Counter()
         registry.add_listener(self._note, history=True)
 
     @property
@@ -177,10 +180,11 @@ class ChangeFeed:
         return self._first + len(self._sets)
 
     @contextmanager
-    def watch(self, after_revision: int | None = None) -> Iterator[Watcher]:
-        """A watcher of every change after a revision, from now on where None.
+    def watch(self, after_revision: int | None = None, client_id: str = "") -> Iterator[Watcher]:
+        """A watcher of every change after a revision, from now on where None. `client_id` is whose it is, where that is known.
 
         Raises:
+            QuotaExceeded: the client has as many watches as it may have.
             ChangesCompacted: changes after that revision were dropped.
             RevisionAhead: the registry has not come to that revision.
         """
@@ -190,11 +194,17 @@ class ChangeFeed:
         if after < self._compacted:
             raise ChangesCompacted(after, self.revision)
         watcher = Watcher(self, self._first + self._count_sets(lambda each: each.revision <= after), after)
+        if client_id and self._watches_of[client_id] >= self._quotas.watches_per_client:
+            raise QuotaExceeded(f"client {client_id!r}", self._quotas.watches_per_client, "watches")
         self._watchers.add(watcher)
+        self._watches_of[client_id] += 1
         try:
             yield watcher
         finally:
             self._watchers.discard(watcher)
+            self._watches_of[client_id] -= 1
+            if not self._watches_of[client_id]:
+                del self._watches_of[client_id]
 
     def at(self, place: int) -> ChangeSet | None:
         """The change set at a place that is not before the `first`; None behind the newest."""

@@ -34,7 +34,7 @@ class HostRegistry:
         self.services = ServiceRegistry(
             registry, locality=locality, transports=transports, quotas=quotas, mass_expiry=mass_expiry
         )
-        self.changes = ChangeFeed(registry)
+        self.changes = ChangeFeed(registry, quotas)
         self.subscriptions = Subscriptions(registry, quotas)
         self.credentials = Credentials(registry)
 

@@ -23,6 +23,7 @@ ROUTES_BESIDE = (
     Deviation("GET /openapi.json", "the platform's own document"),
     Deviation("GET /docs", "Swagger UI over it"),
     Deviation("GET /metrics", "for operators: Prometheus"),
+    Deviation("GET /registry/v1/watch", "the service registry beside Mp1: changes of services as server-sent events"),
     Deviation("GET /admin/v1/data_plane", "for operators: whether rules are enforced"),
     Deviation(f"GET /websockets{APPS}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),
     Deviation(f"GET /websockets{SERVICES}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),

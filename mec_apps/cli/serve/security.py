@@ -68,11 +68,14 @@ def _rate(per_s: float | None, burst: int | None) -> Rate | None:
     return Rate(per_s, burst or max(1, round(2 * per_s)))
 
 
-def _make_quotas(services_per_app: int, subscriptions_per_app: int, apps_per_client: int) -> Quotas:
+def _make_quotas(
+    services_per_app: int, subscriptions_per_app: int, apps_per_client: int, watches_per_client: int
+) -> Quotas:
     return Quotas(
         services_per_app=services_per_app,
         subscriptions_per_app=subscriptions_per_app,
         apps_per_client=apps_per_client,
+        watches_per_client=watches_per_client,
     )
 
 
@@ -111,4 +114,5 @@ quota_options = option_group(
     _limit("--services-per-app", default=_QUOTAS.services_per_app, show_default=True, type=_COUNT),
     _limit("--subscriptions-per-app", default=_QUOTAS.subscriptions_per_app, show_default=True, type=_COUNT),
     _limit("--apps-per-client", default=_QUOTAS.apps_per_client, show_default=True, type=_COUNT),
+    _limit("--watches-per-client", default=_QUOTAS.watches_per_client, show_default=True, type=_COUNT),
 )

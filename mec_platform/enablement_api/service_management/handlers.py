@@ -43,8 +43,8 @@ SCOPE_OF_LOCALITY = QueryParameter("scope_of_locality", LocalityType, "Services 
 _IDENTITIES = (SER_INSTANCE_ID, SER_NAME, SER_CATEGORY_ID)
 _FILTERS = (*_IDENTITIES, CONSUMED_LOCAL_ONLY, IS_LOCAL, SCOPE_OF_LOCALITY)
 
-_SERVICES = f"{ROOT}/applications/{{appInstanceId}}/services"
-_SERVICE = f"{_SERVICES}/{{serviceId}}"
+SERVICES_PATH = f"{ROOT}/applications/{{appInstanceId}}/services"
+_SERVICE = f"{SERVICES_PATH}/{{serviceId}}"
 _ROW = partial(Operation, tag="Service management", scope=Scope.SERVICE_MANAGEMENT)
 
 
@@ -54,7 +54,7 @@ class ServiceManagement:
     def __init__(self, applications: Applications, services: ServiceRegistry) -> None:
         self._applications = applications
         self._services = services
-        self._writer = ServiceWriter(_SERVICES, f"{ROOT}/services")
+        self._writer = ServiceWriter(SERVICES_PATH)
 
     def operations(self) -> list[Operation]:
         """The resources of clause 8.2.2."""
@@ -94,7 +94,7 @@ class ServiceManagement:
         return [
             _ROW(
                 method="GET",
-                path=_SERVICES,
+                path=SERVICES_PATH,
                 operation_id="listServicesOfApplication",
                 summary="Find services of an application instance",
                 handler=self.list_services,
@@ -103,7 +103,7 @@ class ServiceManagement:
             ),
             _ROW(
                 method="POST",
-                path=_SERVICES,
+                path=SERVICES_PATH,
                 operation_id="createService",
                 summary="Offer a service",
                 handler=self.create_service,

@@ -30,13 +30,9 @@ class WrittenService:
 class ServiceWriter:
     """Keeps what it has written; a service that has changed is another value, and is written again."""
 
-    def __init__(self, services_path: str, copies_path: str) -> None:
-        """`services_path` has `{appInstanceId}` in it: where the services of an application are found.
-
-        Those of other hosts have no application here; they are found at `copies_path`.
-        """
+    def __init__(self, services_path: str) -> None:
+        """`services_path` has `{appInstanceId}` in it: where the services of an application are found."""
         self._services_path = services_path
-        self._copies_path = copies_path
         self._written: dict[tuple[str, str, bool], WrittenService] = {}
 
     def write(self, service: ServiceInfo, is_local: bool, base_uri: str) -> WrittenService:
@@ -51,8 +47,10 @@ class ServiceWriter:
 
     def path(self, service: ServiceInfo) -> str:
         """Where the service is found."""
-        services = self._copies_path
-        if not service.origin:
+        if service.origin:
+            # Its application is another host's; here it is one of all services.
+            services = self._services_path.replace("/applications/{appInstanceId}", "")
+        else:
             services = self._services_path.replace("{appInstanceId}", quote(service.app_instance_id, safe=""))
         return f"{services}/{quote(service.service_id, safe='')}"
 

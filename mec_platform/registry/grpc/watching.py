@@ -31,7 +31,7 @@ class Watching:
             NotAuthenticated: the client's token has expired meanwhile.
         """
         wish = read_watch(request, self._place)
-        with self._feed.watch(wish.after_revision) as watcher:
+        with self._feed.watch(wish.after_revision, caller.client_id) as watcher:
             # The list and the place of the watcher are of one revision: nothing is awaited between the two.
             if wish.list_first:
                 state = self._registry.state
