@@ -18,6 +18,7 @@ from mec_platform.domain.applications import AppDescription
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.services import ServiceDescription, ServiceInfo
 from mec_platform.peer_access import GrpcPeerAccess
+from mec_platform.registry.events import RegistryFounded
 from mec_platform.registry.federation.federation import Federation
 from mec_platform.registry.federation.peer_link import FederationSettings, PeerStatus
 from mec_platform.registry.federation.reconciliation import shared_view
@@ -96,10 +97,13 @@ class Host:
         self._options = options
         self.running = False
 
-    async def start(self) -> None:
+    async def start(self, registry_id: str = "") -> None:
+        """With `registry_id` a new registry is that one, whatever its ids are otherwise."""
         self._log = await SqliteEventLog.open(self.state)
         self.host = HostRegistry(Registry(self._log, **self._options), locality=self.place)
         await self.host.start()
+        if registry_id:
+            await self.host.registry.commit(lambda state: RegistryFounded(registry_id))
         peers = {peer.name: GrpcPeerAccess(peer.wire.address) for peer in self.peers}
         self.federation = Federation(self.host, peers, self.settings, Random(0))
         self._server: grpc.aio.Server = make_server()
@@ -164,7 +168,7 @@ async def federation(folder: Path, *names: str, **options: Any) -> AsyncIterator
 
 
 async def eventually(holds: Callable[[], bool], *hosts: Host) -> None:
-    """Waits until this holds; it is looked at whenever a registry changes, and now and then. Fails where it never does."""
+    """Waits until this holds; fails, with how the links stand, where it never does."""
     try:
         async with asyncio.timeout(30):
             while not holds():  # noqa: ASYNC110

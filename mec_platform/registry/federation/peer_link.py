@@ -215,8 +215,10 @@ class PeerLink:
             await channel.close()
 
     def _note_failure(self, reason: str) -> None:
-        if self._connected or reason != self._error:
-            logger.warning("peer %s at %s is not followed for now: %s", self.name, self._access.address, reason)
+        # Told once of each kind: while a peer is away, the same attempt fails in many words.
+        is_new = self._connected or reason.partition(":")[0] != self._error.partition(":")[0]
+        level = logging.WARNING if is_new else logging.DEBUG
+        logger.log(level, "peer %s at %s is not followed for now: %s", self.name, self._access.address, reason)
         self._error = reason
 
     async def _follow(self, channel: grpc.aio.Channel, renew: bool) -> None:
@@ -235,7 +237,8 @@ class PeerLink:
                         found = [await replies.get()]
                     while not replies.empty():
                         found.append(replies.get_nowait())
-                    await self._take([each for each in found if isinstance(each, pb.FollowReply)])
+                    if taken := [each for each in found if isinstance(each, pb.FollowReply)]:
+                        await self._take(taken)
                     for end in found:
                         if isinstance(end, Exception):
                             raise end
