@@ -73,6 +73,10 @@ class FederationSettings:
     longest_relist_s: float = 300.0
 
 
+_ANOTHER_TOKEN_MAY_DO = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+"""It has expired, or its client has been given the scope since."""
+
+
 class PeerAccess(Protocol):
     """How to reach a peer, and what to show it."""
 
@@ -203,7 +207,7 @@ class PeerLink:
                     self._connected, self._cursor = False, None
                     continue
                 except (grpc.aio.AioRpcError, MendableError, TimeoutError, _Broken) as error:
-                    renew = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAUTHENTICATED
+                    renew = isinstance(error, grpc.aio.AioRpcError) and error.code() in _ANOTHER_TOKEN_MAY_DO
                     self._note_failure(_reason_of(error))
                     if isinstance(error, LogUnavailable):
                         # What of it was written, the state will tell.
