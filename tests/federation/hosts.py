@@ -1,9 +1,8 @@
-"""Hosts of a federation in one process: real registries over real files, real gRPC servers, and wires that can be cut."""
+"""Hosts of a federation in one process: real registries over real files, and real gRPC servers."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -13,7 +12,6 @@ from typing import Any
 
 import grpc.aio
 
-from mec_platform.background import BackgroundTasks
 from mec_platform.domain.applications import AppDescription
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.services import ServiceDescription, ServiceInfo
@@ -27,61 +25,11 @@ from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.rpc.endpoints import make_server, start_server
+from tests.federation.wires import Wire
 from tests.registry.services import GREETING
 
 SETTINGS = FederationSettings(retry_s=0.02, digest_s=0.05, silent_after_s=20.0)
 SHARED = replace(GREETING, consumed_local_only=False, liveness_interval_s=None, evict_after_intervals=None)
-
-
-class Wire:
-    """A TCP proxy in front of a host: cut, nobody gets through; held, what is sent is not passed on."""
-
-    def __init__(self) -> None:
-        self.target = ""
-        self.address = ""
-        self._tasks = BackgroundTasks()
-        self._open: set[asyncio.StreamWriter] = set()
-        self._is_whole = True
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()
-        self.address = f"{host}:{port}"
-
-    async def stop(self) -> None:
-        self._server.close()
-        self.cut()
-        await self._tasks.stop()
-        await self._server.wait_closed()
-
-    def cut(self) -> None:
-        self._is_whole = False
-        for writer in self._open:
-            writer.transport.abort()
-
-    def heal(self) -> None:
-        self._is_whole = True
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._is_whole:
-            writer.transport.abort()
-            return
-        try:
-            far_reader, far_writer = await asyncio.open_connection(*self.target.rsplit(":", 1))
-        except OSError:
-            writer.transport.abort()
-            return
-        for one, other in ((reader, far_writer), (far_reader, writer)):
-            self._open.add(other)
-            self._tasks.start("wire", self._pass_on(one, other))
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        self._open.discard(writer)
-        writer.transport.abort()
 
 
 class Host:

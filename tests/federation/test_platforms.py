@@ -25,7 +25,8 @@ from mec_platform.registry.federation.federation import PeerError
 from mec_platform.rpc.v1 import federation_pb2 as pb
 from mec_platform.rpc.v1 import federation_pb2_grpc
 from tests.conformance.answers import AnswerChecker
-from tests.federation.hosts import SETTINGS, SHARED, Wire, eventually
+from tests.federation.hosts import SETTINGS, SHARED, eventually
+from tests.federation.wires import Wire
 from tests.registry.grpc_serving import refusal_of
 from tests.security.test_transport import Certificates
 
