@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn, TypeAlias
 
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.quotas import Quotas
@@ -27,6 +27,16 @@ from mec_platform.registry.registry import Registry
 CAPACITY = 20_000
 """Changes that are kept, some 2 KiB each with what edges have written of them: minutes of the heaviest load, and as many as
 the log holds behind its snapshot when it is compacted."""
+
+
+TURN = 256
+"""Change sets that one watcher looks at before others have their turn."""
+
+Send: TypeAlias = "Callable[[ChangeSet], Awaitable[bool]]"
+"""Tells a client of what concerns it; whether there was anything."""
+
+Pause: TypeAlias = Callable[[int], Awaitable[None]]
+"""Tells a client that up to this revision there is nothing else for it."""
 
 
 @dataclass(slots=True)
@@ -93,6 +103,8 @@ class Watcher:
     def __init__(self, feed: ChangeFeed, place: int, seen: int) -> None:
         self._feed = feed
         self._place = place
+        self._waiter: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self.seen = seen
 
     def take(self) -> ChangeSet | None:
@@ -111,10 +123,46 @@ class Watcher:
         self.seen = found.revision
         return found
 
-    async def wait(self) -> None:
-        """Returns when there may be something to take."""
-        if self.lag == 0:
-            await self._feed.wait()
+    async def follow(self, send: Send, pause: Pause, quiet_s: float) -> NoReturn:
+        """Hands on change sets as they come, for ever; `pause` is called where a client was told nothing for `quiet_s`.
+
+        Raises ChangesCompacted, as `take`, and what `send` and `pause` raise.
+        """
+        clock = asyncio.get_running_loop().time
+        due_s = clock() + quiet_s
+        try:
+            while True:
+                for _ in range(TURN):
+                    changes = self.take()
+                    if changes is None:
+                        break
+                    if await send(changes):
+                        due_s = clock() + quiet_s
+                if clock() >= due_s:
+                    await pause(self.seen)
+                    due_s = clock() + quiet_s
+                await self._wait(due_s)
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+
+    async def _wait(self, until_s: float) -> None:
+        """Returns when there may be something to take, or about then; others have their turn before.
+
+        An alarm is set once and rings again where it was early: a thousand watchers need not set theirs at each change.
+        """
+        if self.lag:
+            await asyncio.sleep(0)
+            return
+        self._waiter = self._feed.wait(self)
+        if self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_at(until_s, self._ring)
+        await self._waiter
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     @property
     def lag(self) -> int:
@@ -134,7 +182,7 @@ class ChangeFeed:
         self._first = 0
         self._compacted = 0
         self._known: dict[str, ServiceInfo] = {}
-        self._news = asyncio.Event()
+        self._waiting: dict[Watcher, asyncio.Future[None]] = {}
         self._watchers: set[Watcher] = set()
         self._watches_of: Counter[str] = Counter()
         registry.add_listener(self._note, history=True)
@@ -202,6 +250,7 @@ class ChangeFeed:
             yield watcher
         finally:
             self._watchers.discard(watcher)
+            self._waiting.pop(watcher, None)
             self._watches_of[client_id] -= 1
             if not self._watches_of[client_id]:
                 del self._watches_of[client_id]
@@ -210,9 +259,10 @@ class ChangeFeed:
         """The change set at a place that is not before the `first`; None behind the newest."""
         return self._sets[place - self._first] if place < self.end else None
 
-    async def wait(self) -> None:
-        """Returns at the next change."""
-        await self._news.wait()
+    def wait(self, watcher: Watcher) -> asyncio.Future[None]:
+        """Is done at the next change; a watcher waits for one at a time."""
+        waiting = self._waiting[watcher] = asyncio.get_running_loop().create_future()
+        return waiting
 
     def _count_sets(self, holds: Callable[[ChangeSet], bool]) -> int:
         """How many from the oldest on, where it holds for none behind the first for which it does not."""
@@ -233,8 +283,10 @@ class ChangeFeed:
                 self._add(kind, service, revision)
             case _:
                 return
-        self._news.set()
-        self._news = asyncio.Event()
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting.values():
+            if not each.done():
+                each.set_result(None)
 
     def _begin_anew(self, revision: int) -> None:
         # The place that is left out is one that every watcher has passed or stands at, so each of them learns of it.

@@ -10,7 +10,7 @@ from collections.abc import Callable, ItemsView
 
 from mec_platform.domain.capabilities import Kpis
 from mec_platform.domain.subscriptions import ChangeType
-from mec_platform.registry.effects import AnnounceService, Effect
+from mec_platform.registry.effects import AnnounceService, Effect, HistoryBegins
 
 AHEAD_NS = 60 * 10**9
 """A service's clock may be ahead of ours by so much. What claims to be newer would keep out all that follows."""
@@ -48,6 +48,9 @@ class KpiTable:
         return True
 
     def note(self, effect: Effect) -> None:
-        """Forgets the KPIs of a service that is gone."""
-        if isinstance(effect, AnnounceService) and effect.change is ChangeType.REMOVED:
-            self._kpis.pop(effect.service.service_id, None)
+        """Forgets the KPIs of services that are gone."""
+        match effect:
+            case AnnounceService(ChangeType.REMOVED, service):
+                self._kpis.pop(service.service_id, None)
+            case HistoryBegins():
+                self._kpis = {each: kpis for each, kpis in self._kpis.items() if self._is_registered(each)}

@@ -9,7 +9,7 @@ intervals later. `liveness` does both, and `mass_expiry` says when it must not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 
@@ -77,6 +77,9 @@ class LeaseTable:
 
     def __contains__(self, service_id: str) -> bool:
         return service_id in self._leases
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._leases)
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -161,15 +164,14 @@ class LeaseTable:
     def _begin(self, service_id: str, interval_s: int, evict_after_intervals: int, last_ns: int, now_s: float) -> None:
         deadline_s = now_s + patience_s(interval_s, evict_after_intervals)
         self._leases[service_id] = Lease(interval_s, evict_after_intervals, last_ns, deadline_s)
-        lapsed = self._revive(service_id)
-        if lapsed or self._next_look_s.get(service_id, float("inf")) > deadline_s:
+        self._revive(service_id)
+        if self._next_look_s.get(service_id, float("inf")) > deadline_s:
             self._look_at(service_id, deadline_s)
 
     def _look_at(self, service_id: str, at_s: float) -> None:
         self._next_look_s[service_id] = at_s
         heappush(self._agenda, (at_s, service_id))
 
-    def _revive(self, service_id: str) -> bool:
-        self._to_suspend.pop(service_id, None)
-        self._to_evict.pop(service_id, None)
-        return self._lapsed.pop(service_id, None) is not None
+    def _revive(self, service_id: str) -> None:
+        for silent in (self._lapsed, self._to_suspend, self._to_evict):
+            silent.pop(service_id, None)

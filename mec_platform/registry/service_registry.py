@@ -271,6 +271,9 @@ class ServiceRegistry:
                 self._leases.expect(service_id, interval_s, now_s, now_ns, evict_after)
             case to_do.ForgetHeartbeats(service_id):
                 self._leases.forget(service_id)
+            case to_do.HistoryBegins():
+                for service_id in [each for each in self._leases if each not in self.state.services]:
+                    self._leases.forget(service_id)
 
 
 def _activating(service_id: str) -> Decide:

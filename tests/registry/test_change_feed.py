@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mec_platform.domain.applications import AppDescription
-from mec_platform.domain.capabilities import Capabilities
+from mec_platform.domain.capabilities import Capabilities, Kpis
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.services import CategoryRef, ServiceState
 from mec_platform.domain.subscriptions import ChangeType
@@ -223,8 +223,7 @@ async def test_a_waiting_watcher_wakes_at_a_change(clock):
     async with running_host(clock) as host:
         app_id = await make_app(host)
         with host.changes.watch() as watcher:
-            waiting = asyncio.ensure_future(watcher.wait())
-            await asyncio.sleep(0)
+            waiting = host.changes.wait(watcher)
             assert not waiting.done()
             await host.services.register_service(app_id, GREETING)
             await waiting
@@ -245,6 +244,15 @@ async def test_a_state_that_is_taken_over_from_another_registrys_snapshot_sends_
             watcher.take()
     with one.changes.watch() as watcher:
         assert watcher.take() is None
+    # What only the heartbeats' side knew of is forgotten with a service that went unseen.
+    (service_id,) = one.registry.state.services
+    assert service_id in one.services._leases
+    assert one.services.kpis.update(service_id, Kpis(measured_unix_ns=1), 1)
+    await other.services.remove_service(app_id, service_id)
+    await other.registry.compact()
+    await make_app(one)
+    assert service_id not in one.services._leases
+    assert one.services.kpis.get(service_id) is None
     await one.stop()
     await other.stop()
     await log.close()

@@ -348,6 +348,18 @@ async def test_kpis_that_mean_nothing_are_refused(clock, kpis):
         assert details["BadRequest"].field_violations[0].field == "heartbeats[0].kpis"
 
 
+async def test_a_refusal_fits_into_trailers_however_much_is_wrong(clock):
+    async with running_host(clock) as host, serving(host) as stub:
+        for call in (
+            renewing(stub, heartbeats(*["x" * 300] * 10_000)),
+            stub.Get(pb.GetRequest(service_id="x" * 100_000)),
+            stub.Register(pb.RegisterRequest(description=pb.ServiceDescription(transport_id="\u00e9" * 100_000))),
+        ):
+            code, _, details = await refusal_of(call)
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert 0 < len(details["BadRequest"].field_violations) <= 8
+
+
 async def test_a_message_with_too_many_heartbeats_is_refused(clock):
     async with running_host(clock) as host, serving(host) as stub:
         code, _, _ = await refusal_of(renewing(stub, heartbeats(*(str(each) for each in range(10_001)))))

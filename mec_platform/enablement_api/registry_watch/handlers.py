@@ -31,7 +31,7 @@ from mec_platform.enablement_api.service_management.handlers import (
     SERVICES_PATH,
 )
 from mec_platform.enablement_api.service_management.writing import ServiceWriter
-from mec_platform.registry.change_feed import Watcher, WatchFilter
+from mec_platform.registry.change_feed import ChangeSet, Watcher, WatchFilter
 from mec_platform.registry.errors import ChangesCompacted, RevisionAhead
 from mec_platform.registry.host import HostRegistry
 
@@ -131,22 +131,17 @@ class RegistryWatch:
             self._open.discard(task)
 
     async def _follow(self, request: web.Request, response: web.StreamResponse, watcher: Watcher, wish: _Wish) -> None:
-        clock = asyncio.get_running_loop().time
-        due_s = clock() + HEARTBEAT_S
-        while True:
-            while (changes := watcher.take()) is not None:
-                for event in self._writer.changes(changes, wish.wanted, wish.base_uri):
-                    await response.write(event)
-                    due_s = clock() + HEARTBEAT_S
-            if clock() >= due_s:
-                self._confirm(request)
-                await response.write(heartbeat(watcher.seen))
-                due_s = clock() + HEARTBEAT_S
-            try:
-                async with asyncio.timeout_at(due_s):
-                    await watcher.wait()
-            except TimeoutError:
-                continue
+        async def send(changes: ChangeSet) -> bool:
+            events = self._writer.changes(changes, wish.wanted, wish.base_uri)
+            for event in events:
+                await response.write(event)
+            return bool(events)
+
+        async def pause(revision: int) -> None:
+            self._confirm(request)
+            await response.write(heartbeat(revision))
+
+        await watcher.follow(send, pause, HEARTBEAT_S)
 
     def _read(self, request: web.Request) -> _Wish:
         """Raises BadRequest."""

@@ -14,8 +14,8 @@ from mec_platform.enablement_api.service_management.messages import ServiceInfoM
 from mec_platform.enablement_api.service_management.writing import ServiceWriter
 from mec_platform.registry.change_feed import Change, ChangeSet, WatchFilter
 
-LARGEST_EVENT_BYTES = 1 << 20
-"""Events are closed by the change that comes to this."""
+LARGEST_EVENT_BYTES = 1 << 18
+"""Events are closed by the change that comes to this, some 250 services; then others have their turn."""
 
 
 class LayersMessage(msgspec.Struct, frozen=True):

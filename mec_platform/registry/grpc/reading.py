@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -52,6 +53,10 @@ MOST_HEARTBEATS = 10_000
 DEFAULT_BOOKMARK_S = 10
 LONGEST_BOOKMARK_S = 300
 
+MOST_VIOLATIONS = 8
+LONGEST_DESCRIPTION = 200
+"""Refusals travel in HTTP trailers, of which a client takes 8 KiB."""
+
 FindTransport = Callable[[str], TransportInfo]
 
 
@@ -64,10 +69,10 @@ class Violation:
 
 
 class InvalidRequest(Exception):
-    """The message cannot be taken; all that is wrong with it."""
+    """The message cannot be taken; what is wrong with it, up to `MOST_VIOLATIONS`."""
 
     def __init__(self, violations: Iterable[Violation]) -> None:
-        self.violations = tuple(violations)
+        self.violations = tuple(islice(violations, MOST_VIOLATIONS))
         super().__init__("; ".join(f"{each.field}: {each.description}" for each in self.violations))
 
 
@@ -88,7 +93,7 @@ class _Check:
         self._violations: list[Violation] = []
 
     def note(self, field: str, description: str) -> None:
-        self._violations.append(Violation(field, description))
+        self._violations.append(Violation(field, description[:LONGEST_DESCRIPTION]))
 
     def done(self) -> None:
         if self._violations:
@@ -142,9 +147,8 @@ class _Trust(_Check):
 
 def read_id(field: str, value: str) -> str:
     """An id that must be there. Raises InvalidRequest."""
-    check = _Check()
-    check.text(field, value, required=True)
-    check.done()
+    if not 0 < len(value) <= LONGEST_TEXT:
+        raise InvalidRequest([Violation(field, f"has 1 to {LONGEST_TEXT} characters")])
     return value
 
 

@@ -156,8 +156,8 @@ class ServiceRegistryMethods:
         return _DEREGISTERED
 
     async def get(self, request: pb.GetRequest, context: Context, caller: Caller) -> bytes:
-        """Raises UnknownService."""
-        service = self._services.service(request.service_id)
+        """Raises InvalidRequest or UnknownService."""
+        service = self._services.service(reading.read_id("service_id", request.service_id))
         return self._writer.record(service, self._services.kpis.get(service.service_id))
 
     async def discover(self, request: pb.DiscoverRequest, context: Context, caller: Caller) -> bytes:

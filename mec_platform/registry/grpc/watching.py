@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from mec_platform.registry.change_feed import Watcher
+from mec_platform.registry.change_feed import ChangeSet
 from mec_platform.registry.grpc.calls import Caller, Gate
-from mec_platform.registry.grpc.reading import Watch, read_watch
+from mec_platform.registry.grpc.reading import read_watch
 from mec_platform.registry.grpc.writing import RecordWriter, bookmark, write_changes
 from mec_platform.registry.host import HostRegistry
 from mec_platform.rpc.endpoints import Context
@@ -40,22 +38,15 @@ class Watching:
                     await context.write(message)
             else:
                 await context.write(bookmark(watcher.seen))
-            await self._follow(watcher, wish, context)
 
-    async def _follow(self, watcher: Watcher, wish: Watch, context: Context) -> None:
-        clock = asyncio.get_running_loop().time
-        due_s = clock() + wish.bookmark_s
-        while True:
-            while (changes := watcher.take()) is not None:
-                for message in write_changes(changes, wish.wanted):
+            async def send(changes: ChangeSet) -> bool:
+                messages = write_changes(changes, wish.wanted)
+                for message in messages:
                     await context.write(message)
-                    due_s = clock() + wish.bookmark_s
-            if clock() >= due_s:
+                return bool(messages)
+
+            async def pause(revision: int) -> None:
                 self._gate.confirm(context)
-                await context.write(bookmark(watcher.seen))
-                due_s = clock() + wish.bookmark_s
-            try:
-                async with asyncio.timeout_at(due_s):
-                    await watcher.wait()
-            except TimeoutError:
-                continue
+                await context.write(bookmark(revision))
+
+            await watcher.follow(send, pause, wish.bookmark_s)
