@@ -38,7 +38,7 @@ from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
 from mec_platform.operator_credentials import default_path, ensure_operator
 from mec_platform.registry.federation.federation import Federation
-from mec_platform.registry.federation.peer_link import FederationSettings, PeerAccess
+from mec_platform.registry.federation.peers import FederationSettings, PeerAccess
 from mec_platform.registry.grpc.service import add_service_registry
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry

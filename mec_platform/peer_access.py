@@ -1,6 +1,6 @@
 """How this platform reaches another one: a channel in the clear or over TLS, and access tokens of the other's making.
 
-Implements `registry.federation.peer_link.PeerAccess`. Each platform knows its own clients only, so a host has credentials with
+Implements `registry.federation.peers.PeerAccess`. Each platform knows its own clients only, so a host has credentials with
 each of its peers; they are made there with `mec client create --scope mec_federation`.
 """
 

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from mec_platform.domain.credentials import Scope
 from mec_platform.enablement_api.exchange import json_response
 from mec_platform.enablement_api.operations import Operation
-from mec_platform.registry.federation.peer_link import PeerStatus
+from mec_platform.registry.federation.peers import PeerStatus
 
 ReadPeers: TypeAlias = Callable[[], Sequence[PeerStatus]]
 

@@ -18,7 +18,7 @@ from mec_platform.domain.services import ServiceDescription, ServiceInfo
 from mec_platform.peer_access import GrpcPeerAccess
 from mec_platform.registry.events import RegistryFounded
 from mec_platform.registry.federation.federation import Federation
-from mec_platform.registry.federation.peer_link import FederationSettings, PeerStatus
+from mec_platform.registry.federation.peers import FederationSettings, PeerStatus
 from mec_platform.registry.federation.reconciliation import shared_view
 from mec_platform.registry.federation.sharing import SERVICE_NAME
 from mec_platform.registry.host import HostRegistry

@@ -10,7 +10,7 @@ import click
 
 from mec_apps.cli.option_groups import option_group, options_of
 from mec_platform.peer_access import GrpcPeerAccess, PeerTls, read_client_secret
-from mec_platform.registry.federation.peer_link import FederationSettings
+from mec_platform.registry.federation.peers import FederationSettings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _option = options_of("Other hosts")

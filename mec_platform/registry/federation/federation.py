@@ -8,7 +8,8 @@ from random import Random
 
 from mec_platform.domain.errors import MendableError
 from mec_platform.registry import events
-from mec_platform.registry.federation.peer_link import FederationSettings, PeerAccess, PeerLink, PeerStatus
+from mec_platform.registry.federation.peer_link import PeerLink
+from mec_platform.registry.federation.peers import FederationSettings, PeerAccess, PeerStatus
 from mec_platform.registry.federation.sharing import Sharing
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Decide

@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol, TypeAlias
 
 import grpc
 import grpc.aio
@@ -29,6 +26,7 @@ from mec_platform.domain.services import ServiceInfo
 from mec_platform.registry import events
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.federation.messages import Follow, read_place, read_service, write_follow
+from mec_platform.registry.federation.peers import FederationSettings, LinkCounts, PeerAccess, PeerStatus
 from mec_platform.registry.federation.reconciliation import (
     Digests,
     Reconciliation,
@@ -47,8 +45,6 @@ from mec_platform.rpc.v1 import federation_pb2_grpc, registry_pb2
 
 logger = logging.getLogger(__name__)
 
-Metadata: TypeAlias = tuple[tuple[str, str], ...]
-
 MOST_READ = 256
 """Messages that are read ahead of what is durable: as many as the log takes at one stroke."""
 
@@ -57,69 +53,11 @@ CURSOR_STEP = 1_000
 and so rare that two hosts do not keep each other busy with their cursors."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FederationSettings:
-    """How peers are followed.
-
-    Attempts to reach one are between `retry_s` and twice that apart. Digests are compared every `digest_s`; a peer of which
-    nothing is heard for `silent_after_s` is called again. After `suspend_after_s` without it, its services are SUSPENDED;
-    0: never. A list that did not help is asked for again after `digest_s`, then twice as late each time up to `longest_relist_s`.
-    """
-
-    retry_s: float = 0.5
-    digest_s: float = 10.0
-    silent_after_s: float = 25.0
-    suspend_after_s: float = 60.0
-    longest_relist_s: float = 300.0
-
-
 _ANOTHER_TOKEN_MAY_DO = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 """It has expired, or its client has been given the scope since."""
 
 
-class PeerAccess(Protocol):
-    """How to reach a peer, and what to show it."""
-
-    @property
-    def address(self) -> str:
-        """For people."""
-
-    def open_channel(self) -> grpc.aio.Channel:
-        """A new channel, which its user closes."""
-
-    async def metadata(self, *, renew: bool) -> Metadata:
-        """What goes with a call; with `renew` it is obtained anew, as the peer does not take the last. Raises MendableError."""
-
-
-@dataclass(slots=True)
-class LinkCounts:
-    """Since the start, for operators. `listings` by reason, as `FollowStart` names them."""
-
-    connections: int = 0
-    listings: Counter[str] = field(default_factory=Counter)
-    mismatches: int = 0
-    refusals: int = 0
-    changes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerStatus:
-    """How the link to a peer stands. `revision` is how far its history is followed, `lag` how many changes of it were read and
-    are not durable yet; `refused` are the services that are not taken over. `follows` says whether it follows this host."""
-
-    name: str
-    address: str
-    connected: bool
-    suspended: bool
-    follows: bool
-    registry_id: str
-    revision: int | None
-    services: int
-    lag: int
-    last_contact_unix_ns: int | None
-    counts: LinkCounts
-    refused: tuple[Refused, ...]
-    error: str
+_REASONS = {number: name.removeprefix("FOLLOW_START_").lower() for name, number in pb.FollowStart.items()}
 
 
 class _Broken(Exception):
@@ -259,7 +197,8 @@ class PeerLink:
             if silent and known is not None:
                 # The copies are now what the peer has never said, so its list has to set them right.
                 for step in steps_of(Reconciliation(put=silent), PeerCursor(known.registry_id, None)):
-                    await self._write([step])
+                    await self._commit(step, is_listed=True)
+                    self._cursor = step.cursor
         except LogUnavailable as error:
             logger.error("services of the silent peer %s stay as they are for now: %s", self.name, error)
             return
@@ -300,9 +239,11 @@ class PeerLink:
         if called != self.name:
             raise _Broken(f"it calls itself {called!r}; name it so in --peer")
         resumed = begin.start == pb.FOLLOW_START_RESUMED
-        if not resumed:
+        if resumed:
+            self._suspended = False
+        else:
             self._cursor = PeerCursor(begin.registry_id, None)
-            self.counts.listings[pb.FollowStart.Name(begin.start).removeprefix("FOLLOW_START_").lower()] += 1
+            self.counts.listings[_REASONS.get(begin.start, "unknown")] += 1
         self.counts.connections += 1
         self._connected, self._error = True, ""
         logger.info("following peer %s at %s, %s", self.name, self._access.address, "resumed" if resumed else "by list")
@@ -322,7 +263,8 @@ class PeerLink:
                 self._refuse([Refused(message.service.service_id, str(error), None)])
 
     def _cursor_at(self, revision: int) -> PeerCursor:
-        assert self._cursor is not None, "a peer begins with FollowBegin"
+        if self._cursor is None:
+            raise _Broken("it did not begin with FollowBegin")
         return PeerCursor(self._cursor.registry_id, revision)
 
     async def _take_listing(self, piece: pb.SharedChanges) -> None:
@@ -334,7 +276,9 @@ class PeerLink:
         whole = decide_listing(self._registry.state.services, self._copies(), self.name, listing.put)
         self._refuse(whole.refused)
         for step in steps_of(whole, listing.cursor):
-            await self._write([step])
+            # What is listed counts, even where the peer was put back to an earlier state.
+            await self._commit(step, is_listed=True)
+            self._cursor = step.cursor
         self._suspended = False
 
     async def _compare(self, digest: pb.SharedDigest) -> None:
@@ -372,13 +316,16 @@ class PeerLink:
             await asyncio.gather(*map(self._commit, steps))
             self._cursor, self._lag = steps[-1].cursor, 0
 
-    async def _commit(self, step: Step) -> None:
+    async def _commit(self, step: Step, *, is_listed: bool = False) -> None:
         decision = Reconciliation()
 
         def decide(state: RegistryState) -> events.Event | None:
             nonlocal decision
+            known = state.peers.get(self.name)
+            if not is_listed and _is_behind(step.cursor, known):
+                return None
             decision = decide_changes(state.services, self.name, step.put, step.removed)
-            if not decision and _is_near(state.peers.get(self.name), step.cursor):
+            if not decision and _is_near(known, step.cursor):
                 return None
             return events.PeerServicesChanged(self.name, step.cursor, decision.put, decision.removed)
 
@@ -393,6 +340,13 @@ class PeerLink:
             self._refused[each.service_id] = each
             self.counts.refusals += 1
             logger.warning("service %s of peer %s is not taken over: %s", each.service_id, self.name, each.reason)
+
+
+def _is_behind(cursor: PeerCursor, known: PeerCursor | None) -> bool:
+    """Whether another platform, over the same log, has come further already."""
+    if known is None or known.registry_id != cursor.registry_id or known.revision is None or cursor.revision is None:
+        return False
+    return cursor.revision < known.revision
 
 
 def _is_near(known: PeerCursor | None, cursor: PeerCursor) -> bool:

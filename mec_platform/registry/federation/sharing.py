@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import grpc
@@ -16,7 +16,7 @@ import grpc.aio
 
 from mec_platform.domain.capabilities import Kpis
 from mec_platform.domain.services import ServiceInfo
-from mec_platform.registry.change_feed import Watcher, WatchFilter
+from mec_platform.registry.change_feed import ChangeSet, Watcher, WatchFilter
 from mec_platform.registry.federation.messages import (
     Follow,
     read_follow,
@@ -109,7 +109,7 @@ class _Following:
                 listed = [state.services[each] for each in state.in_order(state.services)]
                 for message in write_listing(filter(wanted.matches, listed), after_list):
                     await context.write(message)
-            await self._go_on(watcher, wanted, wish.digest_s, context)
+            await _Telling(self._host, self._gate, context, watcher, wanted, wish.digest_s).go_on()
 
     def _begin_after(self, wish: Follow) -> tuple[int | None, pb.FollowStart.ValueType]:
         """The revision after which changes are told, None for those from now on, behind a list; and why."""
@@ -124,35 +124,48 @@ class _Following:
             return None, pb.FOLLOW_START_COMPACTED
         return after.revision, pb.FOLLOW_START_RESUMED
 
-    async def _go_on(self, watcher: Watcher, wanted: WatchFilter, digest_s: float, context: Context) -> None:
-        clock, digests, news = asyncio.get_running_loop().time, Digests(), _KpiNews(self._host, wanted.matches)
-        digest_due_s = kpis_due_s = clock()
-        while True:
-            while (changes := watcher.take()) is not None:
-                for message in write_changes(changes, wanted):
-                    await context.write(message)
-            if clock() >= digest_due_s:
-                self._gate.confirm(context)
-                # Of the revision that the watcher has come to: nothing was awaited since.
-                await context.write(_digest(digests, filter(wanted.matches, self._services()), watcher.seen))
-                digest_due_s = clock() + digest_s
-            if clock() >= kpis_due_s:
-                for message in news.take():
-                    await context.write(message)
-                kpis_due_s = clock() + KPI_INTERVAL_S
-            try:
-                async with asyncio.timeout_at(min(digest_due_s, kpis_due_s)):
-                    await watcher.wait()
-            except TimeoutError:
-                continue
 
-    def _services(self) -> Iterable[ServiceInfo]:
-        return self._host.registry.state.services.values()
+class _Telling:
+    """What one follower is told behind the list, or from its cursor on."""
 
+    def __init__(
+        self, host: HostRegistry, gate: Gate, context: Context, watcher: Watcher, wanted: WatchFilter, digest_s: float
+    ) -> None:
+        self._registry = host.registry
+        self._gate = gate
+        self._context = context
+        self._watcher = watcher
+        self._wanted = wanted
+        self._digests = Digests()
+        self._digest_s = digest_s
+        self._digest_due_s = 0.0
+        self._news = _KpiNews(host, wanted.matches)
 
-def _digest(digests: Digests, services: Iterable[ServiceInfo], revision: int) -> bytes:
-    digest = pb.SharedDigest(revision=revision, digest=digests.digest_of(services))
-    return pb.FollowReply(digest=digest).SerializeToString()
+    async def go_on(self) -> None:
+        """Tells all that there is, compares, and then goes on with changes as they come."""
+        while (changes := self._watcher.take()) is not None:
+            await self._send(changes)
+        await self._pause(self._watcher.seen)
+        await self._watcher.follow(self._send, self._pause, min(self._digest_s, KPI_INTERVAL_S))
+
+    async def _send(self, changes: ChangeSet) -> bool:
+        for message in write_changes(changes, self._wanted):
+            await self._context.write(message)
+        # Digests and KPIs are due in busy times too.
+        return False
+
+    async def _pause(self, revision: int) -> None:
+        now_s = asyncio.get_running_loop().time()
+        # Only who was told everything can compare; nothing is awaited between this and taking the digest.
+        if now_s >= self._digest_due_s and self._watcher.lag == 0:
+            self._digest_due_s = now_s + self._digest_s
+            self._gate.confirm(self._context)
+            state = self._registry.state
+            digest = self._digests.digest_of(filter(self._wanted.matches, state.services.values()))
+            message = pb.FollowReply(digest=pb.SharedDigest(revision=state.revision, digest=digest))
+            await self._context.write(message.SerializeToString())
+        for news in self._news.take():
+            await self._context.write(news)
 
 
 class _KpiNews:
