@@ -518,6 +518,58 @@ def test_a_state_survives_its_snapshot_with_its_indexes(history: list[Event]):
     assert (again.services_by, again.subscriptions_by) == (state.services_by, state.subscriptions_by)
 
 
+def test_logs_and_snapshots_of_before_hosts_shared_services_are_read():
+    state, _ = apply(*OFFERED)
+    record = encode_event(OFFERED[1], 5, "somebody")
+    older = replace(record, payload=record.payload.replace(b',"origin":""', b""))
+    assert older != record
+    assert decode_event(LogEntry(2, "registry", older)).event == OFFERED[1]
+    snapshot = b"".join(encode_state(state))
+    older_snapshot = snapshot.replace(b',"origin":""', b"").replace(b',"registry_id":""', b"")
+    assert len(older_snapshot) == len(snapshot) - len(b',"origin":""') - len(b',"registry_id":""')
+    assert decode_state(older_snapshot) == state
+
+
+def test_a_host_gets_its_identity_once():
+    state, effects = apply(RegistryFounded("r"))
+    assert (state.registry_id, effects) == ("r", ())
+    with pytest.raises(IllegalEvent):
+        apply(RegistryFounded("another"), to=state)
+
+
+def test_a_peers_services_are_announced_and_no_heartbeats_are_expected_of_them():
+    copy = replace(SERVICE, origin="host-2", liveness_interval_s=None)
+    state, effects = apply(*OFFERED[:1], PeerServicesChanged("host-2", PeerCursor("r", 1), (copy,)))
+    assert effects == (ForgetHeartbeats("service-1"), AnnounceService(ChangeType.ADDED, copy, 2))
+    assert dict(state.services_with(("app", "app-1"))) == {}
+    # An application of this host under the same id takes nothing of the peer with it.
+    state, effects = apply(AppLeft("app-1"), to=state)
+    assert dict(state.services) == {"service-1": copy}
+    state, effects = apply(PeerForgotten("host-2"), to=state)
+    assert (dict(state.services), dict(state.peers)) == ({}, {})
+    assert effects == (ForgetHeartbeats("service-1"), AnnounceService(ChangeType.REMOVED, copy, 4))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ServiceUpdated(replace(SERVICE, origin="host-2")),
+        ServiceRegistered(replace(SERVICE, service_id="new", origin="host-2")),
+        PeerServicesChanged(
+            "host-2", PeerCursor("r", 1), (replace(SERVICE, origin="host-2", liveness_interval_s=None),)
+        ),
+        PeerServicesChanged("host-2", PeerCursor("r", 1), removed=("service-1",)),
+        PeerServicesChanged("host-2", PeerCursor("r", 1), (replace(SERVICE, service_id="new", origin="host-2"),)),
+        PeerServicesChanged("host-2", PeerCursor("r", 1), (replace(SERVICE, service_id="new", origin="host-3"),)),
+        PeerForgotten("host-2"),
+    ],
+)
+def test_what_is_anothers_cannot_be_changed_by_an_event_either(event: Event):
+    state, _ = apply(*OFFERED)
+    with pytest.raises(IllegalEvent):
+        apply(event, to=state)
+
+
 @pytest.mark.parametrize(
     "payload", [b"prose", b"[]", b'{"format":2,"revision":1}', b'{"format":1,"revision":1}\n["apps","a",{}]', b""]
 )
