@@ -1,7 +1,8 @@
 """How this platform reaches another one: a channel in the clear or over TLS, and access tokens of the other's making.
 
 Implements `registry.federation.peers.PeerAccess`. Each platform knows its own clients only, so a host has credentials with
-each of its peers; they are made there with `mec client create --scope mec_federation`.
+each of its peers; they are made there with `mec client create NAME --scope mec_federation`, NAME being that of the
+host that follows.
 """
 
 from __future__ import annotations

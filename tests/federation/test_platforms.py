@@ -83,20 +83,18 @@ async def test_platforms_with_mutual_tls_and_tokens_share_services_over_the_life
 
     def access(other: str, grpc_address: str, rest_address: str) -> GrpcPeerAccess:
         me = "b" if other == "a" else "a"
-        certificate = certificates.issue(f"host-{me}")
+        certificate = certificates.issue(me)
         tls = PeerTls(ca=certificates.ca, certificate=certificate.certificate, key=certificate.key)
-        return GrpcPeerAccess(
-            grpc_address, tls=tls, secret=ClientSecret(f"host-{me}", SECRET, f"https://{rest_address}")
-        )
+        return GrpcPeerAccess(grpc_address, tls=tls, secret=ClientSecret(me, SECRET, f"https://{rest_address}"))
 
     options = {"authenticate": True, "registry_port": 0, "tls": certificates.files(mutual=True)}
     async with platforms(tmp_path, access, **options) as (a, b):
         service_id = await offer(a)
-        await eventually(lambda: "gives client 'host-b' no token" in b._federation.statuses[0].error)
-        await a._host.credentials.adopt("host-b", SECRET, [Scope.SERVICE_MANAGEMENT])
+        await eventually(lambda: "gives client 'b' no token" in b._federation.statuses[0].error)
+        await a._host.credentials.adopt("b", SECRET, [Scope.SERVICE_MANAGEMENT])
         await eventually(lambda: "the token lacks the scope mec_federation" in b._federation.statuses[0].error)
-        await a._host.credentials.remove("host-b")
-        await a._host.credentials.adopt("host-b", SECRET, [Scope.FEDERATION])
+        await a._host.credentials.remove("b")
+        await a._host.credentials.adopt("b", SECRET, [Scope.FEDERATION])
         # The token that it has is of the client that was.
         await eventually(lambda: has(b, service_id))
         # A token that counts no more ends the stream, and another one is fetched.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import product
 
@@ -28,16 +29,19 @@ from mec_platform.domain.services import (
     TransportInfo,
     TransportType,
 )
+from mec_platform.registry.clock import SystemClock
 from mec_platform.registry.federation import messages
 from mec_platform.registry.federation.messages import read_service, write_listing, write_service
 from mec_platform.registry.federation.reconciliation import content_hash, shared_view
-from mec_platform.registry.federation.sharing import SERVICE_NAME
+from mec_platform.registry.federation.sharing import SERVICE_NAME, Sharing
 from mec_platform.registry.grpc.reading import InvalidRequest
+from mec_platform.registry.grpc.refusals import NotPermitted
 from mec_platform.rpc.endpoints import open_channel
 from mec_platform.rpc.v1 import federation_pb2 as pb
 from mec_platform.rpc.v1 import federation_pb2_grpc
 from tests.federation.hosts import SHARED, Host, eventually, federation, in_step
 from tests.registry.grpc_serving import refusal_of
+from tests.registry.services import running_host
 
 PLACES = {
     "a": Locality(mec_host="a", nfvi_pop="pop 1", zone="zone 1", zone_group="group", mec_system="system"),
@@ -101,6 +105,12 @@ async def test_a_host_that_has_moved_is_told_what_may_be_known_at_its_new_place(
 # Who is told nothing
 
 
+@asynccontextmanager
+async def federation_of_one():
+    async with running_host(SystemClock()) as host:
+        yield Sharing(host, ["b", "c"])
+
+
 def place_of(name: str) -> pb.HostPlace:
     return pb.HostPlace(mec_host=name)
 
@@ -123,6 +133,19 @@ async def test_who_is_no_peer_or_asks_for_nonsense_is_refused(tmp_path, request_
     async with federation(tmp_path, "a", "b") as (a, _), open_channel(a.wire.address) as channel:
         call = federation_pb2_grpc.FederationStub(channel).Follow(request_)
         assert (await refusal_of(call.read()))[0] is code
+
+
+@pytest.mark.parametrize(("client_id", "is_let_in"), [("b", True), ("c", False), ("", True)])
+async def test_a_peer_cannot_follow_with_the_credentials_of_another(client_id, is_let_in):
+    follow = messages.Follow(PLACES["b"], "of b", None, 10)
+    async with federation_of_one() as sharing:
+        if is_let_in:
+            with sharing.admit(follow, client_id):
+                assert list(sharing.followers) == ["b"]
+            assert list(sharing.followers) == []
+        else:
+            with pytest.raises(NotPermitted, match="cannot be host 'b'"), sharing.admit(follow, client_id):
+                pass
 
 
 async def test_a_host_that_runs_on_a_copy_of_anothers_state_is_told_so(tmp_path):

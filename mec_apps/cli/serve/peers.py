@@ -87,7 +87,7 @@ peer_options = option_group(
         "--peer-credentials",
         multiple=True,
         metavar="NAME=FILE",
-        help="Credentials at a peer that asks for tokens, made there with mec client create --scope mec_federation.",
+        help="Credentials at a peer that asks for tokens, made there with mec client create HOST_NAME --scope mec_federation.",
     ),
     _option(
         "--peer-platform", multiple=True, metavar="NAME=URL", help="REST address of that peer, which gives tokens."

@@ -63,8 +63,12 @@ class Sharing:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, {"Follow": follow}),))
 
     @contextmanager
-    def admit(self, wish: Follow) -> Iterator[None]:
-        """While it follows. Raises NotPermitted for who is no peer of this host."""
+    def admit(self, wish: Follow, client_id: str) -> Iterator[None]:
+        """While it follows. `client_id` is empty where nobody is asked who they are.
+
+        Raises:
+            NotPermitted: who calls is no peer of this host, or has the credentials of another one.
+        """
         name = wish.place.mec_host
         if wish.registry_id == self._host.registry.state.registry_id:
             raise NotPermitted(f"host {name!r} has this registry, or a copy of it: each host needs a state of its own")
@@ -72,6 +76,8 @@ class Sharing:
             raise NotPermitted(
                 f"host {name!r} is no peer of {self._host.services.locality.mec_host!r}; see mec serve --peer"
             )
+        if client_id not in ("", name):
+            raise NotPermitted(f"client {client_id!r} cannot be host {name!r}: a peer's client is called like its host")
         self._followers[name] += 1
         try:
             yield
@@ -98,7 +104,7 @@ class _Following:
         """
         wish = read_follow(request)
         after_revision, start = self._begin_after(wish)
-        with self._sharing.admit(wish), self._host.changes.watch(after_revision) as watcher:
+        with self._sharing.admit(wish, caller.client_id), self._host.changes.watch(after_revision) as watcher:
             wanted = WatchFilter(place=wish.place, own_only=True)
             state = self._host.registry.state
             begin = pb.FollowBegin(registry_id=state.registry_id, place=write_place(self._place), start=start)
