@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 
 import grpc.aio
 from aiohttp import web
@@ -40,6 +41,8 @@ from mec_platform.exposure import decide_exposure
 from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
 from mec_platform.registry.etcd.settings import EtcdSettings
+from mec_platform.registry.federation.federation import Federation
+from mec_platform.registry.federation.peers import FederationSettings, PeerAccess
 from mec_platform.registry.grpc.service import add_service_registry
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
@@ -53,6 +56,7 @@ _SERVICES = tuple(
     f"mec_platform.rpc.v1.{name}"
     for name in (
         "ServiceRegistry",
+        "Federation",
         "CapacityProfiler",
         "AdaptiveOrchestrator",
         "SplitRevision",
@@ -70,8 +74,8 @@ _log = logging.getLogger(__name__)
 class PlatformSettings:
     """Validated by the command line. `state` is the SQLite file of the event log, `:memory:`, or where it is in etcd.
 
-    On `registry_port` gRPC `ServiceRegistry` alone is served over TLS, with the certificates of `tls`, wherever REST is; it
-    needs `tls`. On `grpc_port` it is served in the clear, beside what the platform's own nodes use.
+    On `registry_port` gRPC `ServiceRegistry` and `Federation` alone are served over TLS, with the certificates of `tls`, wherever
+    REST is; it needs `tls`. On `grpc_port` they are served in the clear, beside what the platform's own nodes use.
 
     `localities` says where the host called `host_name` and all others are; None: this host is all there is. `callback_allow`
     names internal networks and hosts that notifications may be posted to (see `notifications.targets`). `store_dir` is
@@ -81,7 +85,8 @@ class PlatformSettings:
     not enforced. `authenticate` None: as `exposure` finds right for `host`. `public_uri` is the address
     under which clients reach the platform where that is another one than it listens on. `operator_file` is where the operator's
     credentials lie (see `credential_files`); a place beside the state where None. `seeds` names application instances that are
-    made at the start where they are not there (see `app_seeds`).
+    made at the start where they are not there (see `app_seeds`). `peers` are the hosts to share services with, by their names,
+    followed as `federation` says.
     """
 
     host: str = "127.0.0.1"
@@ -108,6 +113,8 @@ class PlatformSettings:
     data_planes: tuple[str, ...] = ()
     control: ControlSettings = field(default_factory=ControlSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    peers: Mapping[str, PeerAccess] = field(default_factory=dict)
+    federation: FederationSettings = field(default_factory=FederationSettings)
 
 
 class Platform:
@@ -179,6 +186,8 @@ class Platform:
         security = replace(settings.security, authenticate=self._exposure.authenticate, issuer=self._uri())
         self._protection = Protection(self._host.registry, self._host.credentials, security)
         self._calls = CallMetrics(self._collectors)
+        self._federation = Federation(self._host, settings.peers, settings.federation, Random())
+        await self._federation.start()
         await self._serve_grpc()
         await self._serve_registry()
         await self._serve_rest()
@@ -191,6 +200,8 @@ class Platform:
             await self._runner.cleanup()
         if hasattr(self, "_protection"):
             await self._protection.stop()
+        if hasattr(self, "_federation"):
+            await self._federation.stop()
         for server in self._servers:
             await server.stop(grace=0.5)
         if hasattr(self, "_deployments"):
@@ -206,7 +217,7 @@ class Platform:
     async def _serve_grpc(self) -> None:
         server = make_server()
         self._servers.append(server)
-        add_service_registry(server, self._host, self._protection.grpc_gate, self._calls.note)
+        self._add_registry(server)
         control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(
             CapacityProfilerService(self._deployments), server
         )
@@ -231,14 +242,18 @@ class Platform:
         self._grpc_certificates = GrpcCertificates(settings.tls)
         server = make_server(LARGEST_REGISTRY_REQUEST_BYTES)
         self._servers.append(server)
-        add_service_registry(server, self._host, self._protection.grpc_gate, self._calls.note)
+        self._add_registry(server)
         self.registry_address = await start_server(
             server,
             self._exposure.rest_host,
             settings.registry_port,
-            _SERVICES[:1],
+            _SERVICES[:2],
             self._grpc_certificates.credentials(),
         )
+
+    def _add_registry(self, server: grpc.aio.Server) -> None:
+        add_service_registry(server, self._host, self._protection.grpc_gate, self._calls.note)
+        self._federation.sharing.add_to(server, self._protection.federation_gate, self._calls.note)
 
     def _find_sources(self) -> Sources:
         """Every live node may hold what another one needs: it serves its own store."""
@@ -274,6 +289,7 @@ class Platform:
             host_time=await self._find_time(),
             data_plane=lambda: self._reconciler.statuses,
             localities=self._localities,
+            peers=lambda: self._federation.statuses,
         )
         if self._extend is not None:
             self._extend(app, self.grpc_address)

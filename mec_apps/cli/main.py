@@ -21,6 +21,7 @@ from mec_apps.cli.inspect import plan, status, watch
 from mec_apps.cli.models import models
 from mec_apps.cli.node import node
 from mec_apps.cli.notifications import notifications
+from mec_apps.cli.peers import peers
 from mec_apps.cli.profile.command import profile
 from mec_apps.cli.reconfigure import reconfigure
 from mec_apps.cli.serve.command import serve
@@ -59,6 +60,7 @@ for command in (
     models,
     node,
     notifications,
+    peers,
     plan,
     profile,
     reconfigure,

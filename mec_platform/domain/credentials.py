@@ -16,6 +16,7 @@ class Scope(StrEnum):
     APP_SUPPORT = "mec_app_support"
     SERVICE_MANAGEMENT = "mec_service_mgmt"
     RADIO_INFORMATION = "rni"
+    FEDERATION = "mec_federation"
     ADMIN = "admin"
 
 

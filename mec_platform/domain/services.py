@@ -156,12 +156,17 @@ class RegistrationKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceInfo(ServiceDescription):
-    """A registered service: the description, what the platform added, and the interval that the platform chose."""
+    """A registered service: the description, what the platform added, and the interval that the platform chose.
+
+    `origin` is the name of the MEC host whose platform looks after it; empty for services of this host. Those of others are
+    copies: they change when their owner says so (see `registry.federation`).
+    """
 
     service_id: str
     app_instance_id: str
     locality: Locality
     registration: RegistrationKey | None = None
+    origin: str = ""
 
     def is_local_to(self, consumer: Locality) -> bool:
         """The standard's `isLocal` for this consumer."""

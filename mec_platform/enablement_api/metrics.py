@@ -38,8 +38,8 @@ class RegistryMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Called by prometheus_client at each scrape."""
         state = self._registry.state
-        by_state = Tally(service.state for service in state.services.values())
-        services = GaugeMetricFamily("mec_services", "Registered services", labels=["state"])
+        by_state = Tally(service.state for service in state.services.values() if not service.origin)
+        services = GaugeMetricFamily("mec_services", "Registered services of this host", labels=["state"])
         for service_state in ServiceState:
             services.add_metric([service_state.value], by_state[service_state])
         yield services

@@ -28,6 +28,7 @@ SCOPES = {
     Scope.APP_SUPPORT: "Application support, of one's own application instances",
     Scope.SERVICE_MANAGEMENT: "Service management, of one's own application instances",
     Scope.RADIO_INFORMATION: "Radio network information",
+    Scope.FEDERATION: "Federation: what this host shares with other MEC hosts",
     Scope.ADMIN: "Administration of the platform: every application instance",
 }
 

@@ -20,6 +20,7 @@ from mec_platform.enablement_api.app_support.timing import HostTime, Timing
 from mec_platform.enablement_api.data_plane import DataPlaneAdministration, DataPlaneMetrics, ReadStatuses
 from mec_platform.enablement_api.docs import Documents
 from mec_platform.enablement_api.exchange import PUBLIC_URI, check_exchange
+from mec_platform.enablement_api.federation import PeerAdministration, PeerMetrics, ReadPeers
 from mec_platform.enablement_api.life_cycle.handlers import LifeCycle
 from mec_platform.enablement_api.life_cycle.instantiation import Instantiation
 from mec_platform.enablement_api.metrics import RegistryMetrics, RequestMetrics, metrics_operation
@@ -125,6 +126,7 @@ def make_enablement_app(
     host_time: HostTime | None = None,
     data_plane: ReadStatuses = tuple,
     localities: LocalityTree | None = None,
+    peers: ReadPeers = tuple,
 ) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
@@ -132,8 +134,8 @@ def make_enablement_app(
     started, and is stopped by who started it. `collectors` is what /metrics exposes, so others can add theirs.
     `protection` says who may do what, and is started by who made it; without it everybody may do everything.
     `public_uri` is what links begin with where clients do not reach the platform directly.
-    `host_time` and `data_plane` are what is known of the host's clock, and how the host enforces rules. `localities` are
-    the places where operators may put application instances.
+    `host_time`, `data_plane` and `peers` are what is known of the host's clock, how the host enforces rules, and how its links
+    to other hosts stand. `localities` are the places where operators may put application instances.
     `callbacks` says where notifications may go; they go, as patiently as `delivery` says, while the application is served.
     """
     collectors = collectors or CollectorRegistry()
@@ -148,6 +150,8 @@ def make_enablement_app(
     add_operations(app, Timing(host.registry.clock, host_time or HostTime()).operations())
     DataPlaneMetrics(data_plane, collectors)
     add_operations(app, DataPlaneAdministration(data_plane).operations())
+    PeerMetrics(peers, collectors)
+    add_operations(app, PeerAdministration(peers).operations())
     add_operations(app, ServiceManagement(host.applications, host.services).operations())
     add_operations(app, RegistryView(host.services).operations())
     notifier = Notifier(

@@ -60,7 +60,8 @@ class ChangeSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchFilter:
-    """Which services a watcher wants: attributes AND, values OR, empty matches all; at `place`, what is offered there."""
+    """Which services a watcher wants: attributes AND, values OR, empty matches all; at `place`, what is offered there;
+    with `own_only`, none that another host looks after."""
 
     names: frozenset[str] = frozenset()
     category_ids: frozenset[str] = frozenset()
@@ -68,6 +69,7 @@ class WatchFilter:
     states: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
     place: Locality | None = None
+    own_only: bool = False
 
     def matches(self, service: ServiceInfo) -> bool:
         """Whether the watcher wants to know of a service that is like this."""
@@ -78,6 +80,7 @@ class WatchFilter:
             and (not self.states or service.state in self.states)
             and (not self.models or (service.capabilities is not None and service.capabilities.model in self.models))
             and (self.place is None or service.is_offered_at(self.place))
+            and not (self.own_only and service.origin)
         )
 
     def select(self, changes: ChangeSet) -> list[tuple[Change, ChangeType]]:

@@ -52,6 +52,8 @@ class Draft:
         self.outboxes = state.outboxes
         self.clients = state.clients
         self.signing_keys = state.signing_keys
+        self.peers = state.peers
+        self.registry_id = state.registry_id
         self.revision = state.revision
         self.now_unix_ns = 0
         self.effects: list[to_do.Effect] = []
@@ -69,8 +71,10 @@ class Draft:
             self.outboxes,
             self.clients,
             self.signing_keys,
+            self.peers,
             self._order,
             self.revision,
+            self.registry_id,
             self._services_by,
             self._subscriptions_by,
             self._apps_by,
@@ -124,6 +128,11 @@ class Draft:
 
     def drop_services_of(self, app_instance_id: str) -> None:
         ids = self._services_by.get(("app", app_instance_id), Map())
+        for service_id in sorted(ids, key=self._order.__getitem__):
+            self.drop_service(self.services[service_id])
+
+    def drop_services_from(self, peer: str) -> None:
+        ids = self._services_by.get(("origin", peer), Map())
         for service_id in sorted(ids, key=self._order.__getitem__):
             self.drop_service(self.services[service_id])
 

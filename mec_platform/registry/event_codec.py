@@ -36,6 +36,9 @@ KINDS: dict[str, type[Event]] = {
     "client.removed": events.ClientRemoved,
     "key.added": events.SigningKeyAdded,
     "key.removed": events.SigningKeyRemoved,
+    "registry.founded": events.RegistryFounded,
+    "peer.services_changed": events.PeerServicesChanged,
+    "peer.forgotten": events.PeerForgotten,
 }
 _KIND_OF = {event_type: kind for kind, event_type in KINDS.items()}
 _ENCODER = msgspec.json.Encoder()

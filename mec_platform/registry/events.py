@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mec_platform.domain.applications import AppDescription, AppInstance, OperationAction, PendingTermination
 from mec_platform.domain.credentials import Client, SigningKey
+from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.rules import DnsRule, TrafficRule
 from mec_platform.domain.services import ServiceInfo, ServiceState
 from mec_platform.domain.subscriptions import Subscription
@@ -190,6 +191,33 @@ class SigningKeyRemoved:
     key_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryFounded:
+    """This registry got its identity, by which peers know it from another one under the same name."""
+
+    registry_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerServicesChanged:
+    """What another host shares with this one changed; the copy and the place in the peer's history move together.
+
+    `put` are services as they are now, each with the peer as its origin; `removed` are ids of copies that are no more.
+    """
+
+    peer: str
+    cursor: PeerCursor
+    put: tuple[ServiceInfo, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerForgotten:
+    """An operator took a host from the peers of this one: all that it shared is gone."""
+
+    peer: str
+
+
 Event = (
     AppRegistered
     | AppDescribed
@@ -214,6 +242,9 @@ Event = (
     | ClientRemoved
     | SigningKeyAdded
     | SigningKeyRemoved
+    | RegistryFounded
+    | PeerServicesChanged
+    | PeerForgotten
 )
 
 
@@ -251,5 +282,9 @@ def subject_of(event: Event) -> str:
             return key.key_id
         case SigningKeyRemoved():
             return event.key_id
+        case RegistryFounded():
+            return event.registry_id
+        case PeerServicesChanged() | PeerForgotten():
+            return event.peer
         case _:
             return event.app_instance_id

@@ -217,7 +217,7 @@ class ServiceRegistry:
             service.service_id
             for service in map(state.services.get, candidates)
             if service is not None
-            and (service.app_instance_id == app_instance_id if app_instance_id else service.is_offered_at(place))
+            and (_is_of(service, app_instance_id) if app_instance_id else service.is_offered_at(place))
             and (not asks_more or rest.matches(service, place))
         ]
         return [state.services[each] for each in state.in_order(found)]
@@ -253,14 +253,15 @@ class ServiceRegistry:
     async def renew(self, service_ids: Iterable[str]) -> Renewal:
         """Renews the leases of many services at once, and makes the suspended ones among them active again.
 
-        A service without a lease is taken for heard of, and nothing else happens to it. Raises LogUnavailable.
+        A service without a lease is taken for heard of, and nothing else happens to it. Those of other hosts are unknown: their
+        own platforms hear of them. Raises LogUnavailable.
         """
         now_s, now_ns, services = self._clock.monotonic_s(), self._clock.unix_ns(), self.state.services
         unknown, suspended = [], []
         shortest_s: int | None = None
         for service_id in service_ids:
             service = services.get(service_id)
-            if service is None:
+            if service is None or service.origin:
                 unknown.append(service_id)
                 continue
             self._renew(service_id, now_s, now_ns)
@@ -329,9 +330,14 @@ def _service(state: RegistryState, service_id: str, app_instance_id: str | None)
     if app_instance_id is not None:
         find_app(state, app_instance_id)
     service = state.services.get(service_id)
-    if service is None or app_instance_id not in (None, service.app_instance_id):
+    if service is None or not (app_instance_id is None or _is_of(service, app_instance_id)):
         raise UnknownService(service_id)
     return service
+
+
+def _is_of(service: ServiceInfo, app_instance_id: str) -> bool:
+    """Whether it is one of this host's application instance; one of another host may have the same id."""
+    return service.app_instance_id == app_instance_id and not service.origin
 
 
 _DESCRIBED = tuple(each.name for each in fields(ServiceDescription))

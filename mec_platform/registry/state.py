@@ -14,6 +14,7 @@ from immutables import Map
 
 from mec_platform.domain.applications import AppInstance
 from mec_platform.domain.credentials import Client, SigningKey
+from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import AvailabilityFilter, Outbox, Subscription, Topic
 
@@ -30,6 +31,9 @@ ANY: Key = ("any", "")
 class RegistryState:
     """All records by id. `revision` is that of the last applied event; `order` gives the revision at which each record came.
 
+    `registry_id` is this registry's identity among its peers, empty while it has none; `peers` has the place in the history
+    of each host whose services are copied here, by its name.
+
     The indexes follow from the records, so equality of states is equality of what they know.
     """
 
@@ -39,8 +43,10 @@ class RegistryState:
     outboxes: Map[str, Outbox] = field(default_factory=Map)
     clients: Map[str, Client] = field(default_factory=Map)
     signing_keys: Map[str, SigningKey] = field(default_factory=Map)
+    peers: Map[str, PeerCursor] = field(default_factory=Map)
     order: Map[str, int] = field(default_factory=Map)
     revision: int = 0
+    registry_id: str = ""
     services_by: Index = field(default_factory=Map, repr=False, compare=False)
     subscriptions_by: Index = field(default_factory=Map, repr=False, compare=False)
     apps_by: Index = field(default_factory=Map, repr=False, compare=False)
@@ -79,13 +85,15 @@ def app_keys(app: AppInstance) -> list[Key]:
 
 def service_keys(service: ServiceInfo) -> list[Key]:
     """Under what a service is found."""
-    keys = [("app", service.app_instance_id), ("name", service.name)]
+    keys = [("name", service.name)]
+    # An application of another host is none of ours, whatever its id.
+    keys.append(("origin", service.origin) if service.origin else ("app", service.app_instance_id))
     if service.category is not None:
         keys.append(("category", service.category.id))
     if service.capabilities is not None:
         said = (("model", service.capabilities.model), ("target", service.capabilities.hardware_target))
         keys += [(kind, value) for kind, value in said if value]
-    if service.registration is not None:
+    if service.registration is not None and not service.origin:
         keys.append(_registration(service.app_instance_id, service.registration.key))
     return keys
 

@@ -15,6 +15,7 @@ from immutables import Map
 
 from mec_platform.domain.applications import AppInstance
 from mec_platform.domain.credentials import Client, SigningKey
+from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import Outbox, Subscription
 from mec_platform.registry.state import (
@@ -36,6 +37,7 @@ _TABLES: dict[str, Any] = {
     "outboxes": Outbox,
     "clients": Client,
     "signing_keys": SigningKey,
+    "peers": PeerCursor,
     "order": int,
 }
 
@@ -44,12 +46,13 @@ _TABLES: dict[str, Any] = {
 class _Header:
     format: int
     revision: int
+    registry_id: str = ""
 
 
 def encode_state(state: RegistryState) -> Iterator[bytes]:
     """The lines, each ended by a line feed; one at a time, so that a thread may write a large state beside other work."""
     encoder = msgspec.json.Encoder()
-    yield encoder.encode(_Header(FORMAT, state.revision)) + b"\n"
+    yield encoder.encode(_Header(FORMAT, state.revision, state.registry_id)) + b"\n"
     for table in _TABLES:
         for record_id, record in getattr(state, table).items():
             yield encoder.encode((table, record_id, record)) + b"\n"
@@ -80,6 +83,7 @@ def decode_state(payload: bytes) -> RegistryState:
     return RegistryState(
         **{table: Map(records) for table, records in tables.items()},
         revision=header.revision,
+        registry_id=header.registry_id,
         services_by=_index(tables["services"], service_keys),
         subscriptions_by=_index(tables["subscriptions"], subscription_keys),
         apps_by=_index(tables["apps"], app_keys),

@@ -160,6 +160,8 @@ def _apply(draft: Draft, event: Event) -> None:
             _change_outbox(draft, event)
         case events.ClientAdded() | events.ClientRemoved() | events.SigningKeyAdded() | events.SigningKeyRemoved():
             _change_credentials(draft, event)
+        case events.RegistryFounded() | events.PeerServicesChanged() | events.PeerForgotten():
+            _change_federation(draft, event)
         case _:
             assert_never(event)
 
@@ -210,12 +212,16 @@ def _put_service(draft: Draft, event: events.ServiceRegistered | events.ServiceU
     service = event.service
     before = draft.services.get(service.service_id)
     if isinstance(event, events.ServiceRegistered):
-        _require(before is None and service.app_instance_id in draft.apps, event)
+        _require(before is None and not service.origin and service.app_instance_id in draft.apps, event)
         draft.put_service(service)
         draft.announce(ChangeType.ADDED, service)
         return
-    if before is None or before.app_instance_id != service.app_instance_id:
+    if before is None or before.app_instance_id != service.app_instance_id or before.origin or service.origin:
         raise _contradiction(event)
+    _replace_service(draft, before, service)
+
+
+def _replace_service(draft: Draft, before: ServiceInfo, service: ServiceInfo) -> None:
     draft.put_service(service)
     if service != before:
         draft.announce(_kind_of_change(before, service), service)
@@ -229,7 +235,7 @@ def _kind_of_change(before: ServiceInfo, after: ServiceInfo) -> ChangeType:
 
 def _change_service(draft: Draft, event: events.ServiceStateChanged | events.ServiceRemoved) -> None:
     service = draft.services.get(event.service_id)
-    if service is None:
+    if service is None or service.origin:
         raise _contradiction(event)
     if isinstance(event, events.ServiceRemoved):
         draft.drop_service(service)
@@ -292,6 +298,40 @@ def _change_credentials(
         case events.SigningKeyRemoved(key_id):
             _require(key_id in draft.signing_keys, event)
             draft.signing_keys = draft.signing_keys.delete(key_id)
+
+
+def _change_federation(
+    draft: Draft, event: events.RegistryFounded | events.PeerServicesChanged | events.PeerForgotten
+) -> None:
+    match event:
+        case events.RegistryFounded(registry_id):
+            _require(bool(registry_id) and not draft.registry_id, event)
+            draft.registry_id = registry_id
+        case events.PeerServicesChanged(peer, cursor):
+            _require(bool(peer), event)
+            _copy_services(draft, event)
+            draft.peers = draft.peers.set(peer, cursor)
+        case events.PeerForgotten(peer):
+            _require(peer in draft.peers, event)
+            draft.drop_services_from(peer)
+            draft.peers = draft.peers.delete(peer)
+
+
+def _copy_services(draft: Draft, event: events.PeerServicesChanged) -> None:
+    for service_id in event.removed:
+        known = draft.services.get(service_id)
+        if known is None or known.origin != event.peer:
+            raise _contradiction(event)
+        draft.drop_service(known)
+    for service in event.put:
+        before = draft.services.get(service.service_id)
+        _require(service.origin == event.peer and service.liveness_interval_s is None, event)
+        if before is None:
+            draft.put_service(service)
+            draft.announce(ChangeType.ADDED, service)
+        else:
+            _require(before.origin == event.peer, event)
+            _replace_service(draft, before, service)
 
 
 def _app(draft: Draft, app_instance_id: str, event: Event) -> AppInstance:

@@ -30,13 +30,10 @@ _KEEPALIVE = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
-_CHANNEL_OPTIONS = [
-    *_SIZES,
-    *_KEEPALIVE,
-    # A node that restarts is reached again soon; gRPC would wait up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
+RECONNECT_MS = 2_000
+"""A node that restarts is reached again soon; gRPC would wait up to two minutes."""
+
+_CHANNEL_OPTIONS = [*_SIZES, *_KEEPALIVE, ("grpc.initial_reconnect_backoff_ms", 100)]
 _SERVER_OPTIONS = [
     *_SIZES,
     *_KEEPALIVE,
@@ -51,11 +48,20 @@ class AddressError(MendableError):
     """An address that cannot be listened on; the message says what to do."""
 
 
-def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
-    """A channel to `host:port`, over TLS with `credentials`."""
-    if credentials is not None:
-        return grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
-    return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+def open_channel(
+    address: str, credentials: grpc.ChannelCredentials | None = None, *, reconnect_ms: int = RECONNECT_MS
+) -> grpc.aio.Channel:
+    """A channel to `host:port`, with `credentials` over TLS. It tries to connect every `reconnect_ms` at least.
+
+    Where `reconnect_ms` is less than the default, an attempt takes no longer either: behind a network that swallows packets
+    one would wait for twenty seconds, and for as long after it is whole again.
+    """
+    options = [*_CHANNEL_OPTIONS, ("grpc.max_reconnect_backoff_ms", reconnect_ms)]
+    if reconnect_ms < RECONNECT_MS:
+        options.append(("grpc.min_reconnect_backoff_ms", reconnect_ms))
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 class Channels:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient
 
 from mec_platform.domain.applications import AppDescription
 from mec_platform.domain.capabilities import Capabilities, Kpis
+from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.locality import Locality
-from mec_platform.domain.services import CategoryRef, EndPoint, JsonText, ServiceDescription, ServiceState
+from mec_platform.domain.services import (
+    CategoryRef,
+    EndPoint,
+    JsonText,
+    ServiceDescription,
+    ServiceInfo,
+    ServiceState,
+)
+from mec_platform.registry.events import PeerServicesChanged
 from mec_platform.registry.host import HostRegistry
 from tests.registry.services import GREETING
 
@@ -159,3 +169,31 @@ async def test_an_etag_stays_while_what_is_shown_stays(client, host, clock, view
 async def test_the_views_cannot_be_written(client):
     for view in VIEWS:
         assert (await client.post(f"{ROOT}/{view}", json={})).status == 405
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_services_that_another_host_shares_are_shown_without_what_is_known_of_its_applications_here(
+    client, host, view
+):
+    own = await offer(host, provider="example.com")
+    app_id = host.services.service(own).app_instance_id
+    shared = ServiceInfo(
+        **asdict_of(replace(GREETING, consumed_local_only=False, liveness_interval_s=None, evict_after_intervals=None)),
+        service_id="shared",
+        app_instance_id=app_id,
+        locality=ELSEWHERE,
+        origin="host-2",
+    )
+    await host.registry.commit(lambda state: PeerServicesChanged("host-2", PeerCursor("theirs", 1), (shared,)))
+    answer = await client.get(f"{ROOT}/{view}/shared")
+    assert answer.status == 200
+    message = await answer.json()
+    assert "example.com" not in message.values()
+    if view == "services":
+        assert (message["origin"], message["isLocal"]) == ("host-2", False)
+        assert "origin" not in await (await client.get(f"{ROOT}/services/{own}")).json()
+    assert len(await names(client, view)) == 2
+
+
+def asdict_of(description: ServiceDescription) -> dict[str, Any]:
+    return {each.name: getattr(description, each.name) for each in fields(ServiceDescription)}

@@ -19,6 +19,7 @@ PLATFORM_SERVICES = {
     f"mec_platform.rpc.v1.{name}"
     for name in (
         "ServiceRegistry",
+        "Federation",
         "CapacityProfiler",
         "AdaptiveOrchestrator",
         "SplitRevision",

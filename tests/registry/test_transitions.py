@@ -16,6 +16,7 @@ from mec_platform.domain.applications import (
     PendingTermination,
 )
 from mec_platform.domain.credentials import Client, Scope, SigningKey
+from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.rules import (
     DnsRule,
@@ -74,6 +75,9 @@ from mec_platform.registry.events import (
     NotificationBuried,
     NotificationsSettled,
     Occurrence,
+    PeerForgotten,
+    PeerServicesChanged,
+    RegistryFounded,
     ServiceRegistered,
     ServiceRemoved,
     ServiceStateChanged,
@@ -454,9 +458,22 @@ def possible_event(kind: str, app_id: str, number: int, service_state: ServiceSt
         "client.removed": ClientRemoved(app_id),
         "key.added": SigningKeyAdded(replace(KEY, key_id=f"key-{number}")),
         "key.removed": SigningKeyRemoved(f"key-{number}"),
+        "registry.founded": RegistryFounded(f"registry-{number}"),
+        "peer.services_changed": possible_peer_change(app_id, number, service_state),
+        "peer.forgotten": PeerForgotten(app_id),
     }
     assert set(possible) == set(KINDS)
     return possible[kind]
+
+
+def possible_peer_change(peer: str, number: int, service_state: ServiceState) -> PeerServicesChanged:
+    """Peers are called like applications here, and their services like those of this host, so that they meet."""
+    copy = replace(SERVICE, service_id=f"service-{number}", state=service_state, liveness_interval_s=None, origin=peer)
+    cursor = PeerCursor("registry", number or None)
+    other = f"service-{(number + 1) % 3}"
+    if service_state is ServiceState.SUSPENDED:
+        return PeerServicesChanged(peer, cursor, removed=(other,))
+    return PeerServicesChanged(peer, cursor, put=(copy,))
 
 
 def histories() -> st.SearchStrategy[list[Event]]:
@@ -505,7 +522,60 @@ def test_a_state_survives_its_snapshot_with_its_indexes(history: list[Event]):
     state, _ = apply(*history)
     again = decode_state(b"".join(encode_state(state)))
     assert again == state
+    assert again.registry_id == state.registry_id
     assert (again.services_by, again.subscriptions_by) == (state.services_by, state.subscriptions_by)
+
+
+def test_logs_and_snapshots_of_before_hosts_shared_services_are_read():
+    state, _ = apply(*OFFERED)
+    record = encode_event(OFFERED[1], 5, "somebody")
+    older = replace(record, payload=record.payload.replace(b',"origin":""', b""))
+    assert older != record
+    assert decode_event(LogEntry(2, "registry", older)).event == OFFERED[1]
+    snapshot = b"".join(encode_state(state))
+    older_snapshot = snapshot.replace(b',"origin":""', b"").replace(b',"registry_id":""', b"")
+    assert len(older_snapshot) == len(snapshot) - len(b',"origin":""') - len(b',"registry_id":""')
+    assert decode_state(older_snapshot) == state
+
+
+def test_a_host_gets_its_identity_once():
+    state, effects = apply(RegistryFounded("r"))
+    assert (state.registry_id, effects) == ("r", ())
+    with pytest.raises(IllegalEvent):
+        apply(RegistryFounded("another"), to=state)
+
+
+def test_a_peers_services_are_announced_and_no_heartbeats_are_expected_of_them():
+    copy = replace(SERVICE, origin="host-2", liveness_interval_s=None)
+    state, effects = apply(*OFFERED[:1], PeerServicesChanged("host-2", PeerCursor("r", 1), (copy,)))
+    assert effects == (ForgetHeartbeats("service-1"), AnnounceService(ChangeType.ADDED, copy, 2))
+    assert dict(state.services_with(("app", "app-1"))) == {}
+    # An application of this host under the same id takes nothing of the peer with it.
+    state, effects = apply(AppLeft("app-1"), to=state)
+    assert dict(state.services) == {"service-1": copy}
+    state, effects = apply(PeerForgotten("host-2"), to=state)
+    assert (dict(state.services), dict(state.peers)) == ({}, {})
+    assert effects == (ForgetHeartbeats("service-1"), AnnounceService(ChangeType.REMOVED, copy, 4))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ServiceUpdated(replace(SERVICE, origin="host-2")),
+        ServiceRegistered(replace(SERVICE, service_id="new", origin="host-2")),
+        PeerServicesChanged(
+            "host-2", PeerCursor("r", 1), (replace(SERVICE, origin="host-2", liveness_interval_s=None),)
+        ),
+        PeerServicesChanged("host-2", PeerCursor("r", 1), removed=("service-1",)),
+        PeerServicesChanged("host-2", PeerCursor("r", 1), (replace(SERVICE, service_id="new", origin="host-2"),)),
+        PeerServicesChanged("host-2", PeerCursor("r", 1), (replace(SERVICE, service_id="new", origin="host-3"),)),
+        PeerForgotten("host-2"),
+    ],
+)
+def test_what_is_anothers_cannot_be_changed_by_an_event_either(event: Event):
+    state, _ = apply(*OFFERED)
+    with pytest.raises(IllegalEvent):
+        apply(event, to=state)
 
 
 @pytest.mark.parametrize(
@@ -520,8 +590,9 @@ def test_refuses_a_snapshot_that_it_cannot_read(payload: bytes):
 @settings(derandomize=True, deadline=None)
 def test_nothing_is_without_its_application_and_announcements_add_up(history: list[Event]):
     state, effects = apply(*history)
-    owned = [*state.services.values(), *state.subscriptions.values()]
-    assert {each.app_instance_id for each in owned} <= set(state.apps)
+    own = [each for each in state.services.values() if not each.origin]
+    assert {each.app_instance_id for each in (*own, *state.subscriptions.values())} <= set(state.apps)
+    assert {each.origin for each in state.services.values()} <= {"", *state.peers}
     assert set(state.outboxes) == set(state.subscriptions)
     assert set(state.order) == {*state.apps, *state.services, *state.subscriptions}
     announced: dict[str, ServiceInfo] = {}

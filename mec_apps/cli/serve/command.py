@@ -15,6 +15,7 @@ from mec_apps.cli.serve.addresses import Addresses, address_options
 from mec_apps.cli.serve.callbacks import Callbacks, callback_options
 from mec_apps.cli.serve.control import Control, control_options
 from mec_apps.cli.serve.host import Host, host_options
+from mec_apps.cli.serve.peers import Peers, peer_options
 from mec_apps.cli.serve.security import Security, quota_options, security_options
 from mec_apps.cli.state_address import EtcdAccess, etcd_options
 from mec_apps.dashboard.platform_state import PlatformState
@@ -51,6 +52,7 @@ cycles. Looking for some among them took 30 % of the time of a registration, and
 @control_options
 @host_options
 @etcd_options
+@peer_options
 @click.option(
     "--state",
     metavar="PATH|ETCD",
@@ -73,6 +75,7 @@ def serve(
     control: Control,
     host: Host,
     etcd: EtcdAccess,
+    peers: Peers,
     state: str | None,
     seeds: Path | None,
     ready_file: Path | None,
@@ -104,6 +107,8 @@ def serve(
         ntp_servers=host.ntp_servers,
         ptp_masters=host.ptp_masters,
         data_planes=host.data_planes,
+        peers=peers.accesses,
+        federation=peers.settings,
     )
     run_process("platform", lambda: Platform(settings, _add_dashboard), _describe, ready_file, verbose)
 

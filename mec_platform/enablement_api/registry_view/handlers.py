@@ -102,8 +102,9 @@ class RegistryView:
         return self._services.service(request.match_info["serviceId"], consumer=consumer)
 
     def _offer(self, service: ServiceInfo) -> Offer:
-        app = self._services.state.apps[service.app_instance_id]
-        return Offer(service, app.provider, self._services.kpis.get(service.service_id))
+        # Of another host's application nothing is known here but its id, which may be that of one of ours.
+        provider = None if service.origin else self._services.state.apps[service.app_instance_id].provider
+        return Offer(service, provider, self._services.kpis.get(service.service_id))
 
     def _record(self, service: ServiceInfo, consumer: Locality) -> RegisteredService:
         return to_record(self._offer(service), self._services.state.order[service.service_id], consumer)

@@ -38,7 +38,8 @@ class RecordKpis(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
 
 
 class RegisteredService(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A service as the registry keeps it, but for its idempotency key. `isLocal` is as the consumer sees it."""
+    """A service as the registry keeps it, but for its idempotency key. `isLocal` is as the consumer sees it; `origin` is the
+    host that shares the service with this one, absent where it is this host's own."""
 
     service_id: str
     app_instance_id: str
@@ -58,6 +59,7 @@ class RegisteredService(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     evict_after_intervals: int | None = None
     capabilities: CapabilitiesMessage | None = None
     kpis: RecordKpis | None = None
+    origin: str = ""
 
 
 def to_record(offer: Offer, registered_revision: int, consumer: Locality) -> RegisteredService:
@@ -82,6 +84,7 @@ def to_record(offer: Offer, registered_revision: int, consumer: Locality) -> Reg
         evict_after_intervals=service.evict_after_intervals,
         capabilities=None if service.capabilities is None else from_capabilities(service.capabilities),
         kpis=None if offer.kpis is None else _kpis(offer.kpis),
+        origin=service.origin,
     )
 
 

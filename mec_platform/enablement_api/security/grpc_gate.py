@@ -21,13 +21,19 @@ from mec_platform.registry.grpc.refusals import NotAuthenticated, NotPermitted, 
 from mec_platform.registry.registry import Registry
 from mec_platform.rpc.endpoints import Context
 
-SCOPE = Scope.SERVICE_MANAGEMENT
-
 
 class GrpcGate:
-    """Decides about each call. Without `tokens` everybody may do everything, as often as `limiter` says."""
+    """Decides about each call of a service that asks for `scope`. Without `tokens` everybody may do everything, as often as
+    `limiter` says."""
 
-    def __init__(self, registry: Registry, tokens: TokenCache | None, limiter: RateLimiter | None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        tokens: TokenCache | None,
+        limiter: RateLimiter | None,
+        scope: Scope = Scope.SERVICE_MANAGEMENT,
+    ) -> None:
+        self._scope = scope
         self._registry = registry
         self._tokens = tokens
         self._limiter = limiter
@@ -51,7 +57,8 @@ class GrpcGate:
             raise
         current_actor.set(grant.client_id)
         self._count(f"client {grant.client_id}")
-        _check_scope(grant)
+        if self._scope not in grant.scopes:
+            raise NotPermitted(f"the token lacks the scope {self._scope}")
         return Caller(grant.client_id, Scope.ADMIN in grant.scopes)
 
     def confirm(self, context: Context) -> None:
@@ -72,11 +79,6 @@ class GrpcGate:
             wait_s = self._limiter.take(name, self._registry.clock.monotonic_s())
             if wait_s > 0:
                 raise RateExceeded(wait_s)
-
-
-def _check_scope(grant: Grant) -> None:
-    if SCOPE not in grant.scopes:
-        raise NotPermitted(f"the token lacks the scope {SCOPE}")
 
 
 def _certificate(context: Context) -> PeerCertificate | None:

@@ -58,6 +58,7 @@ class Protection:
         # One for both, so that a client has one rate and each of its tokens is verified once.
         limiter = None if rate is None else RateLimiter(rate)
         self.grpc_gate = GrpcGate(registry, tokens, limiter)
+        self.federation_gate = GrpcGate(registry, tokens, limiter, Scope.FEDERATION)
         self._gate = Gate(
             registry,
             tokens=tokens,

@@ -47,12 +47,19 @@ class ServiceWriter:
         return written
 
     def _write(self, service: ServiceInfo, is_local: bool, base_uri: str) -> WrittenService:
-        services = self._services_path.replace("{appInstanceId}", quote(service.app_instance_id, safe=""))
-        uri = f"{base_uri}{services}/{quote(service.service_id, safe='')}"
+        uri = f"{base_uri}{self._path(service)}"
         everyones = _for_everyone(service)
         links = links_of(service, uri, f"{uri}/liveness")
         json = msgspec.json.encode(msgspec.structs.replace(everyones, is_local=is_local, links=links))
         return WrittenService(service, uri, msgspec.Raw(json), entity_tag(everyones))
+
+    def _path(self, service: ServiceInfo) -> str:
+        if service.origin:
+            # Its application is another host's; here it is one of all services.
+            services = self._services_path.replace("/applications/{appInstanceId}", "")
+        else:
+            services = self._services_path.replace("{appInstanceId}", quote(service.app_instance_id, safe=""))
+        return f"{services}/{quote(service.service_id, safe='')}"
 
 
 def service_tag(service: ServiceInfo) -> str:

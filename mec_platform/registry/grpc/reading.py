@@ -7,7 +7,7 @@ The counterpart of `writing`. Bounds on texts are far beyond what services need 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from itertools import islice
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from mec_platform.domain.services import (
     OAuth2Info,
     SerializerType,
     ServiceDescription,
+    ServiceInfo,
     ServiceState,
     TransportInfo,
     TransportType,
@@ -133,6 +134,16 @@ class _Check:
             return None
 
 
+class _Trust(_Check):
+    """Takes what another platform has checked already, by rules that may be wider than these: Mp1 bounds bodies, not texts."""
+
+    def text(self, field: str, value: str, longest: int = LONGEST_TEXT, *, required: bool = False) -> str:
+        return value
+
+    def texts(self, field: str, values: Iterable[str], most: int, longest: int = LONGEST_TEXT) -> tuple[str, ...]:
+        return tuple(values)
+
+
 def read_id(field: str, value: str) -> str:
     """An id that must be there. Raises InvalidRequest."""
     if not 0 < len(value) <= LONGEST_TEXT:
@@ -163,6 +174,37 @@ def read_update(message: pb.UpdateRequest, find_transport: FindTransport) -> tup
     check.done()
     assert description is not None
     return service_id, description
+
+
+def read_record(message: pb.ServiceRecord, locality: Locality, origin: str) -> ServiceInfo:
+    """A service of another host, without lease and KPIs. Raises InvalidRequest where it holds what this version cannot know."""
+    check = _Trust()
+    description = _description(check, message.description, _no_transport, is_new=False)
+    check.done()
+    assert description is not None
+    known = {each.name: getattr(description, each.name) for each in fields(ServiceDescription)}
+    if not message.description.HasField("capabilities"):
+        known["capabilities"] = None
+    return replace(
+        ServiceInfo(
+            **known,
+            service_id=message.service_id,
+            app_instance_id=message.app_instance_id,
+            locality=locality,
+            origin=origin,
+        ),
+        liveness_interval_s=None,
+        evict_after_intervals=None,
+    )
+
+
+def _no_transport(transport_id: str) -> TransportInfo:
+    raise UnknownTransport(transport_id)
+
+
+def read_kpis(heartbeat: pb.ServiceHeartbeat, now_ns: int) -> Kpis | None:
+    """What a service measured; None where that means nothing."""
+    return _kpis(_Check(), 0, heartbeat.kpis, now_ns)
 
 
 def read_heartbeats(message: pb.RenewRequest, now_ns: int) -> list[tuple[str, Kpis | None]]:

@@ -182,6 +182,8 @@ class ServiceRegistryMethods:
 
     def _owned(self, service_id: str, caller: Caller) -> ServiceInfo:
         service = self._services.service(service_id)
+        if service.origin:
+            raise NotPermitted(f"service {service_id!r} is one of MEC host {service.origin!r}; change it there")
         self._check_owner(service.app_instance_id, caller)
         return service
 
@@ -193,8 +195,8 @@ class ServiceRegistryMethods:
 
     def _is_owned(self, service_id: str, caller: Caller) -> bool:
         """Whether a heartbeat counts; of another's service a client learns no more than of one that is unknown."""
-        if caller.owns_all:
-            return True
         state = self._services.state
         service = state.services.get(service_id)
-        return service is not None and state.apps[service.app_instance_id].owner == caller.client_id
+        if service is None or service.origin:
+            return False
+        return caller.owns_all or state.apps[service.app_instance_id].owner == caller.client_id

@@ -61,7 +61,7 @@ class RecordWriter:
     def _written_kpis(self, service_id: str, kpis: Kpis) -> bytes:
         known = self._kpis.get(service_id)
         if known is None or known[0] is not kpis:
-            known = kpis, pb.ServiceRecord(kpis=_kpis(kpis)).SerializeToString()
+            known = kpis, pb.ServiceRecord(kpis=kpis_of(kpis)).SerializeToString()
             _keep(self._kpis, service_id, known)
         return known[1]
 
@@ -104,6 +104,7 @@ def record_of(service: ServiceInfo) -> pb.ServiceRecord:
     return pb.ServiceRecord(
         service_id=service.service_id,
         app_instance_id=service.app_instance_id,
+        origin=service.origin,
         description=pb.ServiceDescription(
             name=service.name,
             version=service.version,
@@ -163,7 +164,8 @@ def _capabilities(capabilities: Capabilities) -> pb.ServiceCapabilities:
     )
 
 
-def _kpis(kpis: Kpis) -> pb.ServiceKpis:
+def kpis_of(kpis: Kpis) -> pb.ServiceKpis:
+    """What a service measured, as a message."""
     measured = {name: value for name in KPI_NAMES if (value := getattr(kpis, name)) is not None}
     return pb.ServiceKpis(measured_unix_ns=kpis.measured_unix_ns, **measured)
 

@@ -610,15 +610,18 @@ class ServiceRecord(_message.Message):
     APP_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     KPIS_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     app_instance_id: _builtins.str
+    origin: _builtins.str
+    """the host that shares it with this one; empty: this host's own"""
     @_builtins.property
     def description(self) -> Global___ServiceDescription:
         """as the platform keeps it: `transport` spelt out; no lease, no heartbeats expected"""
 
     @_builtins.property
     def kpis(self) -> Global___ServiceKpis:
-        """in answers of Get: the newest"""
+        """in answers of Get and Discover: the newest"""
 
     def __init__(
         self,
@@ -627,10 +630,11 @@ class ServiceRecord(_message.Message):
         app_instance_id: _builtins.str = ...,
         description: Global___ServiceDescription | None = ...,
         kpis: Global___ServiceKpis | None = ...,
+        origin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "kpis", b"kpis"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_instance_id", b"app_instance_id", "description", b"description", "kpis", b"kpis", "service_id", b"service_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_instance_id", b"app_instance_id", "description", b"description", "kpis", b"kpis", "origin", b"origin", "service_id", b"service_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
