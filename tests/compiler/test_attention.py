@@ -71,7 +71,7 @@ def context_of(batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("dims", "target"), KERNELS, ids=NAMES)
-@settings(derandomize=True, max_examples=6, deadline=None)
+@settings(derandomize=True, max_examples=6)
 @given(seed=st.integers(0, 999), lengths=LENGTHS, mixed=st.booleans())
 def test_attention_follows_float64(
     dims: ArchitectureDims, target: CpuTarget, seed: int, lengths: list[tuple[int, int]], mixed: bool

@@ -87,7 +87,7 @@ def test_k_quants_with_groups_of_16_lose_far_less_than_the_file_lost(kind: str, 
     assert added < lost / 2
 
 
-@settings(derandomize=True, max_examples=20, deadline=None)
+@settings(derandomize=True, max_examples=20)
 @given(st.integers(0, 99), st.floats(1e-3, 10))
 def test_eight_bits_err_by_half_a_step(seed: int, spread: float) -> None:
     weights = np.random.default_rng(seed).normal(size=(32, 64)).astype(np.float32) * np.float32(spread)
@@ -97,7 +97,7 @@ def test_eight_bits_err_by_half_a_step(seed: int, spread: float) -> None:
     assert (np.abs(groups.values() - weights) <= step / 2 + slack).all()
 
 
-@settings(derandomize=True, max_examples=20, deadline=None)
+@settings(derandomize=True, max_examples=20)
 @given(st.integers(0, 99), st.floats(1e-3, 10))
 def test_four_bits_err_less_than_rounding_between_the_extremes(seed: int, spread: float) -> None:
     weights = np.random.default_rng(seed).normal(size=(32, 64)).astype(np.float32) * np.float32(spread)

@@ -199,9 +199,7 @@ def test_a_folder_that_cannot_be_compiled_leaves_nothing_in_the_cache(
     assert not [entry for entry in cache.glob("models/*") if not entry.name.endswith(".lock")]
 
 
-@settings(
-    derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     file=st.sampled_from(["config.json", "model.safetensors"]),
     changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), max_size=3),

@@ -44,7 +44,7 @@ def test_logits_follow_the_reference(
     assert error < bound
 
 
-@settings(derandomize=True, max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     chunks=st.lists(st.integers(1, 40), min_size=1, max_size=12),
     cuts=st.sets(st.integers(1, BLOCKS - 1)).map(sorted),
@@ -62,7 +62,7 @@ def test_chunks_and_cuts_change_no_bit(
         start += size
 
 
-@settings(derandomize=True, max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lengths=st.lists(st.integers(1, 30), min_size=4, max_size=4), rounds=st.integers(1, 3))
 def test_company_changes_no_bit(tiny: CompiledModel, expected: np.ndarray, lengths: list[int], rounds: int) -> None:
     """Four sessions of different lengths share every batch; each sees the same tokens."""

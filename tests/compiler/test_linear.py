@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 INTEGERS = [pytest.param(s, t, id=f"{s}-{t.name}") for s in ("int4", "int8") for t in BYTE_TARGETS]
 FLOATS = [pytest.param(s, t, id=f"{s}-{t.name}") for s in ("f32", "f16", "bf16") for t in RUNNABLE]
-few_shapes = settings(derandomize=True, max_examples=8, deadline=None)
+few_shapes = settings(derandomize=True, max_examples=8)
 any_shape = given(seed=st.integers(0, 999), rows=st.integers(1, 40), strips=st.integers(1, 3), groups=st.integers(1, 7))
 
 

@@ -173,9 +173,7 @@ def test_more_tokens_than_rows_of_the_embedding_leave_nothing_in_the_cache(tmp_p
     assert not [entry for entry in (tmp_path / "cache" / "models").iterdir() if not entry.name.endswith(".lock")]
 
 
-@settings(
-    derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), max_size=3),
     end=st.one_of(st.just(1.0), st.floats(0, 1)),

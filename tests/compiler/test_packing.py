@@ -18,7 +18,7 @@ def random_groups(seed: int, strips: int, groups: int, bits: int) -> Groups:
     return Groups(q, d, m)
 
 
-@settings(derandomize=True, max_examples=20, deadline=None)
+@settings(derandomize=True, max_examples=20)
 @given(st.integers(0, 99), st.integers(1, 3), st.integers(1, 4), st.sampled_from([4, 8]))
 def test_unpacking_gives_back_what_was_packed(seed: int, strips: int, groups: int, bits: int) -> None:
     before = random_groups(seed, strips, groups, bits)

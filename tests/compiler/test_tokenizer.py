@@ -39,7 +39,7 @@ TEXTS = st.one_of(
     st.lists(WORDS | UNICODE | LITERALS, max_size=12).map("".join),
     st.text(alphabet="a \nB1'/é", max_size=30),
 )
-MANY = settings(derandomize=True, max_examples=300, deadline=None)
+MANY = settings(derandomize=True, max_examples=300)
 
 # The patterns in full, as the families' own tokenizer.json files state them.
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

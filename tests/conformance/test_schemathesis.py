@@ -132,7 +132,6 @@ def check_every_operation(
         max_examples=random_cases,
         derandomize=True,
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
     )

@@ -20,7 +20,7 @@ from mec_platform.domain.layers import LayerRange, ranges_from_cuts
 from mec_platform.domain.split_plan import SplitPlan, Stage
 
 ROOMY = PlanSettings(kv_tokens_reserved=0)
-REPEATABLE = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+REPEATABLE = settings(derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def all_plans(snapshot: Snapshot) -> list[SplitPlan]:

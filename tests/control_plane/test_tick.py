@@ -71,7 +71,7 @@ def test_a_lost_node_is_replaced_with_the_next_tick(world: SimpleNamespace) -> N
 
 
 @given(rates=st.lists(st.sampled_from([5e4, 12.5e6]), min_size=10, max_size=50))
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(derandomize=True, max_examples=30)
 def test_a_flapping_link_does_not_make_plans_oscillate(world: SimpleNamespace, rates: list[float]) -> None:
     nodes = [world.node(name, memory_bytes=7_000_000) for name in ("a", "b", "c")]
     links = [world.links(["a", "b", "c", "gateway"], a__b=rate) for rate in rates]

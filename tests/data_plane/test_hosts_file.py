@@ -48,7 +48,7 @@ def test_a_name_that_two_applications_claim_has_both_addresses_once():
 
 
 @given(name=st.text("aZ0.-_ #\n\r\té\u2028,/"), address=st.text() | st.ip_addresses().map(str))
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 def test_whatever_a_rule_says_it_is_one_line_of_two_words_or_no_rule(name, address):
     try:
         rule = dns_rule(name, address)

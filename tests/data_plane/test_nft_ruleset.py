@@ -293,7 +293,7 @@ SAFE_LINE = re.compile(r'[a-z0-9 .,:{}=!@_"/A-Z;+-]*')
     address=st.ip_addresses().map(str),
     name=st.text(max_size=20),
 )
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, max_examples=150)
 def test_whatever_a_rule_says_no_line_break_and_no_statement_of_its_gets_into_a_script(texts, address, name):
     rule_id, owner, *values = texts
     try:

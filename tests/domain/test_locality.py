@@ -113,7 +113,7 @@ def places(tree: LocalityTree) -> list[Locality]:
 
 
 @given(trees(full=False) | trees(full=True))
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 def test_being_local_is_symmetric_reflexive_and_never_lost_by_a_wider_scope(tree: LocalityTree):
     for a in places(tree):
         for b in places(tree):
@@ -124,7 +124,7 @@ def test_being_local_is_symmetric_reflexive_and_never_lost_by_a_wider_scope(tree
 
 
 @given(trees(full=True))
-@settings(derandomize=True, deadline=None, max_examples=30)
+@settings(derandomize=True, max_examples=30)
 def test_in_a_full_tree_two_hosts_are_local_exactly_where_they_lie_in_one_area(tree: LocalityTree):
     hosts = [place for place in places(tree) if not place.nfvi_node]
     for a in hosts:

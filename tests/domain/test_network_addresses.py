@@ -80,7 +80,7 @@ def test_what_is_no_mac_address_is_refused(text):
 
 
 @given(address=st.ip_addresses(), prefix=st.integers(0, 32))
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(derandomize=True, max_examples=50)
 def test_an_address_lies_in_every_prefix_of_its_own(address, prefix):
     parsed = parse_address_range(f"{address}/{prefix}")
     assert int(parsed.first) <= int(address) <= int(parsed.last)
@@ -89,7 +89,7 @@ def test_an_address_lies_in_every_prefix_of_its_own(address, prefix):
 
 
 @given(text=st.text(max_size=30))
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 def test_any_text_parses_into_something_safe_or_is_refused(text):
     for parse in (parse_domain_name, parse_address, parse_mac, parse_address_range, parse_port_range):
         try:

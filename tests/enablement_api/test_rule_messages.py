@@ -156,7 +156,7 @@ def traffic_rules(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(first=dns_rules, second=dns_rules)
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 def test_every_dns_rule_comes_out_as_it_went_in_and_has_a_tag_of_its_own(first, second):
     messages = [msgspec.json.decode(msgspec.json.encode(body), type=DnsRuleMessage) for body in (first, second)]
     back = [from_dns_rule(to_dns_rule(message)) for message in messages]
@@ -165,7 +165,7 @@ def test_every_dns_rule_comes_out_as_it_went_in_and_has_a_tag_of_its_own(first, 
 
 
 @given(first=traffic_rules(), second=traffic_rules())
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 def test_every_traffic_rule_comes_out_as_it_went_in_and_has_a_tag_of_its_own(first, second):
     messages = [msgspec.json.decode(msgspec.json.encode(body), type=TrafficRuleMessage) for body in (first, second)]
     back = [from_traffic_rule(to_traffic_rule(message)) for message in messages]

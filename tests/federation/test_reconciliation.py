@@ -273,7 +273,7 @@ def live(steps: Iterable[tuple[str, str, str, int]]) -> dict[str, ModelHost]:
     return hosts
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=400, derandomize=True)
 @given(st.lists(STEPS, max_size=80))
 def test_after_healing_every_host_has_exactly_what_the_owners_have(steps):
     hosts = live(steps)
@@ -294,7 +294,7 @@ def test_after_healing_every_host_has_exactly_what_the_owners_have(steps):
         assert before.services == follower.state.services
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(STEPS, max_size=60))
 def test_a_copy_that_was_removed_is_never_seen_again_once_its_owner_has_removed_it(steps):
     hosts = live(step for step in steps if step[0] not in ("lose", "restore"))

@@ -231,7 +231,7 @@ SERVICES = st.builds(
 )
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 @given(SERVICES)
 def test_a_service_arrives_as_it_was_sent_and_has_the_same_hash(service: ServiceInfo):
     sent = pb.SharedService.FromString(write_service(service).SerializeToString())

@@ -105,7 +105,7 @@ class Story:
         assert complaints(self.recorder.happened, self.seen, self.began_after, self.came_to) == []
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=60, derandomize=True)
 @given(st.lists(STEPS, min_size=10, max_size=40))
 def test_a_watcher_that_resumes_over_restarts_and_compactions_misses_nothing_and_sees_nothing_twice(steps):
     async def live() -> None:

@@ -312,7 +312,7 @@ def test_whatever_writers_do_at_once_the_log_is_what_those_who_won_appended(
     cluster: EtcdCluster | None = request.getfixturevalue("etcd") if adapter == "etcd" else None
     prefixes = (f"property/{number}" for number in itertools.count())
 
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=25, derandomize=True, database=None)
     @given(rounds=ROUNDS)
     def check(rounds: Sequence[Sequence[Attempt]]) -> None:
         with tempfile.TemporaryDirectory() as folder:

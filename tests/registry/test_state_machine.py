@@ -686,7 +686,6 @@ def check_sequences(sequences: int, steps: int) -> None:
         derandomize=True,
         phases=[Phase.generate, Phase.shrink],
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(RegistryMachine, settings=how)

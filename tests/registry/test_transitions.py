@@ -497,7 +497,7 @@ def legal_history(moves: list[tuple[str, int, int, ServiceState]]) -> list[Event
 
 
 @given(histories(), st.integers(0, 50))
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 def test_replaying_a_history_in_any_portions_gives_the_same_state_and_effects(history: list[Event], cut: int):
     whole, effects = apply(*history)
     first, first_effects = apply(*history[:cut])
@@ -508,7 +508,7 @@ def test_replaying_a_history_in_any_portions_gives_the_same_state_and_effects(hi
 
 
 @given(histories())
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 def test_every_event_survives_the_log(history: list[Event]):
     for revision, event in enumerate(history, start=1):
         record = encode_event(event, 5, "somebody")
@@ -517,7 +517,7 @@ def test_every_event_survives_the_log(history: list[Event]):
 
 
 @given(histories())
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 def test_a_state_survives_its_snapshot_with_its_indexes(history: list[Event]):
     state, _ = apply(*history)
     again = decode_state(b"".join(encode_state(state)))
@@ -587,7 +587,7 @@ def test_refuses_a_snapshot_that_it_cannot_read(payload: bytes):
 
 
 @given(histories())
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 def test_nothing_is_without_its_application_and_announcements_add_up(history: list[Event]):
     state, effects = apply(*history)
     own = [each for each in state.services.values() if not each.origin]
@@ -606,7 +606,7 @@ def test_nothing_is_without_its_application_and_announcements_add_up(history: li
 
 
 @given(histories())
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 def test_what_waits_for_a_subscriber_is_in_order_and_asked_to_be_delivered(history: list[Event]):
     state, effects = apply(*history)
     asked = {effect.subscription_id for effect in effects if isinstance(effect, DeliverNotifications)}
@@ -616,7 +616,7 @@ def test_what_waits_for_a_subscriber_is_in_order_and_asked_to_be_delivered(histo
         assert not sequences or subscription_id in asked
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(histories(), st.integers(0, 40))
 def test_who_jumps_over_events_ends_with_the_same_things_to_do_as_who_was_told_of_each(history: list[Event], cut: int):
     before, first = apply(*history[:cut])

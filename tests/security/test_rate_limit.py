@@ -42,7 +42,7 @@ def test_forgets_the_name_seen_longest_ago_where_there_are_too_many():
     per_s=st.floats(0.5, 20),
     burst=st.integers(1, 10),
 )
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(derandomize=True, max_examples=100)
 def test_never_permits_more_than_burst_and_rate_allow(gaps, per_s, burst):
     limiter = RateLimiter(Rate(per_s, burst))
     now, taken = 0.0, 0

@@ -606,9 +606,7 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@settings(
-    derandomize=True, max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(derandomize=True, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODIES | JSON)
 async def test_no_json_body_breaks_the_server(
     http: aiohttp.ClientSession, generator: ScriptedGenerator, body: Any

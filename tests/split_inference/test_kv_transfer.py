@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mec_apps.split_inference.frames import Refusal
@@ -86,7 +86,6 @@ class Node:
     chunk_pages=st.integers(1, 5),
     data=st.data(),
 )
-@settings(deadline=None)
 def test_any_session_sent_in_any_steps_arrives_bit_for_bit(
     positions: int, cuts: list[int], elsewhere: int, chunk_pages: int, data: st.DataObject
 ) -> None:

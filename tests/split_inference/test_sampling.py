@@ -45,7 +45,7 @@ def test_heat_flattens() -> None:
     np.testing.assert_allclose(np.bincount(draws, minlength=5) / len(draws), 0.2, atol=0.03)
 
 
-@settings(derandomize=True, max_examples=50, deadline=None)
+@settings(derandomize=True, max_examples=50)
 @given(st.integers(0, 2**32), st.integers(0, 10**6), st.floats(0.01, 5), st.floats(0.01, 1), st.integers(1, 200))
 def test_a_replay_draws_the_same_token(seed: int, position: int, heat: float, top_p: float, size: int) -> None:
     logits = np.random.default_rng(size).normal(size=size).astype(np.float32) * 20
@@ -54,7 +54,7 @@ def test_a_replay_draws_the_same_token(seed: int, position: int, heat: float, to
     assert sample_token(logits.copy(), heat, top_p, seed, position) == token
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=300)
 @given(
     st.integers(0, 99),
     st.integers(1, 3000),

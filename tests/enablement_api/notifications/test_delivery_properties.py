@@ -66,7 +66,7 @@ async def deliver(sequences: dict[str, int], outcomes: list[Outcome]) -> tuple[C
     return transmission, outbox
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(derandomize=True, max_examples=150)
 @given(
     st.dictionaries(st.sampled_from(["a/1", "a/2", "a/3", "b/1", "c/1"]), st.integers(1, 8), min_size=1),
     st.lists(OUTCOMES, max_size=60),
