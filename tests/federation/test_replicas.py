@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
@@ -18,32 +19,39 @@ pytestmark = needs_etcd
 async def test_of_replicas_the_leader_follows_and_the_next_one_goes_on_where_it_was(
     tmp_path: Path, etcd_settings: EtcdSettings
 ):
-    peer = Host("peer", tmp_path / "peer.sqlite")
-    async with replica(etcd_settings, "one") as one, replica(etcd_settings, "two") as two:
-        own = one.host.services.locality.mec_host
-        peer.peers = [Host(own, ":memory:")]  # Known by name; it is the replicas that follow.
-        await peer.wire.start()
-        await peer.start()
-        federations = [
-            Federation(each.host, {"peer": GrpcPeerAccess(peer.wire.address)}, SETTINGS, Random(0))
-            for each in (one, two)
-        ]
-        for each in federations:
-            await each.start()
+    async with (
+        AsyncExitStack() as stack,
+        replica(etcd_settings, "one") as one,
+        replica(etcd_settings, "two") as two,
+    ):
+        peer = await start_peer(stack, tmp_path, one.host.services.locality.mec_host)
+        federations = [await follow(stack, each, peer) for each in (one, two)]
         app_id = await peer.app()
         first = (await peer.offer(app_id)).service_id
-        await eventually(lambda: first in two.host.registry.state.services)
+        await eventually(lambda: copies(one) == copies(two) == {first})
         assert [follows(each) for each in federations] == [True, False]
         await one.leadership.stop()
-        await eventually(lambda: two.leadership.is_leader)
         await eventually(lambda: [follows(each) for each in federations] == [False, True])
         second = (await peer.offer(app_id)).service_id
-        await eventually(lambda: second in one.host.registry.state.services)
-        assert copies(one) == copies(two) == {first, second}
-        for each in federations:
-            await each.stop()
-        await peer.stop()
-        await peer.wire.stop()
+        await eventually(lambda: copies(one) == copies(two) == {first, second})
+        await stack.aclose()
+
+
+async def start_peer(stack: AsyncExitStack, folder: Path, follower: str) -> Host:
+    peer = Host("peer", folder / "peer.sqlite")
+    peer.peers = [Host(follower, ":memory:")]  # Known by name; its replicas are others.
+    await peer.wire.start()
+    stack.push_async_callback(peer.wire.stop)
+    await peer.start()
+    stack.push_async_callback(peer.stop)
+    return peer
+
+
+async def follow(stack: AsyncExitStack, at: Replica, peer: Host) -> Federation:
+    federation = Federation(at.host, {peer.name: GrpcPeerAccess(peer.wire.address)}, SETTINGS, Random(0))
+    await federation.start()
+    stack.push_async_callback(federation.stop)
+    return federation
 
 
 def follows(federation: Federation) -> bool:
