@@ -1,4 +1,4 @@
-"""Data types that several MEC APIs write alike (ETSI GS MEC 011 clause 8.1.5); translated to and from domain values."""
+"""Data types that several APIs write alike (most of ETSI GS MEC 011 clause 8.1.5); translated to and from domain values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from mec_platform.domain.locality import Locality
 from mec_platform.domain.services import CategoryRef, EndPoint, HostPort, JsonText, check_endpoint
 from mec_platform.enablement_api.schema_rules import Rule, exactly_one_of
 
@@ -20,6 +21,17 @@ class CategoryRefMessage(msgspec.Struct, frozen=True):
     id: str
     name: str
     version: str
+
+
+class LocalityMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The areas that an application instance lies in; absent what is not known."""
+
+    mec_host: str
+    mec_system: str = ""
+    nfvi_pop: str = ""
+    zone: str = ""
+    zone_group: str = ""
+    nfvi_node: str = ""
 
 
 class AddressMessage(msgspec.Struct, frozen=True):
@@ -73,6 +85,11 @@ def from_endpoint(endpoint: EndPoint) -> EndPointMessage:
         addresses=None if addresses is None else [AddressMessage(each.host, each.port) for each in addresses],
         alternative=from_json_text(endpoint.alternative),
     )
+
+
+def from_locality(place: Locality) -> LocalityMessage:
+    """A place with the names that it has."""
+    return LocalityMessage(**{name: getattr(place, name) for name in LocalityMessage.__struct_fields__})
 
 
 def to_category(message: CategoryRefMessage | None) -> CategoryRef | None:

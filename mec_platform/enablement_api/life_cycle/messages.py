@@ -13,11 +13,11 @@ import msgspec
 
 from mec_platform.domain.applications import AppInstance, AppState, OperationAction
 from mec_platform.domain.credentials import Scope
-from mec_platform.domain.locality import Locality
 from mec_platform.domain.rules import DnsRule, RuleState, TrafficRule
 from mec_platform.enablement_api.app_support import rule_messages
 from mec_platform.enablement_api.app_support.messages import AppInfo, RegisteredAppInfo, from_app
 from mec_platform.enablement_api.app_support.rule_messages import DnsRuleMessage, TrafficRuleMessage
+from mec_platform.enablement_api.endpoints import LocalityMessage, from_locality
 from mec_platform.enablement_api.schema_rules import Rule, at_most_one_of
 
 DEFAULT_GRACE_S = 60
@@ -78,17 +78,6 @@ class AppInstanceRequest(
         ):
             if len(set(ids)) < len(ids):
                 raise ValueError(f"{name} has two rules of one id")
-
-
-class LocalityMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The areas that an instance lies in, as far as they have names."""
-
-    mec_host: str
-    nfvi_node: str = ""
-    nfvi_pop: str = ""
-    zone: str = ""
-    zone_group: str = ""
-    mec_system: str = ""
 
 
 class PendingEnd(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -193,7 +182,7 @@ def from_instance(app: AppInstance, *, services: int, subscriptions: int) -> App
     return AppInstanceInfo(
         **msgspec.structs.asdict(from_app(app)),
         operational_state=app.state,
-        locality=_from_locality(app.locality),
+        locality=from_locality(app.locality),
         services=services,
         subscriptions=subscriptions,
         dns_rules=[rule_messages.from_dns_rule(each) for each in app.dns_rules],
@@ -207,7 +196,3 @@ def from_instance(app: AppInstance, *, services: int, subscriptions: int) -> App
             deadline_unix_s=pending.deadline_unix_ns // 10**9,
         ),
     )
-
-
-def _from_locality(locality: Locality) -> LocalityMessage:
-    return LocalityMessage(**{name: getattr(locality, name) for name in LocalityMessage.__struct_fields__})

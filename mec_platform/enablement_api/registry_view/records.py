@@ -7,22 +7,11 @@ import msgspec
 from mec_platform.domain.capabilities import Kpis
 from mec_platform.domain.locality import Locality, LocalityType
 from mec_platform.domain.services import SerializerType, ServiceState
-from mec_platform.enablement_api.endpoints import CategoryRefMessage, from_category
+from mec_platform.enablement_api.endpoints import CategoryRefMessage, LocalityMessage, from_category, from_locality
 from mec_platform.enablement_api.exchange import TimeStamp
 from mec_platform.enablement_api.registry_view.projections import Offer
 from mec_platform.enablement_api.registry_watch.messages import CapabilitiesMessage, from_capabilities
 from mec_platform.enablement_api.service_management.messages import TransportInfoMessage, from_transport
-
-
-class RecordLocality(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Where a service's application instance is; absent what is not known."""
-
-    mec_host: str
-    mec_system: str = ""
-    nfvi_pop: str = ""
-    zone: str = ""
-    zone_group: str = ""
-    nfvi_node: str = ""
 
 
 class RecordKpis(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -51,7 +40,7 @@ class RegisteredService(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     category: CategoryRefMessage | None = None
     transport: TransportInfoMessage
     serializer: SerializerType
-    locality: RecordLocality
+    locality: LocalityMessage
     scope_of_locality: LocalityType
     consumed_local_only: bool
     is_local: bool
@@ -76,7 +65,7 @@ def to_record(offer: Offer, registered_revision: int, consumer: Locality) -> Reg
         category=from_category(service.category),
         transport=from_transport(service.transport),
         serializer=service.serializer,
-        locality=_locality(service.locality),
+        locality=from_locality(service.locality),
         scope_of_locality=service.scope_of_locality,
         consumed_local_only=service.consumed_local_only,
         is_local=service.is_local_to(consumer),
@@ -85,17 +74,6 @@ def to_record(offer: Offer, registered_revision: int, consumer: Locality) -> Reg
         capabilities=None if service.capabilities is None else from_capabilities(service.capabilities),
         kpis=None if offer.kpis is None else _kpis(offer.kpis),
         origin=service.origin,
-    )
-
-
-def _locality(place: Locality) -> RecordLocality:
-    return RecordLocality(
-        mec_host=place.mec_host,
-        mec_system=place.mec_system,
-        nfvi_pop=place.nfvi_pop,
-        zone=place.zone,
-        zone_group=place.zone_group,
-        nfvi_node=place.nfvi_node,
     )
 
 
