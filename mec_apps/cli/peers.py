@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mec_apps.cli.requests import json_option, print_json, run_async
 from mec_apps.cli.rest_client import PlatformAddress, call, rest_options
+from mec_apps.cli.tables import print_table
+
+_HEADINGS = ("peer", "address", "state", "services", "refused", "lag", "listings", "last contact", "error")
 
 
 @click.command(epilog="Example: mec peers --json")
@@ -23,30 +23,23 @@ def peers(platform: PlatformAddress, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif found:
-        Console(soft_wrap=True).print(_table(found))
+        print_table(_HEADINGS, map(_row, found))
     else:
         click.echo("no peers: this host shares its services with no other; see mec serve --peer")
 
 
-def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("PEER", "ADDRESS", "STATE", "SERVICES", "REFUSED", "LAG", "LISTINGS", "LAST CONTACT", "ERROR"):
-        table.add_column(heading)
-    for peer in found:
-        cells = (
-            peer["name"],
-            peer["address"],
-            _state(peer),
-            str(peer["services"]),
-            str(len(peer["refusedServices"])),
-            str(peer["lag"]),
-            str(sum(peer["listings"].values())),
-            _time(peer.get("lastContactSeconds")),
-            peer.get("error", ""),
-        )
-        # As they are: what a peer says of itself must not be read as markup.
-        table.add_row(*map(Text, cells))
-    return table
+def _row(peer: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        peer["name"],
+        peer["address"],
+        _state(peer),
+        peer["services"],
+        len(peer["refusedServices"]),
+        peer["lag"],
+        sum(peer["listings"].values()),
+        _time(peer.get("lastContactSeconds")),
+        peer.get("error", ""),
+    )
 
 
 def _state(peer: dict[str, Any]) -> str:

@@ -17,7 +17,8 @@ import grpc.aio
 from mec_apps.cli.requests import as_dict, platform_channel
 from mec_apps.cli.rest_client import PlatformAddress, platform_rest
 from mec_apps.cli.service_filters import ServiceFilters
-from mec_apps.cli.services import describe_endpoint, describe_model, printable
+from mec_apps.cli.services import describe_endpoint, describe_model
+from mec_apps.cli.tables import printable
 from mec_apps.sdk.errors import PlatformUnreachable
 from mec_apps.sdk.session import Access, PlatformSession
 from mec_platform.rpc.v1 import registry_pb2 as pb

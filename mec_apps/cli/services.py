@@ -17,7 +17,7 @@ from mec_apps.cli.tables import print_table
 
 PATH = "registry/v1/services"
 
-HEADINGS = ("id", "name", "version", "state", "model", "trust", "load", "tokens/s", "measured", "reached at")
+HEADINGS = ("id", "name", "version", "state", "model", "host", "trust", "load", "tokens/s", "measured", "reached at")
 
 
 @click.command(epilog="Example: mec services --model smollm2 --state ACTIVE")
@@ -33,7 +33,7 @@ def services(wanted: ServiceFilters, models: tuple[str, ...], platform: Platform
         print_json(found)
     elif found:
         now_s = time.time()
-        print_table(HEADINGS, [[printable(cell) for cell in describe(each, now_s)] for each in found])
+        print_table(HEADINGS, [describe(each, now_s) for each in found])
     else:
         click.echo("no services")
 
@@ -47,6 +47,7 @@ def describe(service: Mapping[str, Any], now_s: float) -> Sequence[str]:
         service["version"],
         service["state"],
         "" if capabilities is None else describe_model(capabilities.get("model", ""), capabilities.get("layers")),
+        service["locality"]["mecHost"],
         "" if capabilities is None else str(capabilities.get("trustLevel", 0)),
         f"{kpis['load']:.0%}" if "load" in kpis else "",
         f"{kpis['tokensPerS']:.1f}" if "tokensPerS" in kpis else "",
@@ -72,8 +73,3 @@ def describe_endpoint(endpoint: Mapping[str, Any]) -> str:
     """Addresses of whichever kind, with spaces between them."""
     addresses = [f"{each['host']}:{each['port']}" for each in endpoint.get("addresses", ())]
     return " ".join([*endpoint.get("uris", ()), *endpoint.get("fqdn", ()), *addresses])
-
-
-def printable(text: str) -> str:
-    """What strangers have chosen, without what would move a terminal's cursor or begin a line."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

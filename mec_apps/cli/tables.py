@@ -13,10 +13,15 @@ _WIDE = 10_000
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints rows under headings. Texts are shown as they are: what others chose is not read as markup."""
+    """Prints rows under headings. What others chose is neither read as markup nor moves the terminal's cursor."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
-        table.add_column(heading)
+        table.add_column(heading.upper())
     for row in rows:
-        table.add_row(*(Text(str(each)) for each in row))
+        table.add_row(*(Text(printable(str(each))) for each in row))
     Console(width=_WIDE).print(table)
+
+
+def printable(text: str) -> str:
+    """What strangers have chosen, without what would move a terminal's cursor or begin a line."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

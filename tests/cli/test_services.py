@@ -37,8 +37,20 @@ async def test_the_table_says_what_services_can_do_and_how_they_are_doing(platfo
     shown = await run("services", "--platform", platform.rest_uri)
     assert shown.exit_code == 0, shown.output
     headings, row = shown.output.splitlines()
-    for heading in ("id", "name", "version", "state", "model", "trust", "load", "tokens/s", "measured", "reached at"):
-        assert heading in headings
+    for heading in (
+        "id",
+        "name",
+        "version",
+        "state",
+        "model",
+        "host",
+        "trust",
+        "load",
+        "tokens/s",
+        "measured",
+        "reached at",
+    ):
+        assert heading.upper() in headings
     assert row.startswith(service_id)
     for word in ("greeting", "1.0", "ACTIVE", "smollm2 [0, 12)", "25%", "41.3", "s ago", "http://127.0.0.1:9000/"):
         assert word in row
