@@ -17,6 +17,7 @@ from tests.registry.services import GREETING
 
 RECORD = {
     "serviceId": "id-1",
+    "locality": {"mecHost": "host-1"},
     "name": "faces",
     "version": "2",
     "state": "SUSPENDED",
@@ -82,13 +83,13 @@ async def test_nothing_found_is_said(platform):
 
 def test_a_service_that_says_nothing_has_empty_cells():
     assert describe(RECORD, 0.0) == (
-        "id-1", "faces", "2", "SUSPENDED", "", "", "", "", "", "192.0.2.1:80 192.0.2.2:81",
+        "id-1", "faces", "2", "SUSPENDED", "", "host-1", "", "", "", "", "192.0.2.1:80 192.0.2.2:81",
     )  # fmt: skip
 
 
 def test_a_service_without_load_or_speed_still_says_when_it_measured():
     row = describe({**RECORD, "kpis": {"measured": {"seconds": 100, "nanoSeconds": 0}}}, 130.0)
-    assert row[6:9] == ("", "", "30 s ago")
+    assert row[7:10] == ("", "", "30 s ago")
 
 
 @pytest.mark.parametrize(
