@@ -168,14 +168,14 @@ class ServiceRegistryMethods:
         query = read_discovery(request, self._services.locality)
         state = self._services.state
         with told("condition"):
-            ranking = discover(state, self._services.kpis, query, self._clock.unix_ns())
-        return write_ranking(ranking, state.revision, self._writer.message).SerializeToString()
+            ranking = discover(state, self._services.kpis.newest, query, self._clock.unix_ns())
+        return write_ranking(ranking, state.revision, self._writer.record)
 
     async def chain(self, request: pb.ChainQuery, context: Context, caller: Caller) -> bytes:
         """Raises InvalidRequest."""
         query = read_chain(request, self._services.locality)
         with told("query"):
-            answer = discover_chain(self._services.state, self._services.kpis, query, self._clock.unix_ns())
+            answer = discover_chain(self._services.state, self._services.kpis.newest, query, self._clock.unix_ns())
         return write_chain(answer).SerializeToString()
 
     # Whose a service is

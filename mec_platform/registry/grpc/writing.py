@@ -46,10 +46,6 @@ class RecordWriter:
         self._listed: dict[str, tuple[ServiceInfo, bytes]] = {}
         self._kpis: dict[str, tuple[Kpis, bytes]] = {}
 
-    def message(self, service: ServiceInfo, kpis: Kpis | None = None) -> pb.ServiceRecord:
-        """A `ServiceRecord` as part of another message."""
-        return pb.ServiceRecord.FromString(self.record(service, kpis))
-
     def record(self, service: ServiceInfo, kpis: Kpis | None = None) -> bytes:
         """A `ServiceRecord`."""
         known = self._records.get(service.service_id)
