@@ -30,6 +30,7 @@ from tests.benchmarks.offers import register_app
 from tests.benchmarks.registry_kills import Survived, kill_over_etcd, kill_over_sqlite
 from tests.benchmarks.registry_offers import (
     HEARTBEATS_AT_ONCE,
+    LONGEST_LEASE_S,
     NAMES,
     QUERY,
     RENEWAL_S,
@@ -60,6 +61,7 @@ _NO_QUOTA = ("--services-per-app", 10_000_000)
 class Extent:
     """How much of it is measured."""
 
+    warm_ups: int
     turns: int
     turn_s: float
     renewals_s: float
@@ -69,8 +71,10 @@ class Extent:
     kills: int
 
 
-FULL = Extent(turns=7, turn_s=2.0, renewals_s=15.0, started_services=100_000, changes=20, silent=20, kills=100)
-QUICK = Extent(turns=2, turn_s=1.0, renewals_s=3.0, started_services=10_000, changes=5, silent=5, kills=5)
+FULL = Extent(
+    warm_ups=1, turns=7, turn_s=2.0, renewals_s=15.0, started_services=100_000, changes=20, silent=20, kills=100
+)
+QUICK = Extent(warm_ups=0, turns=1, turn_s=1.0, renewals_s=2.0, started_services=10_000, changes=5, silent=5, kills=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +146,14 @@ def _measure_calls(extent: Extent) -> dict[str, float]:
         renewals = _measure_renewals(platform, ids, extent.renewals_s)
         beats = make_heartbeats(ids)
         reads = _reads(platform, empty, ids, extent.turn_s)
-        for turn in range(extent.turns + 1):
+        for turn in range(-extent.warm_ups, extent.turns):
             uvloop.run(renew_all(platform.grpc, beats))
-            _take_turn(reads, measured if turn else _Measured())  # the first one warms up
+            _take_turn(reads, measured if turn >= 0 else _Measured())
         writes = _writes(platform, app_instance_id, extent.turn_s)
         if ETCD is not None:
             writes |= stack.enter_context(_etcd_writes(folder, extent.turn_s))
-        for turn in range(extent.turns + 1):
-            _take_turn(writes, measured if turn else _Measured())
+        for turn in range(-extent.warm_ups, extent.turns):
+            _take_turn(writes, measured if turn >= 0 else _Measured())
     limits = LIMITS | (ETCD_LIMITS if ETCD is not None else {})
     costs = {f"{name}_server_us": round(statistics.median(each), 1) for name, each in measured.cpu_us.items()}
     return {**compare(measured.loads, limits), **costs, **renewals}
@@ -254,7 +258,7 @@ def _measure_start(services: int) -> dict[str, float]:
         state = Path(folder) / "started.sqlite"
         with ServedPlatform(state, 0, *_NO_QUOTA) as platform:
             app_instance_id = register_app(platform.rest).split("/")[-2]
-            uvloop.run(register_many(platform.grpc, app_instance_id, services))
+            uvloop.run(register_many(platform.grpc, app_instance_id, services, LONGEST_LEASE_S))
             platform.kill()
         began_s = time.perf_counter()
         with ServedPlatform(state, 0, *_NO_QUOTA) as platform:

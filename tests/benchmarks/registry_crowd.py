@@ -129,7 +129,9 @@ async def until(holds: Callable[[], Awaitable[bool]], complaint: str) -> None:
     """Returns when it holds. Raises BenchmarkError where that takes longer than `PATIENCE_S`."""
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while not await holds():
+            while True:
+                if await holds():
+                    return
                 await asyncio.sleep(_ASK_AGAIN_S)
     except TimeoutError:
         raise BenchmarkError(complaint) from None

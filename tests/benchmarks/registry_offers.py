@@ -19,6 +19,9 @@ RENEWAL_S = 30
 LEASE_S = 2 * RENEWAL_S
 """As `RenewReply` has it: renewed at half of it."""
 
+LONGEST_LEASE_S = 3600
+"""For services that nobody renews."""
+
 HEARTBEATS_AT_ONCE = 100
 """As who renews for the services of one site, or a gateway for those behind it."""
 
@@ -88,7 +91,7 @@ def make_heartbeats(service_ids: Sequence[str], at_once: int = HEARTBEATS_AT_ONC
     return [pb.RenewRequest(heartbeats=beats[start : start + at_once]) for start in range(0, len(beats), at_once)]
 
 
-async def register_many(address: str, app_instance_id: str, count: int) -> list[str]:
+async def register_many(address: str, app_instance_id: str, count: int, lease_s: int = LEASE_S) -> list[str]:
     """Registers so many on one stream; their ids, in order.
 
     Raises:
@@ -99,7 +102,9 @@ async def register_many(address: str, app_instance_id: str, count: int) -> list[
 
         async def write() -> None:
             for number in range(count):
-                await stream.write(make_registration(app_instance_id, number))
+                request = make_registration(app_instance_id, number)
+                request.description.lease.interval_s = lease_s
+                await stream.write(request)
             await stream.done_writing()
 
         tasks.start("registrations", write())
