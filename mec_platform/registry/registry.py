@@ -52,7 +52,8 @@ LARGEST_GROUP = 256
 
 PASSES = 8
 """Turns of the event loop without another change after which a group is complete. gRPC takes in one call in a turn or two, so
-without them a group had one or two changes, and 64 clients got half as many through: a group costs as much as ten changes."""
+without them most groups had one or two changes, and 64 clients over SQLite got about half as many through.
+"""
 
 COMPACT_AFTER = 20_000
 """Entries behind the last snapshot, at least, before there is a new one: some seconds of the heaviest load."""
