@@ -105,6 +105,14 @@ def quality(model: str, quantisations: tuple[str, ...], threads: int | None, tok
     _report(_module("quality").run(model, quantisations, threads, tokens), as_json)
 
 
+@bench.command(epilog="Example: mec bench registry --quick --json")
+@click.option("--quick", is_flag=True, help="Under a minute, with fewer services and kills.")
+@json_option
+def registry(quick: bool, as_json: bool) -> None:
+    """The service registry over gRPC, against a handler that does nothing and against etcd; watches, leases, kill -9."""
+    _report(_module("registry").run(quick=quick), as_json)
+
+
 @bench.command(epilog="Example: mec bench split --stages 1,2,3 --json")
 @click.option("--stages", default="1,2,3", show_default=True, help="Numbers of stages to measure.")
 @click.option("--tokens", default=200, show_default=True, type=click.IntRange(8, 1500))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from immutables import Map
-
 from mec_platform.domain.applications import AppInstance
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import (
@@ -24,11 +22,10 @@ from mec_platform.domain.subscriptions import (
 )
 from mec_platform.registry import effects as to_do
 from mec_platform.registry.state import (
+    IndexDraft,
     RegistryState,
-    add_to_index,
     app_keys,
     keys_of_interest,
-    remove_from_index,
     service_keys,
     subscription_keys,
 )
@@ -47,7 +44,7 @@ class Draft:
 
     def __init__(self, state: RegistryState) -> None:
         self.apps = state.apps
-        self.services = state.services
+        self.services = state.services.mutate()
         self.subscriptions = state.subscriptions
         self.outboxes = state.outboxes
         self.clients = state.clients
@@ -57,27 +54,27 @@ class Draft:
         self.revision = state.revision
         self.now_unix_ns = 0
         self.effects: list[to_do.Effect] = []
-        self._order = state.order
-        self._services_by = state.services_by
-        self._subscriptions_by = state.subscriptions_by
-        self._apps_by = state.apps_by
+        self._order = state.order.mutate()
+        self._services_by = IndexDraft(state.services_by)
+        self._subscriptions_by = IndexDraft(state.subscriptions_by)
+        self._apps_by = IndexDraft(state.apps_by)
         self._references: dict[str, list[ServiceReference]] = {}
 
     def finish(self) -> RegistryState:
         return RegistryState(
             self.apps,
-            self.services,
+            self.services.finish(),
             self.subscriptions,
             self.outboxes,
             self.clients,
             self.signing_keys,
             self.peers,
-            self._order,
+            self._order.finish(),
             self.revision,
             self.registry_id,
-            self._services_by,
-            self._subscriptions_by,
-            self._apps_by,
+            self._services_by.finish(),
+            self._subscriptions_by.finish(),
+            self._apps_by.finish(),
         )
 
     def do(self, *effects: to_do.Effect) -> None:
@@ -87,14 +84,14 @@ class Draft:
 
     def put_app(self, app: AppInstance) -> None:
         if app.app_instance_id not in self.apps:
-            self._order = self._order.set(app.app_instance_id, self.revision)
-            self._apps_by = add_to_index(self._apps_by, app_keys(app), app.app_instance_id)
+            self._order[app.app_instance_id] = self.revision
+            self._apps_by.add(app_keys(app), app.app_instance_id)
         self.apps = self.apps.set(app.app_instance_id, app)
 
     def drop_app(self, app_instance_id: str) -> None:
-        self._apps_by = remove_from_index(self._apps_by, app_keys(self.apps[app_instance_id]), app_instance_id)
+        self._apps_by.remove(app_keys(self.apps[app_instance_id]), app_instance_id)
         self.apps = self.apps.delete(app_instance_id)
-        self._order = self._order.delete(app_instance_id)
+        del self._order[app_instance_id]
         if app_instance_id in self.clients:
             self.clients = self.clients.delete(app_instance_id)
 
@@ -103,12 +100,12 @@ class Draft:
     def put_service(self, service: ServiceInfo) -> None:
         before = self.services.get(service.service_id)
         if before is None:
-            self._order = self._order.set(service.service_id, self.revision)
+            self._order[service.service_id] = self.revision
         if before is None or service_keys(before) != service_keys(service):
             if before is not None:
-                self._services_by = remove_from_index(self._services_by, service_keys(before), before.service_id)
-            self._services_by = add_to_index(self._services_by, service_keys(service), service.service_id)
-        self.services = self.services.set(service.service_id, service)
+                self._services_by.remove(service_keys(before), before.service_id)
+            self._services_by.add(service_keys(service), service.service_id)
+        self.services[service.service_id] = service
         if service.liveness_interval_s is None:
             self.do(to_do.ForgetHeartbeats(service.service_id))
         else:
@@ -120,19 +117,19 @@ class Draft:
             )
 
     def drop_service(self, service: ServiceInfo) -> None:
-        self._services_by = remove_from_index(self._services_by, service_keys(service), service.service_id)
-        self.services = self.services.delete(service.service_id)
-        self._order = self._order.delete(service.service_id)
+        self._services_by.remove(service_keys(service), service.service_id)
+        del self.services[service.service_id]
+        del self._order[service.service_id]
         self.do(to_do.ForgetHeartbeats(service.service_id))
         self.announce(ChangeType.REMOVED, service)
 
     def drop_services_of(self, app_instance_id: str) -> None:
-        ids = self._services_by.get(("app", app_instance_id), Map())
+        ids = self._services_by.get(("app", app_instance_id))
         for service_id in sorted(ids, key=self._order.__getitem__):
             self.drop_service(self.services[service_id])
 
     def drop_services_from(self, peer: str) -> None:
-        ids = self._services_by.get(("origin", peer), Map())
+        ids = self._services_by.get(("origin", peer))
         for service_id in sorted(ids, key=self._order.__getitem__):
             self.drop_service(self.services[service_id])
 
@@ -140,21 +137,21 @@ class Draft:
 
     def put_subscription(self, subscription: Subscription) -> None:
         subscription_id = subscription.subscription_id
-        self._order = self._order.set(subscription_id, self.revision)
+        self._order[subscription_id] = self.revision
         self.subscriptions = self.subscriptions.set(subscription_id, subscription)
         self.outboxes = self.outboxes.set(subscription_id, Outbox())
-        self._subscriptions_by = add_to_index(self._subscriptions_by, subscription_keys(subscription), subscription_id)
+        self._subscriptions_by.add(subscription_keys(subscription), subscription_id)
 
     def drop_subscription(self, subscription_id: str) -> None:
         keys = subscription_keys(self.subscriptions[subscription_id])
-        self._subscriptions_by = remove_from_index(self._subscriptions_by, keys, subscription_id)
+        self._subscriptions_by.remove(keys, subscription_id)
         self.subscriptions = self.subscriptions.delete(subscription_id)
         self.outboxes = self.outboxes.delete(subscription_id)
-        self._order = self._order.delete(subscription_id)
+        del self._order[subscription_id]
         self.do(to_do.EndSubscription(subscription_id))
 
     def subscriptions_of(self, app_instance_id: str, topic: Topic | None = None) -> list[str]:
-        ids = self._subscriptions_by.get(("app", app_instance_id), Map())
+        ids = self._subscriptions_by.get(("app", app_instance_id))
         wanted = [each for each in ids if topic in (None, self.subscriptions[each].topic)]
         return sorted(wanted, key=self._order.__getitem__)
 
@@ -164,7 +161,7 @@ class Draft:
         """Notes the change for every subscription that it is for; `close_event` makes one notification of all of them."""
         self.do(to_do.AnnounceService(change, service, self.revision))
         for key in keys_of_interest(service):
-            for subscription_id in self._subscriptions_by.get(key, ()):
+            for subscription_id in self._subscriptions_by.get(key):
                 subscription = self.subscriptions[subscription_id]
                 subscriber = self.apps[subscription.app_instance_id]
                 if not subscriber.state.has_ended and subscription.filter.matches(service, subscriber.locality):

@@ -32,6 +32,11 @@ class KpiTable(Mapping[str, Kpis]):
     def __getitem__(self, service_id: str) -> Kpis:
         return self._kpis[service_id]
 
+    @property
+    def newest(self) -> Mapping[str, Kpis]:
+        """The same, for who asks for many: a view of now that changes as they come."""
+        return self._kpis
+
     def update(self, service_id: str, kpis: Kpis, now_ns: int) -> bool:
         """Takes over what was measured; whether it did.
 

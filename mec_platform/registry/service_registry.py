@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
-from mec_platform.domain.applications import AppInstance
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.services import (
-    RegistrationKey,
     ServiceDescription,
     ServiceInfo,
     ServiceQuery,
@@ -24,21 +22,19 @@ from mec_platform.domain.services import (
 )
 from mec_platform.registry import effects as to_do
 from mec_platform.registry import events
-from mec_platform.registry.applications import find_app, find_running_app
+from mec_platform.registry.applications import find_app
 from mec_platform.registry.errors import (
     LivenessNotMonitored,
-    QuotaExceeded,
-    RegistrationKeyUsed,
     UnknownService,
     UnknownTransport,
 )
 from mec_platform.registry.heartbeat_relay import HeartbeatRelay
 from mec_platform.registry.heartbeats import HeartbeatExchange
-from mec_platform.registry.idempotency import digest_of
 from mec_platform.registry.kpis import KpiTable
-from mec_platform.registry.leases import LeaseTable, choose_eviction, choose_interval_s
+from mec_platform.registry.leases import LeaseTable
 from mec_platform.registry.liveness import LivenessWatch
 from mec_platform.registry.mass_expiry import MassExpirySettings
+from mec_platform.registry.registering import Registration, RegistrationUnderWay, described_anew
 from mec_platform.registry.registry import Decide, Registry
 from mec_platform.registry.state import RegistryState
 
@@ -125,29 +121,14 @@ class ServiceRegistry:
             StateConflict: the application instance has ended.
             QuotaExceeded: it has as many services as an instance may have.
         """
-        service_id = self._registry.new_id()
-        registration = RegistrationKey(key, digest_of(description)) if key else None
-        known: ServiceInfo | None = None
+        return await self.begin_registration(app_instance_id, description, key).service()
 
-        def decide(state: RegistryState) -> events.Event | None:
-            nonlocal known
-            app = find_running_app(state, app_instance_id)
-            known = state.service_registered_as(app_instance_id, key) if key else None
-            if known is not None:
-                if known.registration != registration:
-                    raise RegistrationKeyUsed(key, known.service_id)
-                return None
-            if len(state.services_with(("app", app_instance_id))) >= self._quotas.services_per_app:
-                raise QuotaExceeded(
-                    f"application instance {app_instance_id!r}", self._quotas.services_per_app, "services"
-                )
-            return events.ServiceRegistered(_service_info(description, service_id, app, registration))
-
-        event = await self._registry.commit(decide)
-        if isinstance(event, events.ServiceRegistered):
-            return event.service
-        assert known is not None
-        return known
+    def begin_registration(
+        self, app_instance_id: str, description: ServiceDescription, key: str = ""
+    ) -> RegistrationUnderWay:
+        """As `register_service`, for who has many under way and needs no task for each. Raises LogUnavailable."""
+        registration = Registration(app_instance_id, description, key, self._registry.new_id(), self._quotas)
+        return RegistrationUnderWay(registration, self._registry.propose(registration.decide))
 
     async def update_service(
         self,
@@ -170,7 +151,7 @@ class ServiceRegistry:
             nonlocal service
             before = _service(state, service_id, app_instance_id)
             check(before)
-            service = _described_anew(before, description, find_app(state, app_instance_id))
+            service = described_anew(before, description, find_app(state, app_instance_id))
             return None if service == before else events.ServiceUpdated(service)
 
         await self._registry.commit(decide)
@@ -338,31 +319,3 @@ def _service(state: RegistryState, service_id: str, app_instance_id: str | None)
 def _is_of(service: ServiceInfo, app_instance_id: str) -> bool:
     """Whether it is one of this host's application instance; one of another host may have the same id."""
     return service.app_instance_id == app_instance_id and not service.origin
-
-
-_DESCRIBED = tuple(each.name for each in fields(ServiceDescription))
-
-
-def _service_info(
-    description: ServiceDescription, service_id: str, app: AppInstance, registration: RegistrationKey | None
-) -> ServiceInfo:
-    offered_s, eviction = description.liveness_interval_s, description.evict_after_intervals
-    offered = {each: getattr(description, each) for each in _DESCRIBED}
-    offered["liveness_interval_s"] = None if offered_s is None else choose_interval_s(offered_s)
-    offered["evict_after_intervals"] = None if eviction is None else choose_eviction(eviction)
-    return ServiceInfo(
-        **offered,
-        service_id=service_id,
-        app_instance_id=app.app_instance_id,
-        locality=app.locality,
-        registration=registration,
-    )
-
-
-def _described_anew(before: ServiceInfo, description: ServiceDescription, app: AppInstance) -> ServiceInfo:
-    after = _service_info(description, before.service_id, app, before.registration)
-    kept = {name: getattr(before, name) for name in _KEPT_UNLESS_SAID if getattr(after, name) is None}
-    return replace(after, **kept)
-
-
-_KEPT_UNLESS_SAID = ("liveness_interval_s", "evict_after_intervals", "capabilities")

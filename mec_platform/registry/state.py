@@ -6,11 +6,11 @@ and one for the next decision cost next to nothing. No clock, no randomness, no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from immutables import Map
+from immutables import Map, MapMutation
 
 from mec_platform.domain.applications import AppInstance
 from mec_platform.domain.credentials import Client, SigningKey
@@ -126,16 +126,46 @@ def _wanted(criteria: AvailabilityFilter) -> list[Key]:
     return [ANY]
 
 
-def add_to_index(index: Index, keys: Iterable[Key], record_id: str) -> Index:
-    """The index with this record under these keys."""
-    for key in keys:
-        index = index.set(key, index.get(key, _NONE).set(record_id, None))
-    return index
+class IndexDraft:
+    """An index being changed: what is touched several times is copied once. The index that it began with stays as it is."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._touched: dict[Key, MapMutation[str, None]] = {}
+
+    def add(self, keys: Iterable[Key], record_id: str) -> None:
+        """Puts a record under these keys."""
+        for key in keys:
+            self._ids(key)[record_id] = None
+
+    def remove(self, keys: Iterable[Key], record_id: str) -> None:
+        """Takes a record from under these keys."""
+        for key in keys:
+            del self._ids(key)[record_id]
+
+    def get(self, key: Key) -> Map[str, None]:
+        """Ids of the records that are under a key now."""
+        touched = self._touched.pop(key, None)
+        if touched is not None:
+            self._index = _with_ids(self._index, {key: touched})
+        return self._index.get(key, _NONE)
+
+    def finish(self) -> Index:
+        """The changed index; a key without records is no longer in it."""
+        return _with_ids(self._index, self._touched) if self._touched else self._index
+
+    def _ids(self, key: Key) -> MapMutation[str, None]:
+        ids = self._touched.get(key)
+        if ids is None:
+            ids = self._touched[key] = self._index.get(key, _NONE).mutate()
+        return ids
 
 
-def remove_from_index(index: Index, keys: Iterable[Key], record_id: str) -> Index:
-    """The index without this record under these keys; a key without records is no longer in it."""
-    for key in keys:
-        rest = index[key].delete(record_id)
-        index = index.set(key, rest) if rest else index.delete(key)
-    return index
+def _with_ids(index: Index, touched: Mapping[Key, MapMutation[str, None]]) -> Index:
+    changed = index.mutate()
+    for key, mutation in touched.items():
+        if ids := mutation.finish():
+            changed[key] = ids
+        elif key in changed:
+            del changed[key]
+    return changed.finish()

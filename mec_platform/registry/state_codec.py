@@ -20,8 +20,8 @@ from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import Outbox, Subscription
 from mec_platform.registry.state import (
     Index,
+    IndexDraft,
     RegistryState,
-    add_to_index,
     app_keys,
     service_keys,
     subscription_keys,
@@ -91,7 +91,7 @@ def decode_state(payload: bytes) -> RegistryState:
 
 
 def _index(records: dict[str, Any], keys_of: Any) -> Index:
-    index: Index = Map()
+    index = IndexDraft(Map())
     for record_id, record in records.items():
-        index = add_to_index(index, keys_of(record), record_id)
-    return index
+        index.add(keys_of(record), record_id)
+    return index.finish()

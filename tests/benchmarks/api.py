@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from tests.benchmarks.machine import BenchmarkError, at_least, at_most, machine
 from tests.benchmarks.notification_kills import count_untold, register_under_kills
 from tests.benchmarks.offers import get, make_offer, register_app
 from tests.benchmarks.served_platform import LimitServer, ServedPlatform, ServerProcess
+from tests.benchmarks.turns import Turns, compare
 
 SERVICES, NAMES = 10_000, 100
 READERS, LISTERS, REGISTRARS = 16, 64, 64
@@ -33,8 +33,7 @@ TURN_S, QUICK_TURN_S = 2.0, 1.0
 LEAST_RATIO = 0.5
 LIST_P99_BOUND_MS = 25.0
 
-Turns = Mapping[str, list[Load]]
-"""What was measured, turn by turn, by the name of its case."""
+LIMITS = {"get": "empty_get", "list": "empty_list", "registrations": "empty_post"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def measure(*, quick: bool, kills: int) -> dict[str, float]:
     return {
         "services": SERVICES,
         "client_is_wrk": int(wrk() is not None),
-        **compare(_measure_turns(turns, turn_s)),
+        **compare(_measure_turns(turns, turn_s), LIMITS),
         **_measure_kills(kills),
     }
 
@@ -70,19 +69,6 @@ def criteria(metrics: Mapping[str, float]) -> list[dict[str, object]]:
         at_most("lost", metrics["lost"], 0),
         at_most("notifications_lost", metrics["notifications_lost"], 0),
     ]
-
-
-def compare(turns: Turns) -> dict[str, float]:
-    """Medians over the turns, and of the ratios within each turn."""
-    found: dict[str, float] = {}
-    for name, loads in turns.items():
-        found[f"{name}_per_s"] = round(statistics.median(each.per_s for each in loads), 1)
-        found[f"{name}_p50_ms"] = round(statistics.median(each.p50_ms for each in loads), 3)
-        found[f"{name}_p99_ms"] = round(statistics.median(each.p99_ms for each in loads), 3)
-    for name, limit in (("get", "empty_get"), ("list", "empty_list"), ("registrations", "empty_post")):
-        pairs = zip(turns[name], turns[limit], strict=True)
-        found[f"{name}_of_{limit}"] = round(statistics.median(ours.per_s / most.per_s for ours, most in pairs), 3)
-    return found
 
 
 def _measure_turns(turns: int, turn_s: float) -> Turns:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mec_platform.domain.errors import MendableError
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 class BenchmarkError(MendableError):
@@ -35,6 +35,20 @@ def _cpuinfo(key: str) -> str:
         if line.startswith(key):
             return line.partition(":")[2].strip()
     return ""
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds that a process has had a CPU for, in all its threads."""
+    # The second field is the program's name in parentheses, and may hold anything.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = int(fields[11]), int(fields[12])
+    return (user + system) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pid: int) -> float:
+    """Memory that a process has in RAM, its shared libraries included."""
+    (line,) = (each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
 
 
 def at_least(name: str, value: float, bound: float) -> dict[str, object]:
@@ -62,7 +76,7 @@ def run_tool(command: list[str]) -> str:
     Raises:
         BenchmarkError: it failed.
     """
-    done = subprocess.run(command, cwd=_CHECKOUT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise BenchmarkError(f"{Path(command[0]).name} ended with {done.returncode}: {last}")

@@ -34,6 +34,11 @@ class ServerProcess:
             self._errors.seek(0)
             raise BenchmarkError(f"{module} did not start: {self._errors.read().strip()}")
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def kill(self) -> None:
         """Ends it where it stands, as a crash would."""
         self._process.kill()
@@ -58,12 +63,21 @@ class LimitServer(ServerProcess):
         self.port = int(self.first_line)
 
 
-class ServedPlatform(ServerProcess):
-    """`mec serve` over a file; the same `rest_port` again for one that takes the place of a killed one."""
+class EmptyGrpcServer(ServerProcess):
+    """grpc.aio with a unary method that does nothing, on uvloop and with the options of `mec serve`."""
 
-    def __init__(self, state: Path, rest_port: int = 0, *options: object) -> None:
+    def __init__(self) -> None:
+        super().__init__("tests.benchmarks.empty_grpc_server")
+        self.address = self.first_line.strip()
+
+
+class ServedPlatform(ServerProcess):
+    """`mec serve` over a file or etcd; the same `rest_port` again for one that takes the place of a killed one."""
+
+    def __init__(self, state: Path | str, rest_port: int = 0, *options: object) -> None:
         ports = ("--grpc-port", 0, "--rest-port", rest_port)
         super().__init__("mec_apps.cli", "serve", *ports, "--state", state, *options)
-        # "platform ready: rest http://127.0.0.1:8081, grpc ..."
+        # "platform ready: rest http://127.0.0.1:8081, grpc 127.0.0.1:50051, ..."
         self.rest = self.first_line.partition("rest ")[2].partition(",")[0]
+        self.grpc = self.first_line.partition("grpc ")[2].partition(",")[0]
         self.port = int(self.rest.rpartition(":")[2])

@@ -10,7 +10,7 @@ from mec_platform.peer_access import GrpcPeerAccess
 from mec_platform.registry.etcd.settings import EtcdSettings
 from mec_platform.registry.federation.federation import Federation
 from tests.federation.hosts import SETTINGS, Host
-from tests.registry.etcd_cluster import needs_etcd
+from tests.registry.marks import needs_etcd
 from tests.registry.replicas import Replica, eventually, replica
 
 pytestmark = needs_etcd

@@ -73,6 +73,7 @@ def test_no_notification_is_lost_when_the_platform_is_killed():
     assert metrics["notifications_lost_by_kills"] == 0
 
 
+@pytest.mark.thorough
 def test_the_api_loses_nothing_when_the_platform_is_killed_and_is_compared_with_a_server_that_does_nothing():
     result = bench("api", "--quick")
     check_shape(result, "api")
@@ -90,3 +91,28 @@ def test_the_api_loses_nothing_when_the_platform_is_killed_and_is_compared_with_
     assert metrics["kills"] == 5
     assert metrics["acknowledged"] > 0
     assert metrics["lost"] == metrics["notifications_lost"] == 0
+
+
+@pytest.mark.thorough
+def test_the_registry_loses_nothing_when_platforms_are_killed_and_is_compared_with_grpc_and_etcd():
+    result = bench("registry", "--quick")
+    check_shape(result, "registry")
+    metrics, criteria = result["metrics"], {each["name"]: each for each in result["criteria"]}
+    assert metrics["federation_lost"] == metrics["federation_resurrected"] == 0
+    names = ["empty", "get", "discover", "discover_open", "registrations", "bulk_registrations"]
+    stores = ["sqlite"]
+    if metrics["etcd_measured"]:
+        names += ["etcd_puts", "etcd_registrations"]
+        stores += ["etcd"]
+    assert {"discover_p50_ms", "discover_p99_ms", "get_of_empty", "watch_p99_ms", "expiry_s"} <= criteria.keys()
+    assert {"renewals_cpu_percent", "start_10000_s", "start_10000_mib"} <= criteria.keys()
+    assert ("bulk_registrations_of_etcd_puts" in criteria) == bool(metrics["etcd_measured"])
+    for name in names:
+        assert metrics[f"{name}_per_s"] > 0
+        assert 0 < metrics[f"{name}_p50_ms"] <= metrics[f"{name}_p99_ms"]
+    assert metrics["kills"] == 5
+    for store in stores:
+        assert metrics[f"{store}_acknowledged"] > 0
+        for what in ("lost", "doubled", "watch_complaints"):
+            assert criteria[f"{store}_{what}"]["value"] == 0
+    assert metrics["renewals_appended"] == 0

@@ -10,13 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-import pytest
 
 from mec_platform.registry.etcd.settings import EtcdSettings
 
 ETCD = shutil.which("etcd")
-
-needs_etcd = pytest.mark.skipif(ETCD is None, reason="there is no etcd here: apt-get install etcd-server")
 
 
 class EtcdCluster:

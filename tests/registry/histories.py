@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -37,14 +38,18 @@ def complaints(happened: Sequence[Seen], seen: Sequence[Seen], after: int, up_to
     revisions = [each.revision for each in seen]
     if revisions != sorted(revisions):
         found.append(f"out of order: {revisions}")
-    if len(set(seen)) != len(seen):
-        found.append(f"repeated: {[each for each in seen if seen.count(each) > 1]}")
-    expected = [each for each in happened if after < each.revision <= up_to]
-    missing, made_up = [each for each in expected if each not in seen], [each for each in seen if each not in expected]
+    counts = Counter(seen)
+    if len(counts) != len(seen):
+        found.append(f"repeated: {[each for each in seen if counts[each] > 1]}")
+    expected = {each: None for each in happened if after < each.revision <= up_to}
+    missing, made_up = (
+        [each for each in expected if each not in counts],
+        [each for each in seen if each not in expected],
+    )
     if missing:
         found.append(f"missing: {missing}")
     if made_up:
         found.append(f"never happened: {made_up}")
-    if not found and list(seen) != expected:
+    if not found and list(seen) != list(expected):
         found.append(f"in another order than it happened: {seen}")
     return found

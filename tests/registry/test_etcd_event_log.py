@@ -24,8 +24,9 @@ from mec_platform.registry.etcd.reading import LogReader
 from mec_platform.registry.etcd.settings import EtcdAddressError, EtcdSettings, EtcdTls, parse_etcd_address
 from mec_platform.registry.event_log import LogSnapshot
 from mec_platform.rpc.etcd import etcd_pb2 as pb
-from tests.registry.etcd_cluster import EtcdCluster, needs_etcd, running_cluster
+from tests.registry.etcd_cluster import EtcdCluster, running_cluster
 from tests.registry.lossy_proxy import lossy_proxy
+from tests.registry.marks import needs_etcd
 from tests.registry.test_event_log import record
 
 pytestmark = needs_etcd

@@ -19,7 +19,8 @@ from mec_platform.registry.errors import Compacted, LogUnavailable, RevisionConf
 from mec_platform.registry.etcd.event_log import EtcdEventLog
 from mec_platform.registry.event_log import AuditRecord, EventLog, LogEntry, LogSnapshot, Record
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
-from tests.registry.etcd_cluster import EtcdCluster, needs_etcd
+from tests.registry.etcd_cluster import EtcdCluster
+from tests.registry.marks import needs_etcd
 
 OpenLog: TypeAlias = Callable[[], Awaitable[EventLog]]
 

@@ -171,7 +171,9 @@ def test_a_ranking_says_why_each_is_where_it_is():
         preferences=(Preference(measure="rtt_ms", direction=Direction.MINIMISE),),
         explain_rejected=True,
     )
-    message = write_ranking(discover(state_of(services), kpis, asked, NOW), 7, RecordWriter().message)
+    message = pb.Ranking.FromString(
+        write_ranking(discover(state_of(services), kpis, asked, NOW), 7, RecordWriter().record)
+    )
     first, second = message.candidates
     assert (first.service.service_id, first.service.description.name) == ("a", "inference")
     assert (first.score, first.kpi_age_s, message.revision) == (0.5, 2.0, 7)

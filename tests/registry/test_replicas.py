@@ -32,8 +32,9 @@ from mec_platform.registry.liveness import LIVENESS_CHECK_S
 from mec_platform.registry.registry import STREAM
 from mec_platform.rpc.etcd.etcd_pb2 import RangeRequest
 from tests.registry.conftest import ManualClock
-from tests.registry.etcd_cluster import needs_etcd, running_cluster
+from tests.registry.etcd_cluster import running_cluster
 from tests.registry.lossy_proxy import lossy_proxy
+from tests.registry.marks import needs_etcd
 from tests.registry.replicas import Replica, eventually, replica
 from tests.registry.test_registry import GREETING
 

@@ -19,7 +19,7 @@ from mec_platform.registry.etcd.settings import EtcdSettings
 from mec_platform.registry.event_log import EventLog, LogSnapshot, Record
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from mec_platform.registry.store import open_store
-from tests.registry.etcd_cluster import needs_etcd
+from tests.registry.marks import needs_etcd
 
 pytestmark = needs_etcd
 

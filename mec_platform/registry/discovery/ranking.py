@@ -74,7 +74,8 @@ def rank(
     best = nsmallest(query.limit, scored)
     return Ranking(
         candidates=tuple(
-            scoring.explain(service, kpis.get(service_id), fresh, now_unix_ns) for _, service_id, service, fresh in best
+            scoring.explain(service, -worse, kpis.get(service_id), fresh, now_unix_ns)
+            for worse, service_id, service, fresh in best
         ),
         matched=len(scored),
         rejected=dict(rejected.counts),
@@ -145,9 +146,9 @@ class _Scoring:
         return score / self._total
 
     def explain(
-        self, service: ServiceInfo, measured: Kpis | None, fresh: Kpis | None, now_unix_ns: int
+        self, service: ServiceInfo, score: float, measured: Kpis | None, fresh: Kpis | None, now_unix_ns: int
     ) -> RankedService:
-        """The candidate with its score, and how each preference took part in it."""
+        """The candidate with its `score`, and how each preference took part in it."""
         age = None if measured is None else age_s(measured, now_unix_ns)
         note = "not measured: counts as worst"
         if measured is not None and fresh is None:
@@ -160,7 +161,7 @@ class _Scoring:
             else:
                 normalised = worth(value, direction)
                 contributions.append(Contribution(preference, value, normalised, weight * normalised / self._total))
-        return RankedService(service, self.score(service, fresh), tuple(contributions), measured, age)
+        return RankedService(service, score, tuple(contributions), measured, age)
 
 
 def _measure(name: str, consumer: Locality) -> _Measure:

@@ -24,6 +24,7 @@ from mec_platform.registry.discovery.query import (
     Ranking,
     check_texts,
 )
+from mec_platform.registry.grpc import wire
 from mec_platform.registry.grpc.reading import SCOPES, STATES, InvalidRequest, Violation
 from mec_platform.rpc.convert import layers_from_message, layers_to_message
 from mec_platform.rpc.v1 import registry_pb2 as pb
@@ -36,7 +37,12 @@ _DIRECTION_NUMBERS = {direction: number for number, direction in _DIRECTIONS.ite
 
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
-MakeRecord = Callable[[ServiceInfo, Kpis | None], pb.ServiceRecord]
+WriteRecord = Callable[[ServiceInfo, Kpis | None], bytes]
+
+_SCORE, _AGE = wire.double(2), wire.double(4)
+_VALUE, _NORMALISED, _CONTRIBUTION = wire.double(4), wire.double(5), wire.double(6)
+_CANDIDATES, _RECORD, _CONTRIBUTIONS = 1, 1, 3
+"""Numbers of fields of `Ranking`, `RankedService` and `Contribution`."""
 
 
 def read_discovery(message: pb.DiscoveryQuery, here: Locality) -> DiscoveryQuery:
@@ -102,15 +108,20 @@ def _chain_query(message: pb.ChainQuery, here: Locality) -> ChainQuery:
     )
 
 
-def write_ranking(ranking: Ranking, revision: int, record: MakeRecord) -> pb.Ranking:
-    """The answer to a question that was put to the registry at this revision; `record` gives a service's message."""
-    return pb.Ranking(
-        candidates=[_ranked(ranked, record(ranked.service, ranked.kpis)) for ranked in ranking.candidates],
+def write_ranking(ranking: Ranking, revision: int, record: WriteRecord) -> bytes:
+    """The answer to a question that was put to the registry at this revision; `record` gives a service as it is written."""
+    rest = pb.Ranking(
         revision=revision,
         matched=ranking.matched,
         rejected=ranking.rejected,
         rejections=[pb.Rejection(service_id=each.service_id, reason=each.reason) for each in ranking.rejections],
     )
+    known: dict[str, bytes] = {}
+    candidates = [
+        wire.nested(_CANDIDATES, _ranked(ranked, record(ranked.service, ranked.kpis), known))
+        for ranked in ranking.candidates
+    ]
+    return b"".join(candidates) + rest.SerializeToString()
 
 
 def write_chain(answer: Chain | NoChain) -> pb.ChainAnswer:
@@ -154,26 +165,28 @@ def _preference(message: pb.Preference) -> Preference:
     )
 
 
-def _ranked(ranked: RankedService, record: pb.ServiceRecord) -> pb.RankedService:
-    return pb.RankedService(
-        service=record,
-        score=ranked.score,
-        contributions=map(_contribution, ranked.contributions),
-        kpi_age_s=ranked.kpi_age_s,
-    )
+def _ranked(ranked: RankedService, record: bytes, known: dict[str, bytes]) -> bytes:
+    pieces = [wire.nested(_RECORD, record), _SCORE(ranked.score)]
+    pieces += [wire.nested(_CONTRIBUTIONS, _contribution(each, known)) for each in ranked.contributions]
+    if ranked.kpi_age_s is not None:
+        pieces.append(_AGE(ranked.kpi_age_s))
+    return b"".join(pieces)
 
 
-def _contribution(contribution: Contribution) -> pb.Contribution:
-    preference = contribution.preference
-    return pb.Contribution(
-        measure=preference.measure,
-        direction=_DIRECTION_NUMBERS[preference.direction],
-        weight=preference.weight,
-        value=contribution.value,
-        normalised=contribution.normalised,
-        contribution=contribution.contribution,
-        note=contribution.note,
-    )
+def _contribution(contribution: Contribution, known: dict[str, bytes]) -> bytes:
+    """`known` keeps, by measure, what is the same for all candidates."""
+    preference, value = contribution.preference, contribution.value
+    written = known.get(preference.measure)
+    if written is None:
+        written = known[preference.measure] = pb.Contribution(
+            measure=preference.measure,
+            direction=_DIRECTION_NUMBERS[preference.direction],
+            weight=preference.weight,
+        ).SerializeToString()
+    worth = written + _NORMALISED(contribution.normalised) + _CONTRIBUTION(contribution.contribution)
+    if value is not None:
+        return worth + _VALUE(value)
+    return worth + pb.Contribution(note=contribution.note).SerializeToString()
 
 
 def _chain(chain: Chain) -> pb.Chain:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
+from typing import TypeAlias
 
 import grpc
 import grpc.aio
@@ -21,8 +22,9 @@ from mec_platform.registry.grpc.calls import Caller, Calls, Gate, NoteCall, Open
 from mec_platform.registry.grpc.discovering import read_chain, read_discovery, told, write_chain, write_ranking
 from mec_platform.registry.grpc.refusals import NotAuthenticated, NotPermitted, code_of, message_of
 from mec_platform.registry.grpc.watching import Watching
-from mec_platform.registry.grpc.writing import RecordWriter, record_of
+from mec_platform.registry.grpc.writing import RecordWriter, bulk_reply
 from mec_platform.registry.host import HostRegistry
+from mec_platform.registry.registering import RegistrationUnderWay
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import registry_pb2 as pb
 
@@ -30,6 +32,11 @@ SERVICE_NAME = "mec_platform.rpc.v1.ServiceRegistry"
 
 MOST_IN_FLIGHT = 512
 """Registrations of one stream that are under way: twice what the log takes at one stroke, so that it never waits."""
+
+_REFUSALS = (reading.InvalidRequest, NotPermitted, RegistryError, EventLogError)
+"""What keeps one registration of many out, and not the others."""
+
+_UnderWay: TypeAlias = "RegistrationUnderWay | Exception"
 
 _DEREGISTERED = pb.DeregisterReply().SerializeToString()
 
@@ -68,27 +75,34 @@ class ServiceRegistryMethods:
 
     async def register(self, request: pb.RegisterRequest, context: Context, caller: Caller) -> bytes:
         """Raises InvalidRequest, and what `ServiceRegistry.register_service` raises."""
-        return (await self._register(request, caller)).SerializeToString()
+        return self._registered(await self._begin(request, caller).service())
 
-    async def _register(self, request: pb.RegisterRequest, caller: Caller) -> pb.RegisterReply:
+    def _begin(self, request: pb.RegisterRequest, caller: Caller) -> RegistrationUnderWay:
         app_instance_id, description, key = reading.read_registration(request, self._services.transport)
         self._check_owner(app_instance_id, caller)
-        service = await self._services.register_service(app_instance_id, description, key)
+        return self._services.begin_registration(app_instance_id, description, key)
+
+    def _registered(self, service: ServiceInfo) -> bytes:
         # A service that is gone again by now was registered at some revision before this one.
         state = self._services.state
-        revision = state.order.get(service.service_id, state.revision)
-        return pb.RegisterReply(service=record_of(service), revision=revision)
+        return self._writer.registered(service, state.order.get(service.service_id, state.revision))
 
     async def register_bulk(
         self, requests: AsyncIterable[pb.RegisterRequest], context: Context, caller: Caller
     ) -> None:
         """Answers in order. All that is under way waits for the log together. Raises NotAuthenticated."""
-        under_way: asyncio.Queue[asyncio.Task[pb.RegisterBulkReply] | None] = asyncio.Queue(MOST_IN_FLIGHT)
-        async with BackgroundTasks() as tasks:
-            taking = tasks.start("bulk registrations", self._take(requests, context, caller, tasks, under_way))
-            while (registration := await under_way.get()) is not None:
-                await context.write((await registration).SerializeToString())
-            refusal = await taking
+        under_way: asyncio.Queue[_UnderWay | None] = asyncio.Queue(MOST_IN_FLIGHT)
+        try:
+            async with BackgroundTasks() as tasks:
+                taking = tasks.start("bulk registrations", self._take(requests, context, caller, under_way))
+                while (registration := await under_way.get()) is not None:
+                    await context.write(await self._outcome(registration))
+                refusal = await taking
+        finally:
+            while not under_way.empty():
+                left = under_way.get_nowait()
+                if isinstance(left, RegistrationUnderWay):
+                    left.cancel()
         if refusal is not None:
             raise refusal
 
@@ -97,8 +111,7 @@ class ServiceRegistryMethods:
         requests: AsyncIterable[pb.RegisterRequest],
         context: Context,
         caller: Caller,
-        tasks: BackgroundTasks,
-        under_way: asyncio.Queue[asyncio.Task[pb.RegisterBulkReply] | None],
+        under_way: asyncio.Queue[_UnderWay | None],
     ) -> NotAuthenticated | None:
         """Begins registrations as they come; returns why no more are taken, where the client was not done."""
         refusal = None
@@ -108,17 +121,23 @@ class ServiceRegistryMethods:
             except NotAuthenticated as error:
                 refusal = error
                 break
-            await under_way.put(tasks.start("bulk registration", self._register_one(request, caller)))
+            try:
+                await under_way.put(self._begin(request, caller))
+            except _REFUSALS as error:
+                await under_way.put(error)
         await under_way.put(None)
         return refusal
 
-    async def _register_one(self, request: pb.RegisterRequest, caller: Caller) -> pb.RegisterBulkReply:
+    async def _outcome(self, registration: _UnderWay) -> bytes:
+        """A `RegisterBulkReply`."""
         try:
-            return pb.RegisterBulkReply(registered=await self._register(request, caller))
-        except (reading.InvalidRequest, NotPermitted, RegistryError, EventLogError) as error:
+            if isinstance(registration, RegistrationUnderWay):
+                return bulk_reply(self._registered(await registration.service()))
+            raise registration
+        except _REFUSALS as error:
             code, reason = code_of(error)
             refusal = pb.RegistrationRefusal(code=code.value[0], reason=reason, message=message_of(error))
-            return pb.RegisterBulkReply(refused=refusal)
+            return pb.RegisterBulkReply(refused=refusal).SerializeToString()
 
     async def update(self, request: pb.UpdateRequest, context: Context, caller: Caller) -> bytes:
         """Raises InvalidRequest, and what `ServiceRegistry.update_service` raises."""
@@ -168,14 +187,14 @@ class ServiceRegistryMethods:
         query = read_discovery(request, self._services.locality)
         state = self._services.state
         with told("condition"):
-            ranking = discover(state, self._services.kpis, query, self._clock.unix_ns())
-        return write_ranking(ranking, state.revision, self._writer.message).SerializeToString()
+            ranking = discover(state, self._services.kpis.newest, query, self._clock.unix_ns())
+        return write_ranking(ranking, state.revision, self._writer.record)
 
     async def chain(self, request: pb.ChainQuery, context: Context, caller: Caller) -> bytes:
         """Raises InvalidRequest."""
         query = read_chain(request, self._services.locality)
         with told("query"):
-            answer = discover_chain(self._services.state, self._services.kpis, query, self._clock.unix_ns())
+            answer = discover_chain(self._services.state, self._services.kpis.newest, query, self._clock.unix_ns())
         return write_chain(answer).SerializeToString()
 
     # Whose a service is

@@ -14,6 +14,7 @@ from mec_platform.domain.capabilities import KPI_NAMES, Capabilities, Kpis
 from mec_platform.domain.services import EndPoint, ServiceInfo, TransportInfo
 from mec_platform.domain.subscriptions import ChangeType
 from mec_platform.registry.change_feed import Change, ChangeSet, WatchFilter
+from mec_platform.registry.grpc import wire
 from mec_platform.registry.grpc.reading import SCOPES, SERIALIZERS, STATES, TRANSPORT_TYPES
 from mec_platform.rpc.v1 import registry_pb2 as pb
 from mec_platform.rpc.v1 import types_pb2
@@ -46,10 +47,6 @@ class RecordWriter:
         self._listed: dict[str, tuple[ServiceInfo, bytes]] = {}
         self._kpis: dict[str, tuple[Kpis, bytes]] = {}
 
-    def message(self, service: ServiceInfo, kpis: Kpis | None = None) -> pb.ServiceRecord:
-        """A `ServiceRecord` as part of another message."""
-        return pb.ServiceRecord.FromString(self.record(service, kpis))
-
     def record(self, service: ServiceInfo, kpis: Kpis | None = None) -> bytes:
         """A `ServiceRecord`."""
         known = self._records.get(service.service_id)
@@ -57,6 +54,10 @@ class RecordWriter:
             known = service, record_of(service).SerializeToString()
             _keep(self._records, service.service_id, known)
         return known[1] if kpis is None else known[1] + self._written_kpis(service.service_id, kpis)
+
+    def registered(self, service: ServiceInfo, revision: int) -> bytes:
+        """A `RegisterReply`."""
+        return wire.nested(1, self.record(service)) + wire.unsigned(2, revision)
 
     def _written_kpis(self, service_id: str, kpis: Kpis) -> bytes:
         known = self._kpis.get(service_id)
@@ -75,6 +76,11 @@ class RecordWriter:
             known = service, _change(pb.CHANGE_KIND_LISTED, service)
             _keep(self._listed, service.service_id, known)
         return known[1]
+
+
+def bulk_reply(registered: bytes) -> bytes:
+    """A `RegisterBulkReply` with this `RegisterReply`."""
+    return wire.nested(1, registered)
 
 
 def write_changes(changes: ChangeSet, wanted: WatchFilter) -> tuple[bytes, ...]:
