@@ -14,6 +14,7 @@ from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.services import ServiceState, TransportInfo, TransportType
 from mec_platform.registry.errors import LogUnavailable, RegistryError
+from mec_platform.registry.grpc.calls import STALE
 from mec_platform.registry.grpc.refusals import code_of
 from mec_platform.registry.grpc.service import MOST_IN_FLIGHT
 from mec_platform.registry.leases import DEFAULT_INTERVAL_S, DEFAULT_INTERVALS_TO_EVICTION
@@ -423,3 +424,22 @@ async def test_nothing_is_registered_for_a_client_that_went_while_its_call_waite
         await stays
         await make_app(host)
         assert [each.name for each in host.registry.state.services.values()] == ["stays"]
+
+
+async def test_answers_from_memory_say_so_while_the_store_is_out_of_reach(clock, monkeypatch):
+    async with running_host(clock) as host, serving(host) as stub:
+        app_id = await make_app(host)
+        service = await host.services.register_service(app_id, GREETING)
+
+        async def marks() -> list[bool]:
+            get = stub.Get(pb.GetRequest(service_id=service.service_id))
+            watch = stub.Watch(pb.WatchRequest(list_first=True))
+            await get
+            await watch.read()
+            metadata = await get.trailing_metadata(), await watch.initial_metadata()
+            watch.cancel()
+            return [STALE[0] in [tuple(each) for each in found] for found in metadata]
+
+        assert await marks() == [False, False]
+        monkeypatch.setattr(type(host.registry), "is_stale", True)
+        assert await marks() == [True, True]

@@ -58,7 +58,7 @@ class Sharing:
     def add_to(self, server: grpc.aio.Server, gate: Gate | None = None, note: NoteCall = ignore_call) -> None:
         """Puts the service on a server that is not started. Without `gate` every peer's name is believed."""
         following = _Following(self, self._host, gate or OpenGate())
-        calls = Calls(gate or OpenGate(), note)
+        calls = Calls(gate or OpenGate(), note, lambda: self._host.registry.is_stale)
         follow = calls.stream("Follow", following.follow, pb.FollowRequest.FromString, of_requests=False)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, {"Follow": follow}),))
 

@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 STATUS_DETAILS = "grpc-status-details-bin"
 
+STALE = (("mec-registry-stale", "true"),)
+"""Metadata of answers from memory while the store is out of reach, as Warning: 110 is over HTTP: behind one answer, before
+many."""
+
 Method = Callable[[Any, Any, "Caller"], Awaitable[bytes]]
 StreamMethod = Callable[[Any, Any, "Caller"], Awaitable[None]]
 NoteCall = Callable[[str, str, float, bool], None]
@@ -67,11 +71,15 @@ def ignore_call(method: str, code: str, seconds: float, lasts: bool) -> None:
 
 
 class Calls:
-    """Makes method handlers of methods that take a request (or the requests), the context and the caller."""
+    """Makes method handlers of methods that take a request (or the requests), the context and the caller.
 
-    def __init__(self, gate: Gate, note: NoteCall) -> None:
+    `is_stale` says that what is answered may be old.
+    """
+
+    def __init__(self, gate: Gate, note: NoteCall, is_stale: Callable[[], bool]) -> None:
         self._gate = gate
         self._note = note
+        self._is_stale = is_stale
 
     def unary(self, name: str, method: Method, reads: Callable[[bytes], Any]) -> Any:
         """One request, one answer, in bytes."""
@@ -79,7 +87,10 @@ class Calls:
         async def answer(request: Any, context: Context) -> bytes:
             start, code = perf_counter(), "OK"
             try:
-                return await method(request, context, self._gate.admit(context))
+                written = await method(request, context, self._gate.admit(context))
+                if self._is_stale():
+                    context.set_trailing_metadata(STALE)
+                return written
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise
@@ -97,7 +108,10 @@ class Calls:
         async def answer(request: Any, context: Context) -> None:
             start, code = perf_counter(), "OK"
             try:
-                await method(request, context, self._gate.admit(context))
+                caller = self._gate.admit(context)
+                if self._is_stale():
+                    await context.send_initial_metadata(STALE)
+                await method(request, context, caller)
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise

@@ -46,7 +46,7 @@ def add_service_registry(
 ) -> None:
     """Puts the service on a server that is not started. Without `gate` everybody may do everything."""
     gate = gate or OpenGate()
-    calls, writer = Calls(gate, note), RecordWriter()
+    calls, writer = Calls(gate, note, lambda: host.registry.is_stale), RecordWriter()
     methods, watching = ServiceRegistryMethods(host, gate, writer), Watching(host, gate, writer)
     handlers = {
         "Register": calls.unary("Register", methods.register, pb.RegisterRequest.FromString),

@@ -6,6 +6,9 @@ The service registry over gRPC; the same registry as Mp1 (MEC 011) serves.
 Where the platform asks for tokens, each call carries one as metadata: `authorization: Bearer TOKEN`, with the scope
 mec_service_mgmt. Refusals are google.rpc.Status in `grpc-status-details-bin`: ErrorInfo with the domain mec_platform,
 and BadRequest or RetryInfo where they apply.
+
+While the store below several replicas is out of reach, changes are UNAVAILABLE, and answers from memory carry the metadata
+`mec-registry-stale: true`: trailing behind one answer, initial before many.
 """
 
 from collections import abc as _abc
