@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import click
 import grpc.aio
 
-from mec_apps.cli.applications import app
-from mec_apps.cli.audit import audit
-from mec_apps.cli.bench import bench
-from mec_apps.cli.certs.command import certs
-from mec_apps.cli.chat import chat
-from mec_apps.cli.clients import client
-from mec_apps.cli.compile import compile_command
-from mec_apps.cli.credentials import credentials
-from mec_apps.cli.demo.command import demo
-from mec_apps.cli.gateway import gateway
-from mec_apps.cli.inspect import plan, status, watch
-from mec_apps.cli.models import models
-from mec_apps.cli.node import node
-from mec_apps.cli.notifications import notifications
-from mec_apps.cli.peers import peers
-from mec_apps.cli.profile.command import profile
-from mec_apps.cli.reconfigure import reconfigure
-from mec_apps.cli.serve.command import serve
-from mec_apps.cli.services import services
-from mec_apps.cli.state_files import backup, restore
-from mec_apps.cli.store import store
 from mec_platform.domain.errors import MendableError
 
+COMMANDS = {
+    "app": "applications:app",
+    "audit": "audit:audit",
+    "backup": "state_files:backup",
+    "bench": "bench:bench",
+    "certs": "certs.command:certs",
+    "chat": "chat:chat",
+    "client": "clients:client",
+    "compile": "compile:compile_command",
+    "credentials": "credentials:credentials",
+    "demo": "demo.command:demo",
+    "gateway": "gateway:gateway",
+    "models": "models:models",
+    "node": "node:node",
+    "notifications": "notifications:notifications",
+    "peers": "peers:peers",
+    "plan": "inspect:plan",
+    "profile": "profile.command:profile",
+    "reconfigure": "reconfigure:reconfigure",
+    "restore": "state_files:restore",
+    "serve": "serve.command:serve",
+    "services": "services:services",
+    "status": "inspect:status",
+    "store": "store:store",
+    "watch": "inspect:watch",
+}
+"""Where each command is, below `mec_apps.cli`: a command loads what it needs itself and not what all others need."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(f"mec_apps.cli.{module}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="mec-platform")
 def cli() -> None:
     """An ETSI MEC-style edge platform that cuts large foundation models over edge nodes and re-cuts them live.
@@ -43,35 +64,6 @@ def cli() -> None:
                   mec gateway    (terminal 3)
                   mec chat "What is multi-access edge computing?"
     """
-
-
-for command in (
-    app,
-    audit,
-    backup,
-    bench,
-    certs,
-    chat,
-    client,
-    compile_command,
-    credentials,
-    demo,
-    gateway,
-    models,
-    node,
-    notifications,
-    peers,
-    plan,
-    profile,
-    reconfigure,
-    restore,
-    serve,
-    services,
-    status,
-    store,
-    watch,
-):
-    cli.add_command(command)
 
 
 def main() -> None:
