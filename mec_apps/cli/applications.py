@@ -88,7 +88,7 @@ def read_descriptor(path: Path) -> dict[str, Any]:
         message = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise CliError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # of both kinds of files
+    except (ValueError, RecursionError) as error:  # of both kinds of files
         kind = "TOML" if path.suffix == ".toml" else "JSON"
         raise CliError(f"{path} is no {kind} file: {error}") from error
     if not isinstance(message, dict):

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mec_apps.cli.requests import CliError
-from mec_platform.private_files import write_private
+from mec_platform.private_files import PrivateFileError, write_private
 
 
 def _check_absent(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -31,10 +31,16 @@ def hand_over(answer: Mapping[str, str], output: Path | None) -> dict[str, str]:
     """What a command shows of new credentials: themselves, or the file that they are in from now on.
 
     Raises:
-        PrivateFileError: the file cannot be written.
+        CliError: the file cannot be written; the secret in it is lost, and another one can be had.
     """
     credentials = {"client_id": answer["clientId"], "client_secret": answer["clientSecret"]}
     if output is None:
         return credentials
-    write_private(output, json.dumps(credentials, indent=2).encode() + b"\n")
+    try:
+        write_private(output, json.dumps(credentials, indent=2).encode() + b"\n")
+    except PrivateFileError as error:
+        client_id = credentials["client_id"]
+        raise CliError(
+            f"{error}; then run: mec client secret {client_id} --output FILE, for its secret is lost"
+        ) from error
     return {"client_id": credentials["client_id"], "file": str(output)}

@@ -115,6 +115,12 @@ async def test_what_an_operator_gets_wrong_is_one_line(folder: Path) -> None:
         check_one_line(await app("create", "--descriptor", broken), "dnsRule")
         check_one_line(await app("create", "--name", "x", "--output", broken), "broken.json", "not overwritten")
         assert len(await read(await app("list", "--json"))) == 1
+        nowhere = folder / "missing" / "x.json"
+        check_one_line(
+            await app("create", "--name", "x", "--id", "x-1", "--output", nowhere),
+            str(nowhere),
+            "mec client secret x-1",
+        )
 
 
 async def test_a_file_of_seeds_that_makes_no_instances_ends_the_platform_with_one_line(folder: Path) -> None:

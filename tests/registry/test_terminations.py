@@ -112,6 +112,25 @@ async def test_a_clock_that_was_set_back_postpones_the_end(log, clock, monkeypat
     await host.stop()
 
 
+async def test_a_clock_that_is_set_back_while_an_end_is_decided_postpones_it_too(log, clock, monkeypatch):
+    host, _ = make_host(log, clock)
+    await host.start()
+    app_id = await begin_end(host, 10)
+    unix_ns, end_overdue = clock.unix_ns, host.applications.end_overdue
+
+    async def set_back_and_end(app_instance_id):
+        monkeypatch.setattr(clock, "unix_ns", lambda: unix_ns() - 5 * 10**9)
+        monkeypatch.setattr(host.applications, "end_overdue", end_overdue)
+        return await end_overdue(app_instance_id)
+
+    monkeypatch.setattr(host.applications, "end_overdue", set_back_and_end)
+    await advance(host, clock, 10)
+    assert host.applications.get(app_id).state is AppState.TERMINATING
+    await advance(host, clock, 5)
+    assert host.applications.get(app_id).state is AppState.TERMINATED
+    await host.stop()
+
+
 async def test_an_end_that_cannot_be_written_is_tried_again(log, clock):
     host, _ = make_host(log, clock)
     await host.start()
