@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.broadcast.outcome import ReconfigurationEnded
 from mec_platform.control_plane.broadcast.protocol import Deadlines, Phase
-from mec_platform.control_plane.broadcast.sender import Assignment, Record, ReconfigurationSender
+from mec_platform.control_plane.broadcast.sender import Assignment, ReconfigurationSender, Record
 from mec_platform.control_plane.orchestrator.decisions import Decision
 from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
