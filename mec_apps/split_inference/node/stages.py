@@ -86,6 +86,13 @@ class StageTable:
         self._stages = {held: stage for held, stage in self._stages.items() if held >= epoch}
         self._aborted = {aborted for aborted in self._aborted if aborted > epoch}
 
+    def forget_before(self, epoch: int) -> bool:
+        """Drops prepared stages whose epoch is below `epoch`: nobody works on those any more. Whether there were any."""
+        dead = [held for held in self._stages if self.committed_epoch < held < epoch]
+        for held in dead:
+            self.abort(held)
+        return bool(dead)
+
     def unused_layers(self, blocks: int) -> tuple[LayerRange, ...]:
         """Layers that no stage held here needs."""
         used = {layer for stage in self._stages.values() for layer in stage.layers}
