@@ -15,8 +15,10 @@ from dataclasses import replace
 
 from mec_platform.control_plane.monitoring.events import LinkReading, MemberFailed, MemberReported, Refusal, Role
 from mec_platform.control_plane.monitoring.members import Member, MonitoringState, is_alive, observe
+from mec_platform.control_plane.monitoring.radio_forecast import observe_radio
 from mec_platform.control_plane.monitoring.settings import MonitoringSettings
 from mec_platform.control_plane.monitoring.snapshots import mass_silence_since, snapshot
+from mec_platform.domain.radio import RadioMeasurement
 
 __all__ = [
     "LinkReading",
@@ -28,6 +30,7 @@ __all__ = [
     "Refusal",
     "Role",
     "apply_failure",
+    "apply_radio",
     "apply_report",
     "apply_reports",
     "is_alive",
@@ -70,6 +73,12 @@ def apply_failure(state: MonitoringState, event: MemberFailed) -> MonitoringStat
         return state
     member = replace(member, gone_since_s=event.at_s, gone_reason=event.reason)
     return replace(state, members={**state.members, event.name: member})
+
+
+def apply_radio(state: MonitoringState, measurement: RadioMeasurement, settings: MonitoringSettings) -> MonitoringState:
+    """Takes in what a radio network tells of a UE, in seconds of the clock that reports are stamped with."""
+    radio = observe_radio(state.radio, measurement, settings.radio)
+    return state if radio is state.radio else replace(state, radio=radio)
 
 
 def why_gone(state: MonitoringState, name: str, now_s: float) -> str:

@@ -19,6 +19,7 @@ from mec_platform.control_plane.monitoring.members import (
     is_alive,
     same_objects,
 )
+from mec_platform.control_plane.monitoring.radio_forecast import forecast_link
 from mec_platform.control_plane.monitoring.series import FRESH_S, age_step_s, confidence
 from mec_platform.control_plane.monitoring.settings import MonitoringSettings
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, NodeCapacity, Snapshot
@@ -54,7 +55,7 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
         model=state.model,
         nodes=nodes,
         gateways=_gateways([members[name] for name in memo.present if members[name].gateway is not None], memo),
-        links=_links(members, now_s, memo, settings),
+        links=_with_forecasts(_links(members, now_s, memo, settings), state, now_s, settings),
         plan=plan,
         lost_nodes=lost,
         suspicion="" if silence_s is None else _suspicion(members, present, now_s, settings),
@@ -157,6 +158,24 @@ def _links(
     if not same_objects(found, memo.known_links):
         memo.known_links = found
     return memo.known_links
+
+
+def _with_forecasts(
+    links: tuple[LinkCapacity, ...], state: MonitoringState, now_s: float, settings: MonitoringSettings
+) -> tuple[LinkCapacity, ...]:
+    """Links of members that are behind a UE get its forecast; all others stay the same objects."""
+    if not state.radio.ues:
+        return links
+    behind = {name: member.latest.ue for name, member in state.members.items() if member.latest.ue in state.radio.ues}
+    if not behind:
+        return links
+
+    def told(link: LinkCapacity) -> LinkCapacity:
+        ues = tuple(dict.fromkeys(behind[end] for end in (link.source, link.target) if end in behind))
+        forecast = forecast_link(link, ues, state.radio, now_s, settings.radio) if ues else None
+        return link if forecast is None else replace(link, forecast=forecast)
+
+    return tuple(told(link) for link in links)
 
 
 def _links_of(
