@@ -26,10 +26,12 @@ from mec_platform.control_plane.monitoring.estimates import (
     MonitoringState,
     Refusal,
     apply_failure,
+    apply_radio,
     apply_report,
     is_alive,
     snapshot,
 )
+from mec_platform.control_plane.monitoring.radio_forecast import RadioState
 from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, Reconfigure, Trigger, Wait
 from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.split_revision.checker import check_plan
@@ -37,6 +39,7 @@ from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.standing import ChainEpoch, SessionLimit, Standing, share_of_limit
 from mec_platform.control_plane.tick import ControlSettings, tick
 from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
@@ -188,6 +191,14 @@ class ControlLoop:
         if is_new:
             self._wake.set()
         return None
+
+    def take_radio(self, measurement: RadioMeasurement) -> None:
+        """Takes in what a radio network tells of a UE, stamped with `now_s`."""
+        self._monitoring = apply_radio(self._monitoring, measurement, self._monitoring_settings)
+
+    def radio(self) -> RadioState:
+        """What is known of UEs, and how right forecasts of them have been."""
+        return self._monitoring.radio
 
     def fail_member(self, name: str, reason: str) -> None:
         """Takes word of a member's failure and decides at once; others' members are no matter of this deployment."""
