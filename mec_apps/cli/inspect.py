@@ -177,8 +177,9 @@ async def _follow_reconfigurations(channel: Any, model: str, as_json: bool) -> N
     async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest(model=model)):
         plan_ = plan_from_message(done.plan)
         text = (
-            f"{done.at_s:10.1f}  {done.outcome:9}  {_of_chain(done.plan)}epoch {plan_.epoch}: {plan_.describe()}; pause {done.pause_ms_max:.1f} ms, "
-            f"moved {done.moved_bytes} bytes, replayed {done.replayed_tokens} tokens {done.error}"
+            f"{done.at_s:10.1f}  {done.outcome:9}  {_of_chain(done.plan)}epoch {plan_.epoch}: {plan_.describe()}; "
+            f"pause {done.pause_ms_max:.1f} ms, moved {done.moved_bytes} bytes, replayed {done.replayed_tokens} tokens "
+            f"{done.error}"
         )
         _print_line(as_json, "reconfiguration", done, text)
 
