@@ -51,7 +51,7 @@ class Deployments:
     async def start(self) -> None:
         """Takes up every deployment that has a committed plan. Raises LogUnavailable."""
         await self._journal.load()
-        for model in self._journal.plans:
+        for model in self._journal.models:
             self._open(model)
         if not self._loops:
             self._open("")  # takes the name of the first model that is reported; until then it can be watched
