@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from mec_platform.control_plane.orchestrator.decisions import (
     AddChain,
+    ChainFacts,
     DropChain,
     PlanOption,
     PlanOptions,
@@ -59,7 +60,7 @@ def decide_demand(
     capacity = carried_sessions(options)
     state = _note_demand(snapshot, state, settings, options, capacity)
     decision = (
-        _drop_broken(snapshot, state, options)
+        _drop_broken(snapshot, state, settings, options)
         or _drop_superfluous(snapshot, state, settings)
         or _add(snapshot, plan, state, settings, options, capacity)
     )
@@ -80,8 +81,10 @@ def _note_demand(
     over = is_overloaded(snapshot, settings, capacity)
     enough = _enough_without(snapshot, state, settings, options, capacity)
     under = not over and enough is not None and demand_of(snapshot) <= (1 - settings.relief_share) * enough
+    broken = _broken(snapshot, state, options) is not None
     return replace(
         state,
+        broken_since_s=(snapshot.now_s if state.broken_since_s is None else state.broken_since_s) if broken else None,
         over_since_s=(snapshot.now_s if state.over_since_s is None else state.over_since_s) if over else None,
         under_since_s=(snapshot.now_s if state.under_since_s is None else state.under_since_s) if under else None,
     )
@@ -103,15 +106,26 @@ def _enough_without(
     return state.chain_demands[-1] if state.chain_demands else len(snapshot.replicas)
 
 
-def _drop_broken(snapshot: Snapshot, state: PolicyState, options: PlanOptions) -> DropChain | None:
+def _broken(snapshot: Snapshot, state: PolicyState, options: PlanOptions) -> tuple[SplitPlan, ChainFacts] | None:
+    """The first replica that cannot stay; nodes that were not heard of since the platform started are waited for."""
     alive = {node.name for node in snapshot.nodes}
     for replica, facts in zip(snapshot.replicas, options.replicas, strict=False):
-        unseen = [name for name in replica.nodes if name not in alive and name not in state.known_nodes]
-        if not facts.errors or (unseen and not snapshot.lost_nodes.issuperset(unseen)):
-            continue
-        reason = f"the chain {replica.describe()} cannot stay: {'; '.join(facts.errors)}"
-        return DropChain(replica, reason, facts.broken_by)
+        unseen = {name for name in replica.nodes if name not in alive and name not in state.known_nodes}
+        if facts.errors and snapshot.lost_nodes.issuperset(unseen):
+            return replica, facts
     return None
+
+
+def _drop_broken(
+    snapshot: Snapshot, state: PolicyState, settings: PolicySettings, options: PlanOptions
+) -> DropChain | None:
+    """A chain repairs itself where it can: it is decided about as this one is. One that stays broken has to go."""
+    found = _broken(snapshot, state, options)
+    if found is None or state.broken_since_s is None or snapshot.now_s - state.broken_since_s < settings.demand_s:
+        return None
+    replica, facts = found
+    reason = f"the chain {replica.describe()} cannot stay: {'; '.join(facts.errors)}"
+    return DropChain(replica, reason, facts.broken_by)
 
 
 def _drop_superfluous(snapshot: Snapshot, state: PolicyState, settings: PolicySettings) -> DropChain | None:

@@ -53,7 +53,7 @@ def decide(
         decision = Wait(f"{', '.join(waiting)} of plan {plan.epoch} did not report yet since the platform started")
     else:
         decision, state = _decide_by_gain(snapshot, plan, links, state, settings, options)
-        if isinstance(decision, Keep):
+        if isinstance(decision, Keep) and _is_first(snapshot, plan):
             of_chains, state = decide_demand(snapshot, plan, state, settings, options)
             decision = of_chains or decision
     if isinstance(decision, Reconfigure | AddChain | DropChain):
@@ -121,6 +121,11 @@ def _forced_change(snapshot: Snapshot, plan: SplitPlan, options: PlanOptions, li
 
 def _unseen(plan: SplitPlan, live: frozenset[str]) -> list[str]:
     return [name for name in plan.nodes if name not in live]
+
+
+def _is_first(snapshot: Snapshot, plan: SplitPlan) -> bool:
+    """Each chain sees the same demand, so the first one decides about chains and limits for all."""
+    return all(plan.chain <= replica.chain for replica in snapshot.replicas)
 
 
 def _decide_forced(
@@ -245,9 +250,9 @@ def _reconfigure(
 
 
 def _successor(snapshot: Snapshot, option: PlanOption) -> SplitPlan:
-    parent = 0 if snapshot.plan is None else snapshot.plan.epoch
+    parent, chain = (0, 0) if snapshot.plan is None else (snapshot.plan.epoch, snapshot.plan.chain)
     name = "" if snapshot.model is None else snapshot.model.name
-    return SplitPlan(epoch=parent + 1, parent_epoch=parent, model=name, stages=option.stages)
+    return SplitPlan(epoch=parent + 1, parent_epoch=parent, model=name, stages=option.stages, chain=chain)
 
 
 def _words(change: PlanChange) -> str:
