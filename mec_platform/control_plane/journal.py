@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
 
-from mec_platform.control_plane.orchestrator.decisions import Reconfigure
+from mec_platform.control_plane.orchestrator.decisions import Decision, decision_kind
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.split_plan import SplitPlan, Stage
@@ -101,11 +101,12 @@ class Journal:
         self._latest.pop(chain, None)
         self._latest[chain] = plan
 
-    async def note_decision(self, decision: Reconfigure, snapshot: Snapshot) -> None:
+    async def note_decision(self, decision: Decision, snapshot: Snapshot) -> None:
         """Keeps a decision to change with everything that it looked at. Raises LogUnavailable."""
         record = {"decision": asdict(decision), "snapshot": asdict(snapshot)}
         payload = json.dumps(record, default=sorted).encode()
-        await self._append(DECISIONS, f"decision.{decision.kind}", payload, decision.plan.model)
+        model = "" if snapshot.model is None else snapshot.model.name
+        await self._append(DECISIONS, f"decision.{decision_kind(decision)}", payload, model)
 
     async def _append(
         self, stream: str, kind: str, payload: bytes, model: str, expected_revision: int | None = None

@@ -141,7 +141,10 @@ class Shed:
     trigger: Trigger
 
 
-Decision = Wait | Keep | Reconfigure | AddChain | DropChain | Shed
+Change = Reconfigure | AddChain | DropChain | Shed
+"""Decisions that are carried out."""
+
+Decision = Wait | Keep | Change
 
 
 def decision_kind(decision: Decision) -> str:
