@@ -18,6 +18,7 @@ from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationAborted, ReconfigurationEnded
 from mec_platform.control_plane.chain_control import ChainControl, Order
 from mec_platform.control_plane.chains import Chains
+from mec_platform.control_plane.decision_codec import DecisionRecord
 from mec_platform.control_plane.feed import Feed
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import (
@@ -264,22 +265,28 @@ class ControlLoop:
 
     def _decide(self, chain: ChainControl) -> None:
         seen = self.observe(chain.number)
-        decision, chain.policy = tick(seen, chain.policy, self._control)
+        before = chain.policy
+        decision, chain.policy = tick(seen, before, self._control)
+        record = DecisionRecord(decision, seen, before, self._control)
         of_all_chains = isinstance(decision, AddChain | DropChain | Shed)
         if of_all_chains and seen.plan != self.plan:
             return  # each chain sees the same demand: the first one decides for all
         self._tell(chain, decision)
         if isinstance(decision, Wait | Keep):
+            if self._journal.decisions.is_news(record):
+                self._tasks.start("note", self._note(record))
             return
         urgent = isinstance(decision, Reconfigure) and decision.trigger in (Trigger.INITIAL, Trigger.NODE_LOST)
         if not self._manual or urgent:
-            self._begin(chain, decision, seen)
+            self._begin(chain, decision, record)
 
-    def _begin(self, chain: ChainControl, decision: Change, seen: Snapshot) -> None:
+    def _begin(self, chain: ChainControl, decision: Change, record: DecisionRecord) -> None:
         """Begins to carry out a decision that was made for a chain; it goes on beside the ticks."""
         match decision:
             case Reconfigure():
-                order = Order(replace(decision.plan, chain=chain.number), decision.kind, decision.reason, seen)
+                order = Order(
+                    replace(decision.plan, chain=chain.number), decision.kind, decision.reason, record.snapshot
+                )
             case AddChain():
                 chain = self._chains.unused()
                 plan = replace(decision.plan, epoch=1, parent_epoch=0, chain=chain.number)
@@ -293,23 +300,23 @@ class ControlLoop:
             case Shed():
                 most = decision.session_limit
                 self._limit = None if most is None else SessionLimit(most, decision.reason)
-                self._tasks.start("note", self._note(decision, seen))
+                self._tasks.start("note", self._note(record))
                 return
             case _:
                 assert_never(decision)
         chain.under_way = order.plan
-        self._tasks.start(f"chain {chain.number}", self._act(chain, decision, order))
+        self._tasks.start(f"chain {chain.number}", self._act(chain, record, order))
 
-    async def _act(self, chain: ChainControl, decision: Change, order: Order) -> None:
+    async def _act(self, chain: ChainControl, record: DecisionRecord, order: Order) -> None:
         async with chain.changing():
             if self.plan_of(chain.number) != order.seen.plan or self._chains.conflicts(order.plan):
                 return  # an operator's order came first
-            if await self._note(decision, order.seen):
+            if await self._note(record):
                 await self._carry_out(chain, order)
 
-    async def _note(self, decision: Decision, seen: Snapshot) -> bool:
+    async def _note(self, record: DecisionRecord) -> bool:
         try:
-            await self._journal.note_decision(decision, seen)
+            await self._journal.decisions.note(record)
         except LogUnavailable as error:
             _log.error("the decision could not be noted, no plan is changed: %s", error)
             return False
