@@ -24,6 +24,7 @@ import numpy.typing as npt
 from mec_apps.split_inference.frames import MAX_ROWS, RECOVERABLE, SAMPLE, Frame, FrameKind, Refusal
 from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
 from mec_apps.split_inference.gateway.plan_user import MAX_RECOVERIES, RECOVERY_TIMEOUT_S, PlanUser
+from mec_apps.split_inference.gateway.recent_times import RecentTimes
 from mec_apps.split_inference.generation import (
     ContextExceeded,
     EmbeddedRows,
@@ -118,6 +119,8 @@ class Sessions(PlanUser):
         self._limit: tuple[int, str] | None = None
         self._on_failure = on_failure
         self.tokens_made = 0
+        self.queued = 0
+        self.times = RecentTimes()
 
     @property
     def context_length(self) -> int:
@@ -142,7 +145,12 @@ class Sessions(PlanUser):
             raise ContextExceeded(
                 f"{len(prompt)} prompt tokens and {max_tokens} to generate; the context holds {self._context_length}"
             )
-        active = await self.first_plan()
+        since_s = self.times.clock_s()
+        self.queued += 1
+        try:
+            active = await self.first_plan()
+        finally:
+            self.queued -= 1
         self._check_room()  # after the wait: requests that waited together count each other
         session_id = self._gateway_number << 32 | next(self._ids)
         session = Session(session_id, list(prompt), len(prompt), sampling, active, rows=tuple(rows))
@@ -150,8 +158,10 @@ class Sessions(PlanUser):
         try:
             while session.generated < max_tokens:
                 token = await self._next_token(session)
+                self.times.note(since_s, first=session.generated == 1)
                 position, epoch = len(session.tokens) - 1, session.active.plan.epoch
                 yield GeneratedToken(token, position, epoch, session.round_trip_s, session.compute_s)
+                since_s = self.times.clock_s()
         finally:
             del self.live[session.id]
             session.ended = True
