@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -47,7 +47,7 @@ class ChainControl:
         self,
         number: int,
         record: Record,
-        next_epoch: Callable[[], int],
+        next_epoch: Callable[[], Awaitable[int]],
         addresses: Callable[[], Mapping[str, str]],
         gone: Callable[[], frozenset[str]],
     ) -> None:
@@ -83,7 +83,7 @@ class ChainControl:
     async def carry_out(self, order: Order, policy: PolicySettings) -> ReconfigurationEnded:
         """Carries an order out, committed or aborted. Only inside `changing`."""
         seen, addresses = order.seen, self._addresses()
-        plan = self.under_way = replace(order.plan, epoch=self._next_epoch())
+        plan = self.under_way = replace(order.plan, epoch=await self._next_epoch())
         alive = {node.name for node in seen.nodes}
         # Sessions of a chain that ends go on on another; where there is none, nothing moves.
         towards = plan if plan.stages else next(iter(seen.replicas), plan)

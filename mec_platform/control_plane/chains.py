@@ -14,9 +14,6 @@ from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.standing import ChainEpoch
 from mec_platform.domain.split_plan import SplitPlan
 
-SKIPPED_EPOCHS = 100
-"""Left free for what an earlier leader attempted and did not commit: no two attempts share an epoch."""
-
 
 class Chains:
     """Of the deployment of `model`. `addresses` are of members by name, `gone` names those that are lost right now."""
@@ -101,7 +98,12 @@ class Chains:
         """Forgets what was remembered from decision to decision, and leaves epochs to what others attempted."""
         for control in self._controls.values():
             control.policy = PolicyState()
-        self._last_attempt = self._journal.last_epoch(self.model) + SKIPPED_EPOCHS
+        self._last_attempt = max(self._journal.epochs_from, self._journal.last_epoch(self.model))
+
+    @property
+    def living_epoch(self) -> int:
+        """The lowest epoch that is still being worked on; the next one where none is. See `standing`."""
+        return min([self._last_attempt + 1, *(plan.epoch for _, plan in self._under_way())])
 
     def tell_gone(self) -> None:
         """Tells every change under way which members are gone."""
@@ -118,7 +120,12 @@ class Chains:
             if control.under_way is not None:
                 yield number, control.under_way
 
-    def _next_epoch(self) -> int:
-        """No two attempts share one: a member that missed an abort must not take the next plan for the aborted one."""
+    async def _next_epoch(self) -> int:
+        """No two attempts share one: a member that missed an abort must not take the next plan for the aborted one.
+
+        Raises LogUnavailable where the log must know of it and does not answer.
+        """
         self._last_attempt = max(self._last_attempt, self._journal.last_epoch(self.model)) + 1
-        return self._last_attempt
+        attempt = self._last_attempt
+        await self._journal.allow_epoch(self.model, attempt)
+        return attempt

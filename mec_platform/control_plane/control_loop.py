@@ -88,7 +88,7 @@ class ControlLoop:
         leadership: Leadership | None = None,
     ) -> None:
         self._leadership = leadership or AlwaysLeader()
-        self._has_led = self._leadership.is_leader
+        self._has_led = False
         self._journal = journal
         self._control = control
         self._monitoring_settings = monitoring
@@ -177,7 +177,8 @@ class ControlLoop:
         if limit is not None:
             sessions = {gateway.name: gateway.sessions for gateway in self.observe().gateways}
             limit = replace(limit, max_sessions=share_of_limit(limit.max_sessions, sessions, member))
-        return Standing(self._chains.epoch_for(member), self._chains.epochs(), limit)
+        living = self._chains.living_epoch if self._has_led else 0
+        return Standing(self._chains.epoch_for(member), self._chains.epochs(), limit, living)
 
     def take_report(self, event: MemberReported) -> Refusal | None:
         """Takes a member's report; a refusal is for its sender."""
@@ -336,9 +337,11 @@ class ControlLoop:
         """Whether this platform may act; where it has just begun to, what others committed is read first."""
         leads = self._leadership.is_leader
         if leads and not self._has_led:
-            await self._journal.load()
+            await self._journal.begin_to_lead()
             self._limit = None
             self._chains.begin_to_lead()
+        if not leads:
+            self._journal.cease_to_lead()
         self._has_led = leads
         return leads
 

@@ -1,5 +1,9 @@
 """What the control plane keeps: committed plans (one stream, compare-and-set) and decisions with their snapshots.
 
+A platform that begins to lead says so in the stream of plans. That fences off the one before: what it still tries to commit
+is refused, since the stream has gone on. The record also says from where the new one counts epochs, above all that
+others may have attempted without committing them.
+
 Every plan names its model and its chain, so the plans of all deployments share the stream; each deployment's epochs are
 its own, and its chains share them. A plan without stages is the end of its chain. Records that name no chain are of
 platforms that knew one chain only: chain 0.
@@ -20,7 +24,13 @@ from mec_platform.registry.errors import LogUnavailable, RevisionConflict
 from mec_platform.registry.event_log import EventLog, LogEntry, Record
 
 PLANS = "plans"
+LEADS = "platform.leads"
+ATTEMPTS = 100
+"""Epochs that a platform may attempt beyond the last one that the stream knows of, before it tells the stream."""
+
 ACTOR = "control plane"
+FENCE_ATTEMPTS = 8
+"""Others write plans seconds apart; whoever loses that often is cut off from what he reads."""
 
 
 class Journal:
@@ -32,6 +42,10 @@ class Journal:
         self.decisions = DecisionLog(log, self._clock, ACTOR)
         self._revision = 0
         self._committing = asyncio.Lock()
+        self._leads = False
+        self._has_record = False
+        self.epochs_from = 0
+        """Epochs up to this one may have been attempted by platforms that led before."""
         self._latest: dict[tuple[str, int], SplitPlan] = {}
         """What was committed last of every chain, its end included; the one committed last comes last."""
 
@@ -74,12 +88,58 @@ class Journal:
                     is_new = entry.revision > self._revision
                     if is_new:
                         self._take_over(entry)
-                if is_new:
+                if is_new and entry.kind != LEADS:
                     yield _plan_from_json(entry.payload)
 
     def _take_over(self, entry: LogEntry) -> None:
         self._revision = entry.revision
-        self._take(_plan_from_json(entry.payload))
+        self._has_record = True
+        if entry.kind == LEADS:
+            self.epochs_from = max(self.epochs_from, json.loads(entry.payload)["epochs_from"])
+        else:
+            self._take(_plan_from_json(entry.payload))
+
+    async def begin_to_lead(self) -> None:
+        """Reads what others committed, and fences them off, unless this journal has done so already.
+
+        Raises:
+            LogUnavailable: the log does not answer, or others keep writing; nobody is fenced off.
+        """
+        if self._leads:
+            return
+        for _ in range(FENCE_ATTEMPTS):
+            await self.load()
+            async with self._committing:
+                attempted = max([self.epochs_from, *(plan.epoch for plan in self._latest.values())])
+                try:
+                    await self._fence(attempted + ATTEMPTS if self._has_record else 0)
+                except RevisionConflict:
+                    continue
+                self._leads = True
+                return
+        raise LogUnavailable("other platforms keep writing plans; this one does not lead yet")
+
+    def cease_to_lead(self) -> None:
+        """Has the next `begin_to_lead` read and fence again."""
+        self._leads = False
+
+    async def allow_epoch(self, model: str, epoch: int) -> None:
+        """Has the stream know of attempts that go far beyond what it can tell: the next leader counts from above them.
+
+        Raises LogUnavailable.
+        """
+        async with self._committing:
+            if epoch - max(self.epochs_from, self.last_epoch(model)) < ATTEMPTS:
+                return
+            try:
+                await self._fence(epoch)
+            except RevisionConflict as error:
+                raise LogUnavailable(f"another platform leads: {error}") from error
+
+    async def _fence(self, epochs_from: int) -> None:
+        payload = json.dumps({"epochs_from": epochs_from}).encode()
+        self._revision = await self._append(PLANS, LEADS, payload, "", self._revision)
+        self.epochs_from, self._has_record = epochs_from, True
 
     async def commit(self, plan: SplitPlan) -> str | None:
         """Makes `plan` the committed one of its chain; returns why it could not be. The same plan again is harmless."""
@@ -92,6 +152,7 @@ class Journal:
             except (RevisionConflict, LogUnavailable) as error:
                 return str(error)
             self._take(plan)
+            self._has_record = True
             return None
 
     def _take(self, plan: SplitPlan) -> None:

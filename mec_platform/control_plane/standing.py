@@ -28,11 +28,16 @@ class SessionLimit:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`epoch` is what the member shall be at; `limit` is for gateways, None where they may take all they can."""
+    """`epoch` is what the member shall be at; `limit` is for gateways, None where they may take all they can.
+
+    Epochs below `living_epoch` that are not committed are nobody's work any more: whoever attempted them has given up, has
+    been lost, or leads no longer. A member that is prepared for one, or has gone over to one, goes back.
+    """
 
     epoch: int
     chains: tuple[ChainEpoch, ...] = ()
     limit: SessionLimit | None = None
+    living_epoch: int = 0
 
 
 def share_of_limit(max_sessions: int, sessions: Mapping[str, int], gateway: str) -> int:

@@ -211,4 +211,4 @@ class GatewayAgent:
         limit = reply.max_sessions if reply.HasField("max_sessions") else None
         self.sessions.limit(limit, reply.max_sessions_reason)
         await self._links.keep_only(nodes | self.sessions.nodes_in_use)
-        await follow_chains(self._settings.platform_grpc, self._package.shape.name, self._switcher, reply.chains)
+        await follow_chains(self._settings.platform_grpc, self._package.shape.name, self._switcher, reply)

@@ -69,4 +69,4 @@ class EncoderDeployment:
 
     async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
         await self._links.keep_only(nodes | self.encodings.nodes_in_use)
-        await follow_chains(self._platform_grpc, self.package.shape.name, self.switcher, reply.chains)
+        await follow_chains(self._platform_grpc, self.package.shape.name, self.switcher, reply)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
 import grpc.aio
 
@@ -29,25 +29,36 @@ _log = logging.getLogger(__name__)
 
 
 async def follow_chains(
-    platform_grpc: str, model: str, switcher: PlanSwitcher, chains: Iterable[control_plane_pb2.ChainEpoch]
+    platform_grpc: str, model: str, switcher: PlanSwitcher, reply: control_plane_pb2.ReportReply
 ) -> None:
-    """Goes over to what is committed of every chain of `model`, where its announcement was missed; a warning where that
-    cannot be done yet."""
-    missed = [each for each in chains if each.epoch > switcher.epoch_of(each.chain)]
-    if not missed:
+    """Goes over to what is committed of every chain of `model`, where its announcement was missed, and back to it where
+    sessions were switched to a plan that has been given up; a warning where that cannot be done yet."""
+    wanted = [each for each in _known(switcher, reply) if each.epoch != switcher.epoch_of(each.chain)]
+    if not wanted:
         return
     try:
         async with open_channel(platform_grpc) as channel:
             stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
-            for each in missed:
+            for each in wanted:
                 message = types_pb2.SplitPlan(epoch=each.epoch, model=model, chain=each.chain)
                 if not each.dropped:
                     request = control_plane_pb2.GetPlanRequest(model=model, chain=each.chain)
                     message = await stub.GetPlan(request, timeout=2)
                 plan, addresses = plan_from_message(message), addresses_from_message(message)
-                await switcher.switch(plan, addresses, frozenset(), "replay", 0.0)
+                if plan.epoch > switcher.epoch_of(plan.chain):
+                    await switcher.switch(plan, addresses, frozenset(), "replay", 0.0)
+                elif switcher.epoch_of(plan.chain) < reply.living_epoch:
+                    _log.warning("epoch %d was given up; back to epoch %d", switcher.epoch_of(plan.chain), plan.epoch)
+                    await switcher.revert(plan, addresses)
     except (grpc.aio.AioRpcError, LinkLost, OldPlan) as error:
         _log.warning("a committed plan cannot be used yet: %s", error)
+
+
+def _known(switcher: PlanSwitcher, reply: control_plane_pb2.ReportReply) -> Iterator[control_plane_pb2.ChainEpoch]:
+    """What the platform says of every chain that either side has heard of; one that it does not know is to end."""
+    yield from reply.chains
+    for chain in switcher.chains - {each.chain for each in reply.chains}:
+        yield control_plane_pb2.ChainEpoch(chain=chain, epoch=0, dropped=True)
 
 
 class OldPlan(Exception):
@@ -68,6 +79,11 @@ class PlanSwitcher:
     def epoch(self) -> int:
         """The newest epoch of the plans in use; 0 while there is none."""
         return max((active.plan.epoch for active in self._sessions.chains.values()), default=0)
+
+    @property
+    def chains(self) -> frozenset[int]:
+        """Every chain that was ever switched here."""
+        return frozenset(self._epochs)
 
     def epoch_of(self, chain: int) -> int:
         """The epoch that a chain is at, its end included; 0 where it was never heard of."""

@@ -224,6 +224,7 @@ class NodeAgent:
         if epoch > self._compute.stages.committed_epoch:
             _log.info("epoch %d was committed without word to this node", epoch)
             await self._service.commit(epoch)
+        await self._service.forget_before(reply.living_epoch)
         following = {stage.next_node for stage in self._compute.stages.stages if stage.next_node is not None}
         await self._data_plane.links.keep_only(nodes | following)
 

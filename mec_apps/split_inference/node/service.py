@@ -210,6 +210,12 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         """Makes `epoch` the committed one and gives back what older epochs held. Raises StaleEpoch."""
         await self._compute.call(lambda: self._commit(epoch))
 
+    async def forget_before(self, epoch: int) -> None:
+        """Lets go of stages that were prepared for an epoch below that one: nobody works on it any more."""
+        stages = self._compute.stages
+        if any(stages.committed_epoch < stage.epoch < epoch for stage in stages.stages):
+            await self._compute.call(lambda: self._forget_before(epoch))
+
     def _check_memory(self, stage: LoadedStage) -> None:
         shape = self._shape
         needed = len(stage.layers) * shape.block_bytes
@@ -246,6 +252,11 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
     def _abort(self, epoch: int) -> None:
         self._compute.stages.abort(epoch)
         self._release_unused()
+
+    def _forget_before(self, epoch: int) -> None:
+        if self._compute.stages.forget_before(epoch):
+            _log.info("prepared stages of epochs below %d are dropped: their change was given up", epoch)
+            self._release_unused()
 
     def _release_unused(self) -> None:
         """Gives back the KV of layers that no stage needs; without any stage, of every session."""

@@ -180,6 +180,7 @@ def _reply(standing: Standing) -> control_plane_pb2.ReportReply:
     limit = standing.limit
     return control_plane_pb2.ReportReply(
         plan_epoch=standing.epoch,
+        living_epoch=standing.living_epoch,
         next_report_s=REPORT_INTERVAL_S,
         chains=[control_plane_pb2.ChainEpoch(chain=c.chain, epoch=c.epoch, dropped=c.dropped) for c in standing.chains],
         max_sessions=None if limit is None else limit.max_sessions,

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from mec_platform.rpc.v1 import types_pb2 as mec__platform_dot_rpc_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mec_platform/rpc/v1/control_plane.proto\x12\x13mec_platform.rpc.v1\x1a\x1fmec_platform/rpc/v1/types.proto\"\xce\x06\n\x0cMemberReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04role\x18\x02 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.MemberRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12\x0f\n\x07trusted\x18\x05 \x01(\x08\x12\x35\n\x08hardware\x18\x06 \x01(\x0b\x32#.mec_platform.rpc.v1.HardwareTarget\x12.\n\x05model\x18\x07 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.ModelShape\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x15\n\rblock_time_us\x18\t \x01(\x01\x12\x14\n\x0chead_time_us\x18\n \x01(\x01\x12%\n\x1dprefill_block_time_us_per_row\x18\x0b \x01(\x01\x12\x10\n\x08sessions\x18\x0c \x01(\r\x12\x14\n\x0ctokens_per_s\x18\r \x01(\x01\x12\x30\n\x05links\x18\x0e \x03(\x0b\x32!.mec_platform.rpc.v1.LinkEstimate\x12\x10\n\x08\x65mulated\x18\x0f \x01(\x08\x12\x0f\n\x07leaving\x18\x10 \x01(\x08\x12\x19\n\x11\x63ontext_positions\x18\x11 \x01(\x04\x12\x31\n\x07profile\x18\x12 \x01(\x0b\x32 .mec_platform.rpc.v1.CostProfile\x12\x15\n\rprofile_ratio\x18\x13 \x01(\x01\x12\x0c\n\x04site\x18\x14 \x01(\t\x12\x0f\n\x07machine\x18\x15 \x01(\t\x12\r\n\x05group\x18\x16 \x01(\t\x12\n\n\x02ue\x18\x17 \x01(\t\x12\x33\n\x0clocal_blocks\x18\x18 \x01(\x0b\x32\x1d.mec_platform.rpc.v1.BlockSet\x12\x1b\n\x13weights_bytes_per_s\x18\x19 \x01(\x01\x12.\n\x04load\x18\x1a \x01(\x0b\x32 .mec_platform.rpc.v1.MachineLoad\x12\x0e\n\x06queued\x18\x1b \x01(\r\x12\x10\n\x08token_ms\x18\x1c \x01(\x01\x12\x16\n\x0e\x66irst_token_ms\x18\x1d \x01(\x01\x12\x12\n\nconfidence\x18\x1e \x01(\x01\x12\r\n\x05\x61ge_s\x18\x1f \x01(\x01\"\x1a\n\x08\x42lockSet\x12\x0e\n\x06\x62locks\x18\x01 \x03(\r\"\x8f\x03\n\x0bMachineLoad\x12\x1e\n\x11machine_cpu_share\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11process_cpu_cores\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11memory_used_bytes\x18\x03 \x01(\x04H\x02\x88\x01\x01\x12\x1e\n\x11memory_free_bytes\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x1a\n\rtemperature_c\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x14\n\x07power_w\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x15\n\rqueued_frames\x18\x07 \x01(\r\x12\x12\n\nbusy_share\x18\x08 \x01(\x01\x12\x15\n\rkv_used_bytes\x18\t \x01(\x04\x12\x16\n\x0ekv_total_bytes\x18\n \x01(\x04\x42\x14\n\x12_machine_cpu_shareB\x14\n\x12_process_cpu_coresB\x14\n\x12_memory_used_bytesB\x14\n\x12_memory_free_bytesB\x10\n\x0e_temperature_cB\n\n\x08_power_w\"\xf6\x01\n\x0bReportReply\x12\x12\n\nplan_epoch\x18\x01 \x01(\x04\x12\x15\n\rnext_report_s\x18\x02 \x01(\x01\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.mec_platform.rpc.v1.Member\x12/\n\x06\x63hains\x18\x04 \x03(\x0b\x32\x1f.mec_platform.rpc.v1.ChainEpoch\x12\x19\n\x0cmax_sessions\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x1b\n\x13max_sessions_reason\x18\x06 \x01(\t\x12\x14\n\x0csame_members\x18\x07 \x01(\x08\x42\x0f\n\r_max_sessions\";\n\nChainEpoch\x12\r\n\x05\x63hain\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x08\"V\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12-\n\x04role\x18\x03 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.MemberRole\"#\n\x12GetSnapshotRequest\x12\r\n\x05model\x18\x01 \x01(\t\":\n\x15WatchSnapshotsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ninterval_s\x18\x02 \x01(\x01\"\x18\n\x16ListDeploymentsRequest\"&\n\x14ListDeploymentsReply\x12\x0e\n\x06models\x18\x01 \x03(\t\"\xf1\x01\n\x08Snapshot\x12\r\n\x05now_s\x18\x01 \x01(\x01\x12\x32\n\x07members\x18\x02 \x03(\x0b\x32!.mec_platform.rpc.v1.MemberReport\x12,\n\x04plan\x18\x03 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x30\n\x08replicas\x18\x04 \x03(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x11\n\tsuspicion\x18\x05 \x01(\t\x12/\n\x05radio\x18\x06 \x03(\x0b\x32 .mec_platform.rpc.v1.RadioDevice\"\xda\x01\n\x0bRadioDevice\x12\n\n\x02ue\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x02 \x01(\t\x12\x10\n\x08rsrp_dbm\x18\x03 \x01(\x01\x12\x0f\n\x07sinr_db\x18\x04 \x01(\x01\x12\r\n\x05\x61ge_s\x18\x05 \x01(\x01\x12\x33\n\x08\x66orecast\x18\x06 \x01(\x0b\x32!.mec_platform.rpc.v1.LinkForecast\x12\x19\n\x11\x66orecast_error_ms\x18\x07 \x01(\x01\x12\x1c\n\x14persistence_error_ms\x18\x08 \x01(\x01\x12\x11\n\tforecasts\x18\t \x01(\r\"A\n\rFailureReport\x12\x10\n\x08reporter\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0e\n\x0c\x46\x61ilureReply\"&\n\x15WatchDecisionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xe5\x01\n\x08\x44\x65\x63ision\x12\x0c\n\x04\x61t_s\x18\x01 \x01(\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12,\n\x04plan\x18\x04 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0f\n\x07\x63ost_ms\x18\x05 \x01(\x01\x12\x17\n\x0f\x63urrent_cost_ms\x18\x06 \x01(\x01\x12\x0f\n\x07trigger\x18\x07 \x01(\t\x12\x16\n\x0eswitch_cost_ms\x18\x08 \x01(\x01\x12\x1a\n\rsession_limit\x18\t \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_session_limit\":\n\x12ProposePlanRequest\x12\x15\n\rexclude_nodes\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\"z\n\x10ProposePlanReply\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0f\n\x07\x63ost_ms\x18\x02 \x01(\x01\x12\x12\n\nlatency_ms\x18\x03 \x01(\x01\x12\x13\n\x0b\x65xplanation\x18\x04 \x03(\t\"\x8e\x01\n\x10\x41pplyPlanRequest\x12*\n\x06stages\x18\x01 \x03(\x0b\x32\x1a.mec_platform.rpc.v1.Stage\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x12\n\x05\x63hain\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tadd_chain\x18\x05 \x01(\x08\x42\x08\n\x06_chain\"@\n\x10\x44ropChainRequest\x12\r\n\x05\x63hain\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"=\n\x0eGetPlanRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\x05\x63hain\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_chain\"-\n\x1cWatchReconfigurationsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x88\x02\n\x0fReconfiguration\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x12\n\nprepare_ms\x18\x06 \x01(\x01\x12\x11\n\tswitch_ms\x18\x07 \x01(\x01\x12\x14\n\x0cpause_ms_max\x18\x08 \x01(\x01\x12\x13\n\x0bmoved_bytes\x18\t \x01(\x04\x12\x10\n\x08sessions\x18\n \x01(\r\x12\x17\n\x0freplayed_tokens\x18\x0b \x01(\r\x12\x0c\n\x04\x61t_s\x18\x0c \x01(\x01*X\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10MEMBER_ROLE_NODE\x10\x01\x12\x17\n\x13MEMBER_ROLE_GATEWAY\x10\x02\x32\xfd\x02\n\x10\x43\x61pacityProfiler\x12Q\n\x06Report\x12!.mec_platform.rpc.v1.MemberReport\x1a .mec_platform.rpc.v1.ReportReply(\x01\x30\x01\x12U\n\x0bGetSnapshot\x12\'.mec_platform.rpc.v1.GetSnapshotRequest\x1a\x1d.mec_platform.rpc.v1.Snapshot\x12T\n\x05Watch\x12*.mec_platform.rpc.v1.WatchSnapshotsRequest\x1a\x1d.mec_platform.rpc.v1.Snapshot0\x01\x12i\n\x0fListDeployments\x12+.mec_platform.rpc.v1.ListDeploymentsRequest\x1a).mec_platform.rpc.v1.ListDeploymentsReply2\xcd\x01\n\x14\x41\x64\x61ptiveOrchestrator\x12V\n\rReportFailure\x12\".mec_platform.rpc.v1.FailureReport\x1a!.mec_platform.rpc.v1.FailureReply\x12]\n\x0eWatchDecisions\x12*.mec_platform.rpc.v1.WatchDecisionsRequest\x1a\x1d.mec_platform.rpc.v1.Decision0\x01\x32n\n\rSplitRevision\x12]\n\x0bProposePlan\x12\'.mec_platform.rpc.v1.ProposePlanRequest\x1a%.mec_platform.rpc.v1.ProposePlanReply2\x92\x03\n\x18ReconfigurationBroadcast\x12X\n\tApplyPlan\x12%.mec_platform.rpc.v1.ApplyPlanRequest\x1a$.mec_platform.rpc.v1.Reconfiguration\x12X\n\tDropChain\x12%.mec_platform.rpc.v1.DropChainRequest\x1a$.mec_platform.rpc.v1.Reconfiguration\x12N\n\x07GetPlan\x12#.mec_platform.rpc.v1.GetPlanRequest\x1a\x1e.mec_platform.rpc.v1.SplitPlan\x12r\n\x15WatchReconfigurations\x12\x31.mec_platform.rpc.v1.WatchReconfigurationsRequest\x1a$.mec_platform.rpc.v1.Reconfiguration0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'mec_platform/rpc/v1/control_plane.proto\x12\x13mec_platform.rpc.v1\x1a\x1fmec_platform/rpc/v1/types.proto\"\xce\x06\n\x0cMemberReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04role\x18\x02 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.MemberRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12\x0f\n\x07trusted\x18\x05 \x01(\x08\x12\x35\n\x08hardware\x18\x06 \x01(\x0b\x32#.mec_platform.rpc.v1.HardwareTarget\x12.\n\x05model\x18\x07 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.ModelShape\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x15\n\rblock_time_us\x18\t \x01(\x01\x12\x14\n\x0chead_time_us\x18\n \x01(\x01\x12%\n\x1dprefill_block_time_us_per_row\x18\x0b \x01(\x01\x12\x10\n\x08sessions\x18\x0c \x01(\r\x12\x14\n\x0ctokens_per_s\x18\r \x01(\x01\x12\x30\n\x05links\x18\x0e \x03(\x0b\x32!.mec_platform.rpc.v1.LinkEstimate\x12\x10\n\x08\x65mulated\x18\x0f \x01(\x08\x12\x0f\n\x07leaving\x18\x10 \x01(\x08\x12\x19\n\x11\x63ontext_positions\x18\x11 \x01(\x04\x12\x31\n\x07profile\x18\x12 \x01(\x0b\x32 .mec_platform.rpc.v1.CostProfile\x12\x15\n\rprofile_ratio\x18\x13 \x01(\x01\x12\x0c\n\x04site\x18\x14 \x01(\t\x12\x0f\n\x07machine\x18\x15 \x01(\t\x12\r\n\x05group\x18\x16 \x01(\t\x12\n\n\x02ue\x18\x17 \x01(\t\x12\x33\n\x0clocal_blocks\x18\x18 \x01(\x0b\x32\x1d.mec_platform.rpc.v1.BlockSet\x12\x1b\n\x13weights_bytes_per_s\x18\x19 \x01(\x01\x12.\n\x04load\x18\x1a \x01(\x0b\x32 .mec_platform.rpc.v1.MachineLoad\x12\x0e\n\x06queued\x18\x1b \x01(\r\x12\x10\n\x08token_ms\x18\x1c \x01(\x01\x12\x16\n\x0e\x66irst_token_ms\x18\x1d \x01(\x01\x12\x12\n\nconfidence\x18\x1e \x01(\x01\x12\r\n\x05\x61ge_s\x18\x1f \x01(\x01\"\x1a\n\x08\x42lockSet\x12\x0e\n\x06\x62locks\x18\x01 \x03(\r\"\x8f\x03\n\x0bMachineLoad\x12\x1e\n\x11machine_cpu_share\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11process_cpu_cores\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11memory_used_bytes\x18\x03 \x01(\x04H\x02\x88\x01\x01\x12\x1e\n\x11memory_free_bytes\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x1a\n\rtemperature_c\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x14\n\x07power_w\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x15\n\rqueued_frames\x18\x07 \x01(\r\x12\x12\n\nbusy_share\x18\x08 \x01(\x01\x12\x15\n\rkv_used_bytes\x18\t \x01(\x04\x12\x16\n\x0ekv_total_bytes\x18\n \x01(\x04\x42\x14\n\x12_machine_cpu_shareB\x14\n\x12_process_cpu_coresB\x14\n\x12_memory_used_bytesB\x14\n\x12_memory_free_bytesB\x10\n\x0e_temperature_cB\n\n\x08_power_w\"\x8c\x02\n\x0bReportReply\x12\x12\n\nplan_epoch\x18\x01 \x01(\x04\x12\x15\n\rnext_report_s\x18\x02 \x01(\x01\x12,\n\x07members\x18\x03 \x03(\x0b\x32\x1b.mec_platform.rpc.v1.Member\x12/\n\x06\x63hains\x18\x04 \x03(\x0b\x32\x1f.mec_platform.rpc.v1.ChainEpoch\x12\x19\n\x0cmax_sessions\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x1b\n\x13max_sessions_reason\x18\x06 \x01(\t\x12\x14\n\x0cliving_epoch\x18\x08 \x01(\x04\x12\x14\n\x0csame_members\x18\x07 \x01(\x08\x42\x0f\n\r_max_sessions\";\n\nChainEpoch\x12\r\n\x05\x63hain\x18\x01 \x01(\r\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x08\"V\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12-\n\x04role\x18\x03 \x01(\x0e\x32\x1f.mec_platform.rpc.v1.MemberRole\"#\n\x12GetSnapshotRequest\x12\r\n\x05model\x18\x01 \x01(\t\":\n\x15WatchSnapshotsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ninterval_s\x18\x02 \x01(\x01\"\x18\n\x16ListDeploymentsRequest\"&\n\x14ListDeploymentsReply\x12\x0e\n\x06models\x18\x01 \x03(\t\"\xf1\x01\n\x08Snapshot\x12\r\n\x05now_s\x18\x01 \x01(\x01\x12\x32\n\x07members\x18\x02 \x03(\x0b\x32!.mec_platform.rpc.v1.MemberReport\x12,\n\x04plan\x18\x03 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x30\n\x08replicas\x18\x04 \x03(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x11\n\tsuspicion\x18\x05 \x01(\t\x12/\n\x05radio\x18\x06 \x03(\x0b\x32 .mec_platform.rpc.v1.RadioDevice\"\xda\x01\n\x0bRadioDevice\x12\n\n\x02ue\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x65ll\x18\x02 \x01(\t\x12\x10\n\x08rsrp_dbm\x18\x03 \x01(\x01\x12\x0f\n\x07sinr_db\x18\x04 \x01(\x01\x12\r\n\x05\x61ge_s\x18\x05 \x01(\x01\x12\x33\n\x08\x66orecast\x18\x06 \x01(\x0b\x32!.mec_platform.rpc.v1.LinkForecast\x12\x19\n\x11\x66orecast_error_ms\x18\x07 \x01(\x01\x12\x1c\n\x14persistence_error_ms\x18\x08 \x01(\x01\x12\x11\n\tforecasts\x18\t \x01(\r\"A\n\rFailureReport\x12\x10\n\x08reporter\x18\x01 \x01(\t\x12\x0e\n\x06member\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0e\n\x0c\x46\x61ilureReply\"&\n\x15WatchDecisionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xe5\x01\n\x08\x44\x65\x63ision\x12\x0c\n\x04\x61t_s\x18\x01 \x01(\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12,\n\x04plan\x18\x04 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0f\n\x07\x63ost_ms\x18\x05 \x01(\x01\x12\x17\n\x0f\x63urrent_cost_ms\x18\x06 \x01(\x01\x12\x0f\n\x07trigger\x18\x07 \x01(\t\x12\x16\n\x0eswitch_cost_ms\x18\x08 \x01(\x01\x12\x1a\n\rsession_limit\x18\t \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_session_limit\":\n\x12ProposePlanRequest\x12\x15\n\rexclude_nodes\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\"z\n\x10ProposePlanReply\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0f\n\x07\x63ost_ms\x18\x02 \x01(\x01\x12\x12\n\nlatency_ms\x18\x03 \x01(\x01\x12\x13\n\x0b\x65xplanation\x18\x04 \x03(\t\"\x8e\x01\n\x10\x41pplyPlanRequest\x12*\n\x06stages\x18\x01 \x03(\x0b\x32\x1a.mec_platform.rpc.v1.Stage\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x12\n\x05\x63hain\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tadd_chain\x18\x05 \x01(\x08\x42\x08\n\x06_chain\"@\n\x10\x44ropChainRequest\x12\r\n\x05\x63hain\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"=\n\x0eGetPlanRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\x05\x63hain\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_chain\"-\n\x1cWatchReconfigurationsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x88\x02\n\x0fReconfiguration\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x12\n\nprepare_ms\x18\x06 \x01(\x01\x12\x11\n\tswitch_ms\x18\x07 \x01(\x01\x12\x14\n\x0cpause_ms_max\x18\x08 \x01(\x01\x12\x13\n\x0bmoved_bytes\x18\t \x01(\x04\x12\x10\n\x08sessions\x18\n \x01(\r\x12\x17\n\x0freplayed_tokens\x18\x0b \x01(\r\x12\x0c\n\x04\x61t_s\x18\x0c \x01(\x01*X\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10MEMBER_ROLE_NODE\x10\x01\x12\x17\n\x13MEMBER_ROLE_GATEWAY\x10\x02\x32\xfd\x02\n\x10\x43\x61pacityProfiler\x12Q\n\x06Report\x12!.mec_platform.rpc.v1.MemberReport\x1a .mec_platform.rpc.v1.ReportReply(\x01\x30\x01\x12U\n\x0bGetSnapshot\x12\'.mec_platform.rpc.v1.GetSnapshotRequest\x1a\x1d.mec_platform.rpc.v1.Snapshot\x12T\n\x05Watch\x12*.mec_platform.rpc.v1.WatchSnapshotsRequest\x1a\x1d.mec_platform.rpc.v1.Snapshot0\x01\x12i\n\x0fListDeployments\x12+.mec_platform.rpc.v1.ListDeploymentsRequest\x1a).mec_platform.rpc.v1.ListDeploymentsReply2\xcd\x01\n\x14\x41\x64\x61ptiveOrchestrator\x12V\n\rReportFailure\x12\".mec_platform.rpc.v1.FailureReport\x1a!.mec_platform.rpc.v1.FailureReply\x12]\n\x0eWatchDecisions\x12*.mec_platform.rpc.v1.WatchDecisionsRequest\x1a\x1d.mec_platform.rpc.v1.Decision0\x01\x32n\n\rSplitRevision\x12]\n\x0bProposePlan\x12\'.mec_platform.rpc.v1.ProposePlanRequest\x1a%.mec_platform.rpc.v1.ProposePlanReply2\x92\x03\n\x18ReconfigurationBroadcast\x12X\n\tApplyPlan\x12%.mec_platform.rpc.v1.ApplyPlanRequest\x1a$.mec_platform.rpc.v1.Reconfiguration\x12X\n\tDropChain\x12%.mec_platform.rpc.v1.DropChainRequest\x1a$.mec_platform.rpc.v1.Reconfiguration\x12N\n\x07GetPlan\x12#.mec_platform.rpc.v1.GetPlanRequest\x1a\x1e.mec_platform.rpc.v1.SplitPlan\x12r\n\x15WatchReconfigurations\x12\x31.mec_platform.rpc.v1.WatchReconfigurationsRequest\x1a$.mec_platform.rpc.v1.Reconfiguration0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mec_platform.rpc.v1.control_plane_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERROLE']._serialized_start=3529
-  _globals['_MEMBERROLE']._serialized_end=3617
+  _globals['_MEMBERROLE']._serialized_start=3551
+  _globals['_MEMBERROLE']._serialized_end=3639
   _globals['_MEMBERREPORT']._serialized_start=98
   _globals['_MEMBERREPORT']._serialized_end=944
   _globals['_BLOCKSET']._serialized_start=946
@@ -41,51 +41,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MACHINELOAD']._serialized_start=975
   _globals['_MACHINELOAD']._serialized_end=1374
   _globals['_REPORTREPLY']._serialized_start=1377
-  _globals['_REPORTREPLY']._serialized_end=1623
-  _globals['_CHAINEPOCH']._serialized_start=1625
-  _globals['_CHAINEPOCH']._serialized_end=1684
-  _globals['_MEMBER']._serialized_start=1686
-  _globals['_MEMBER']._serialized_end=1772
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1774
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1809
-  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_start=1811
-  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_end=1869
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1871
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1895
-  _globals['_LISTDEPLOYMENTSREPLY']._serialized_start=1897
-  _globals['_LISTDEPLOYMENTSREPLY']._serialized_end=1935
-  _globals['_SNAPSHOT']._serialized_start=1938
-  _globals['_SNAPSHOT']._serialized_end=2179
-  _globals['_RADIODEVICE']._serialized_start=2182
-  _globals['_RADIODEVICE']._serialized_end=2400
-  _globals['_FAILUREREPORT']._serialized_start=2402
-  _globals['_FAILUREREPORT']._serialized_end=2467
-  _globals['_FAILUREREPLY']._serialized_start=2469
-  _globals['_FAILUREREPLY']._serialized_end=2483
-  _globals['_WATCHDECISIONSREQUEST']._serialized_start=2485
-  _globals['_WATCHDECISIONSREQUEST']._serialized_end=2523
-  _globals['_DECISION']._serialized_start=2526
-  _globals['_DECISION']._serialized_end=2755
-  _globals['_PROPOSEPLANREQUEST']._serialized_start=2757
-  _globals['_PROPOSEPLANREQUEST']._serialized_end=2815
-  _globals['_PROPOSEPLANREPLY']._serialized_start=2817
-  _globals['_PROPOSEPLANREPLY']._serialized_end=2939
-  _globals['_APPLYPLANREQUEST']._serialized_start=2942
-  _globals['_APPLYPLANREQUEST']._serialized_end=3084
-  _globals['_DROPCHAINREQUEST']._serialized_start=3086
-  _globals['_DROPCHAINREQUEST']._serialized_end=3150
-  _globals['_GETPLANREQUEST']._serialized_start=3152
-  _globals['_GETPLANREQUEST']._serialized_end=3213
-  _globals['_WATCHRECONFIGURATIONSREQUEST']._serialized_start=3215
-  _globals['_WATCHRECONFIGURATIONSREQUEST']._serialized_end=3260
-  _globals['_RECONFIGURATION']._serialized_start=3263
-  _globals['_RECONFIGURATION']._serialized_end=3527
-  _globals['_CAPACITYPROFILER']._serialized_start=3620
-  _globals['_CAPACITYPROFILER']._serialized_end=4001
-  _globals['_ADAPTIVEORCHESTRATOR']._serialized_start=4004
-  _globals['_ADAPTIVEORCHESTRATOR']._serialized_end=4209
-  _globals['_SPLITREVISION']._serialized_start=4211
-  _globals['_SPLITREVISION']._serialized_end=4321
-  _globals['_RECONFIGURATIONBROADCAST']._serialized_start=4324
-  _globals['_RECONFIGURATIONBROADCAST']._serialized_end=4726
+  _globals['_REPORTREPLY']._serialized_end=1645
+  _globals['_CHAINEPOCH']._serialized_start=1647
+  _globals['_CHAINEPOCH']._serialized_end=1706
+  _globals['_MEMBER']._serialized_start=1708
+  _globals['_MEMBER']._serialized_end=1794
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1796
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1831
+  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_start=1833
+  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_end=1891
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1893
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1917
+  _globals['_LISTDEPLOYMENTSREPLY']._serialized_start=1919
+  _globals['_LISTDEPLOYMENTSREPLY']._serialized_end=1957
+  _globals['_SNAPSHOT']._serialized_start=1960
+  _globals['_SNAPSHOT']._serialized_end=2201
+  _globals['_RADIODEVICE']._serialized_start=2204
+  _globals['_RADIODEVICE']._serialized_end=2422
+  _globals['_FAILUREREPORT']._serialized_start=2424
+  _globals['_FAILUREREPORT']._serialized_end=2489
+  _globals['_FAILUREREPLY']._serialized_start=2491
+  _globals['_FAILUREREPLY']._serialized_end=2505
+  _globals['_WATCHDECISIONSREQUEST']._serialized_start=2507
+  _globals['_WATCHDECISIONSREQUEST']._serialized_end=2545
+  _globals['_DECISION']._serialized_start=2548
+  _globals['_DECISION']._serialized_end=2777
+  _globals['_PROPOSEPLANREQUEST']._serialized_start=2779
+  _globals['_PROPOSEPLANREQUEST']._serialized_end=2837
+  _globals['_PROPOSEPLANREPLY']._serialized_start=2839
+  _globals['_PROPOSEPLANREPLY']._serialized_end=2961
+  _globals['_APPLYPLANREQUEST']._serialized_start=2964
+  _globals['_APPLYPLANREQUEST']._serialized_end=3106
+  _globals['_DROPCHAINREQUEST']._serialized_start=3108
+  _globals['_DROPCHAINREQUEST']._serialized_end=3172
+  _globals['_GETPLANREQUEST']._serialized_start=3174
+  _globals['_GETPLANREQUEST']._serialized_end=3235
+  _globals['_WATCHRECONFIGURATIONSREQUEST']._serialized_start=3237
+  _globals['_WATCHRECONFIGURATIONSREQUEST']._serialized_end=3282
+  _globals['_RECONFIGURATION']._serialized_start=3285
+  _globals['_RECONFIGURATION']._serialized_end=3549
+  _globals['_CAPACITYPROFILER']._serialized_start=3642
+  _globals['_CAPACITYPROFILER']._serialized_end=4023
+  _globals['_ADAPTIVEORCHESTRATOR']._serialized_start=4026
+  _globals['_ADAPTIVEORCHESTRATOR']._serialized_end=4231
+  _globals['_SPLITREVISION']._serialized_start=4233
+  _globals['_SPLITREVISION']._serialized_end=4343
+  _globals['_RECONFIGURATIONBROADCAST']._serialized_start=4346
+  _globals['_RECONFIGURATIONBROADCAST']._serialized_end=4748
 # @@protoc_insertion_point(module_scope)

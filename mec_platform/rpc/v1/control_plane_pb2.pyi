@@ -286,6 +286,7 @@ class ReportReply(_message.Message):
     CHAINS_FIELD_NUMBER: _builtins.int
     MAX_SESSIONS_FIELD_NUMBER: _builtins.int
     MAX_SESSIONS_REASON_FIELD_NUMBER: _builtins.int
+    LIVING_EPOCH_FIELD_NUMBER: _builtins.int
     SAME_MEMBERS_FIELD_NUMBER: _builtins.int
     plan_epoch: _builtins.int
     """For a node the committed epoch that it shall be at; for a gateway the newest one of its deployment."""
@@ -293,6 +294,10 @@ class ReportReply(_message.Message):
     max_sessions: _builtins.int
     """For a gateway: how many sessions it may have before it turns new ones away, and why; no limit where it is not set."""
     max_sessions_reason: _builtins.str
+    living_epoch: _builtins.int
+    """Epochs below are nobody's work any more unless they are committed: prepared stages of theirs are dropped, and sessions
+    that were switched to one go back to what is committed.
+    """
     same_members: _builtins.bool
     """`members` is empty because it is what the last reply of this stream said"""
     @_builtins.property
@@ -310,11 +315,12 @@ class ReportReply(_message.Message):
         chains: _abc.Iterable[Global___ChainEpoch] | None = ...,
         max_sessions: _builtins.int | None = ...,
         max_sessions_reason: _builtins.str = ...,
+        living_epoch: _builtins.int = ...,
         same_members: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "max_sessions", b"max_sessions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "chains", b"chains", "max_sessions", b"max_sessions", "max_sessions_reason", b"max_sessions_reason", "members", b"members", "next_report_s", b"next_report_s", "plan_epoch", b"plan_epoch", "same_members", b"same_members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "chains", b"chains", "living_epoch", b"living_epoch", "max_sessions", b"max_sessions", "max_sessions_reason", b"max_sessions_reason", "members", b"members", "next_report_s", b"next_report_s", "plan_epoch", b"plan_epoch", "same_members", b"same_members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_sessions: _TypeAlias = _typing.Literal["max_sessions"]  # noqa: Y015
     _WhichOneofArgType__max_sessions: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions"]  # noqa: Y015
