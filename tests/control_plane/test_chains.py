@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 import pytest
 
-from mec_platform.control_plane import control_loop
 from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationAborted
 from mec_platform.control_plane.control_loop import ControlLoop
 from mec_platform.control_plane.control_settings import ControlSettings
@@ -21,6 +20,7 @@ from mec_platform.control_plane.journal import PLANS, Journal
 from mec_platform.control_plane.monitoring.estimates import MemberReported, MonitoringSettings
 from mec_platform.control_plane.orchestrator.decisions import AddChain, Decision, DropChain, Shed, Trigger, Wait
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
+from mec_platform.control_plane.policy_file import Policies
 from mec_platform.control_plane.standing import ChainEpoch, share_of_limit
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage
@@ -49,7 +49,7 @@ class Site:
 
     async def start(self, *, manual: bool = True) -> ControlLoop:
         settings = ControlSettings(policy=PolicySettings(expected_nodes=100))
-        self.deployments = Deployments(Journal(self.log), settings, MonitoringSettings(), manual=manual)
+        self.deployments = Deployments(Journal(self.log), Policies(settings), MonitoringSettings(), manual=manual)
         await self.deployments.start()
         for name, member in self.members.items():
             if not member.address:
@@ -192,34 +192,34 @@ async def test_an_addition_that_fails_is_taken_back_at_the_gateway(site: Site) -
 
 
 class Script:
-    """In place of `tick`: what the first chain decides next, once; otherwise nothing."""
+    """In place of `Deployments.decide`: what the first chain decides next, once; otherwise nothing."""
 
     def __init__(self) -> None:
         self.next: deque[Callable[[Any], Decision]] = deque()
 
-    def __call__(self, seen: Any, state: Any, settings: Any) -> tuple[Decision, Any]:
+    def __call__(self, model: str, seen: Any, state: Any) -> tuple[Decision, Any, Any]:
         is_first = not any(plan.chain < seen.plan.chain for plan in seen.replicas)
-        return (self.next.popleft()(seen) if self.next and is_first else Wait("nothing to do")), state
+        return (self.next.popleft()(seen) if self.next and is_first else Wait("nothing to do")), state, seen
 
 
 async def test_decisions_about_chains_and_sessions_are_carried_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = await site.start(manual=False)
     await loop.apply_stages(stages(FIRST), "")
     script = Script()
-    monkeypatch.setattr(control_loop, "tick", script)
+    monkeypatch.setattr(site.deployments, "decide", script)
     changes = loop.watch_reconfigurations()
     await anext(changes)
 
     script.next.append(
         lambda seen: AddChain(SplitPlan(0, -1, "model", tuple(stages(SECOND))), "demand", Trigger.DEMAND, 1.0)
     )
-    loop._wake.set()
+    loop.wake()
     added = await anext(changes)
     assert (added.kind, added.plan.chain, added.plan.epoch, added.reason) == (PlanChange.ADD_CHAIN, 1, 2, "demand")
 
     told = loop.watch_decisions()
     script.next.append(lambda seen: Shed(seen.plan, 5, "too much", Trigger.DEMAND))
-    loop._wake.set()
+    loop.wake()
     while not isinstance((await anext(told)).decision, Shed):
         pass
     limit = loop.standing("gateway").limit
@@ -228,7 +228,7 @@ async def test_decisions_about_chains_and_sessions_are_carried_out(site: Site, m
 
     script.next.append(lambda seen: DropChain(seen.replicas[0], "calm", Trigger.DEMAND))
     script.next.append(lambda seen: Shed(seen.plan, None, "calm", Trigger.DEMAND))
-    loop._wake.set()
+    loop.wake()
     dropped = await anext(changes)
     assert (dropped.kind, dropped.plan.chain, dropped.outcome) == (PlanChange.DROP_CHAIN, 1, "committed")
     while (await anext(told)).decision != Shed(loop.plans[0], None, "calm", Trigger.DEMAND):
