@@ -33,6 +33,7 @@ from mec_platform.control_plane.monitoring.estimates import (
     is_alive,
     snapshot,
 )
+from mec_platform.control_plane.options import distrusting
 from mec_platform.control_plane.orchestrator.decisions import (
     AddChain,
     Change,
@@ -183,6 +184,7 @@ class ControlLoop:
         """The world as decisions about a chain see it now, the first where none is named."""
         number = self._chains.numbers[0] if chain is None else chain
         seen = snapshot(self._monitoring, self.now_s, self._chains.plans.get(number), self._monitoring_settings)
+        seen = distrusting(seen, self._settings)
         others = self._chains.others(number)
         return replace(seen, replicas=others) if others else seen
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.options import distrusting, only_nodes, plan_options
@@ -254,10 +255,16 @@ def _lessened(
     if mine is not None:
         memory = max(memory, min(node.memory_bytes - sum(usage.memory_bytes for usage in before), mine))
     busy = min(sum(usage.busy_share for usage in taken if usage.is_new or mine is None), BUSIEST)
+    return _with_less(node, max(memory, 0), busy)
+
+
+@lru_cache(maxsize=1 << 14)
+def _with_less(node: NodeCapacity, memory_bytes: int, busy: float) -> NodeCapacity:
+    """Of a world that stays, the same nodes are asked for with every decision: about a hundred by each of many deployments."""
     slower = 1 / (1 - busy)
     return replace(
         node,
-        memory_bytes=max(memory, 0),
+        memory_bytes=memory_bytes,
         block_time_s=node.block_time_s * slower,
         head_time_s=node.head_time_s * slower,
         prefill_block_time_s_per_row=node.prefill_block_time_s_per_row * slower,
