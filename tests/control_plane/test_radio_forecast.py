@@ -132,7 +132,7 @@ def test_a_stall_does_not_teach_that_the_signal_is_bad() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-20, 40), st.floats(1e-3, 60)), min_size=1, max_size=60))
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_better_signal_never_means_a_longer_round_trip(measured: list[tuple[float, float]]) -> None:
     known = SignalMap()
     for signal_db, round_trip_s in measured:
@@ -148,7 +148,7 @@ def test_better_signal_never_means_a_longer_round_trip(measured: list[tuple[floa
         max_size=40,
     )
 )
-@settings(derandomize=True, max_examples=50)
+@settings(derandomize=True, deadline=None, max_examples=50)
 def test_whatever_is_measured_forecasts_are_finite_and_confidence_is_a_share(
     steps: list[tuple[float, float, float, float | None]],
 ) -> None:

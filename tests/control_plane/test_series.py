@@ -24,13 +24,13 @@ def series_of(samples: list[float], period_s: float = 1.0) -> Series:
 
 
 @given(lists)
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_an_estimate_is_one_of_the_samples_in_the_window(samples: list[float]) -> None:
     assert series_of(samples).level in samples[-SETTINGS.window :]
 
 
 @given(st.lists(st.floats(0.95, 1.05), min_size=1, max_size=20), values)
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_one_outlier_never_moves_an_estimate_beyond_what_the_others_say(samples: list[float], outlier: float) -> None:
     """Samples that agree, then anything at all: the estimate stays among them, and is back with them after that."""
     moved = add_sample(series_of(samples), outlier, len(samples), SETTINGS)
@@ -42,7 +42,7 @@ def test_one_outlier_never_moves_an_estimate_beyond_what_the_others_say(samples:
 
 
 @given(st.lists(st.floats(0.97, 1.03), min_size=1, max_size=20), st.sampled_from([0.01, 0.3, 0.5, 2.0, 3.0, 100.0]))
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_a_step_is_followed_with_its_second_sample(samples: list[float], factor: float) -> None:
     series: Series | None = series_of(samples)
     for number in range(2):
@@ -62,7 +62,7 @@ def test_of_two_samples_beyond_the_band_the_more_cautious_one_counts() -> None:
 
 
 @given(st.lists(values | st.sampled_from([0.0, -1.0, float("nan"), float("inf")]), min_size=1, max_size=20))
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_what_was_not_measured_changes_nothing(samples: list[float]) -> None:
     series, clean = None, None
     for index, sample in enumerate(samples):
@@ -73,7 +73,7 @@ def test_what_was_not_measured_changes_nothing(samples: list[float]) -> None:
 
 
 @given(lists, st.floats(0, 1e5), st.floats(0, 1e5))
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_confidence_is_a_share_and_falls_with_age(samples: list[float], age_s: float, older_s: float) -> None:
     series = series_of(samples)
     now, later = (confidence(series, age, SETTINGS) for age in sorted((age_s, age_s + older_s)))
@@ -100,7 +100,7 @@ def test_old_samples_are_let_go_but_never_all_of_them() -> None:
 
 
 @given(st.floats(0, 1e6))
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_an_age_is_told_in_steps_and_never_overstated(age_s: float) -> None:
     step = age_step_s(age_s)
     assert step <= age_s

@@ -51,7 +51,7 @@ class Wire:
 
 
 @given(st.floats(20e3, 20e6), st.floats(0.0005, 0.2))
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_large_frames_that_find_the_link_at_rest_tell_its_rate(rate: float, round_trip_s: float) -> None:
     wire = Wire(rate, round_trip_s)
     size = int(rate * 0.05)  # fifty milliseconds of it
@@ -64,7 +64,7 @@ def test_large_frames_that_find_the_link_at_rest_tell_its_rate(rate: float, roun
 
 
 @given(st.floats(50e3, 20e6), st.floats(0.0005, 0.2))
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_frames_in_a_row_tell_the_rate_by_the_receivers_clock_alone(rate: float, round_trip_s: float) -> None:
     wire = Wire(rate, round_trip_s)
     wire.meter.take_rate(round_trip_s)
@@ -132,7 +132,7 @@ def test_a_peer_that_does_not_answer_is_asked_in_spells() -> None:
 @given(
     st.lists(st.tuples(st.floats(0.05, 5), st.floats(1e3, 1e8)), min_size=5, max_size=60), st.sampled_from([512, 4096])
 )
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_probing_costs_no_more_than_its_share_whatever_the_rate_becomes(
     steps: list[tuple[float, float]], size: int
 ) -> None:

@@ -27,6 +27,7 @@ class Platform(control_plane_pb2_grpc.CapacityProfilerServicer):
         self.streams = 0
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.mute = False
+        self.peers = {"edge-2": "there:1"}
         self.address = ""
 
     async def start(self, port: int = 0) -> None:
@@ -49,9 +50,9 @@ class Platform(control_plane_pb2_grpc.CapacityProfilerServicer):
             if self.mute:
                 continue
             node = control_plane_pb2.MEMBER_ROLE_NODE
-            peers = [control_plane_pb2.Member(name="edge-2", address="there:1", role=node)] if first else []
+            named = [control_plane_pb2.Member(name=n, address=a, role=node) for n, a in self.peers.items()]
             yield control_plane_pb2.ReportReply(
-                plan_epoch=7, next_report_s=REPORT_EVERY_S, members=peers, same_members=not first
+                plan_epoch=7, next_report_s=REPORT_EVERY_S, members=named if first else [], same_members=not first
             )
             first = False
 
@@ -127,6 +128,29 @@ async def test_a_measurement_is_told_once_and_again_with_its_age_to_a_platform_t
     assert (rate.bytes_per_s, rate.round_trip_ms, trip.bytes_per_s, trip.round_trip_ms) == (5e6, 0.0, 0.0, 5.0)
     assert rate.age_s > trip.age_s > 0
     await again.stop()
+
+
+async def test_of_many_peers_some_are_measured_and_those_in_use_always(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: set[str] = set()
+    everybody = {f"node-{number}": f"node-{number}:1" for number in range(200)}
+
+    async def measure(peer: str, _address: str) -> None:
+        measured.add(peer)
+
+    async def ignore(_reply: control_plane_pb2.ReportReply, _nodes: frozenset[str]) -> None: ...
+
+    in_use = frozenset({"node-7", "node-8", "gone"})
+    member = Membership("edge-1", platform.address, control_plane_pb2.MemberReport, measure, ignore, lambda: in_use)
+    platform.peers = everybody
+    monkeypatch.setattr(membership, "MEASURE_EVERY_S", 0.01)
+    await member.join(TIMEOUT_S)
+    for _ in range(3):
+        await platform.until(lambda report: True)
+    await member.leave()
+    assert {"node-7", "node-8"} <= measured <= everybody.keys()
+    assert membership.MOST_PEERS <= len(measured) <= membership.MOST_PEERS + 2
 
 
 async def test_a_refusal_at_the_door_is_an_error_with_its_reason(platform: Platform, member: Member) -> None:

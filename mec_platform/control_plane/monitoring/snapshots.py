@@ -22,6 +22,7 @@ from mec_platform.control_plane.monitoring.members import (
 from mec_platform.control_plane.monitoring.radio_forecast import forecast_link
 from mec_platform.control_plane.monitoring.series import FRESH_S, age_step_s, confidence
 from mec_platform.control_plane.monitoring.settings import MonitoringSettings
+from mec_platform.control_plane.monitoring.site_links import links_between_sites
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, NodeCapacity, Snapshot
 from mec_platform.domain.split_plan import SplitPlan
 
@@ -48,6 +49,7 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
     )
     unseen_are_lost = now_s - state.started_s > settings.unseen_grace_s
     in_plan = () if plan is None else plan.nodes
+    links = _links(members, now_s, memo, settings)
     there = {node.name for node in nodes}
     lost = frozenset(n for n in in_plan if n not in there and (n in members or unseen_are_lost))
     return Snapshot(
@@ -55,9 +57,10 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
         model=state.model,
         nodes=nodes,
         gateways=_gateways([members[name] for name in memo.present if members[name].gateway is not None], memo),
-        links=_with_forecasts(_links(members, now_s, memo, settings), state, now_s, settings),
+        links=_with_forecasts(links, state, now_s, settings),
         plan=plan,
         lost_nodes=lost,
+        site_links=_site_links(links, members, memo),
         suspicion="" if silence_s is None else _suspicion(members, present, now_s, settings),
     )
 
@@ -158,6 +161,21 @@ def _links(
     if not same_objects(found, memo.known_links):
         memo.known_links = found
     return memo.known_links
+
+
+def _site_links(
+    links: tuple[LinkCapacity, ...], members: Mapping[str, Member], memo: SnapshotMemo
+) -> tuple[LinkCapacity, ...]:
+    """Links between sites; the same objects where no link and no site has changed."""
+    sites = {name: members[name].latest.site for name in memo.present if members[name].latest.site}
+    if not sites:
+        return ()
+    if links is not memo.site_basis[0] or sites != memo.site_basis[1]:
+        found = links_between_sites(links, sites)
+        memo.site_basis = (links, sites)
+        if found != memo.site_links:
+            memo.site_links = found
+    return memo.site_links
 
 
 def _with_forecasts(
