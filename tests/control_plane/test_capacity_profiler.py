@@ -17,6 +17,7 @@ from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
 from mec_platform.control_plane.monitoring.service import CapacityProfilerService
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
+from mec_platform.control_plane.policy_file import Policies
 from mec_platform.control_plane.tick import ControlSettings
 from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
@@ -59,7 +60,7 @@ class Profiler:
 @pytest.fixture
 async def profiler(tmp_path: Path, world: SimpleNamespace) -> AsyncIterator[Profiler]:
     log = await SqliteEventLog.open(tmp_path / "state.sqlite")
-    deployments = Deployments(Journal(log), SETTINGS, MonitoringSettings(), manual=True)
+    deployments = Deployments(Journal(log), Policies(SETTINGS), MonitoringSettings(), manual=True)
     await deployments.start()
     server = make_server()
     control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(CapacityProfilerService(deployments), server)

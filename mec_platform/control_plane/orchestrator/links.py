@@ -19,7 +19,9 @@ def hops_of(snapshot: Snapshot, nodes: tuple[str, ...]) -> tuple[tuple[str, str]
 def measured_links(snapshot: Snapshot, hops: Iterable[tuple[str, str]]) -> dict[tuple[str, str], LinkCapacity]:
     """Those of `hops` that were measured, in their order: by the members themselves, or else between their sites."""
     wanted = dict.fromkeys(hops)
-    found = {(link.source, link.target): link for link in snapshot.links if (link.source, link.target) in wanted}
+    sources = {source for source, _ in wanted}
+    candidates = [link for link in snapshot.links if link.source in sources]
+    found = {(link.source, link.target): link for link in candidates if (link.source, link.target) in wanted}
     if snapshot.site_links and len(found) < len(wanted):
         names = {name for hop in wanted for name in hop}
         sites = {node.name: node.site for node in snapshot.nodes if node.name in names}

@@ -23,11 +23,11 @@ from mec_platform.control_plane.orchestrator.decisions import (
     Trigger,
     Wait,
 )
-from mec_platform.control_plane.orchestrator.demand import decide_demand, demand_of, note_sheds
+from mec_platform.control_plane.orchestrator.demand import decide_demand, demand_of, is_first_chain, note_sheds
 from mec_platform.control_plane.orchestrator.links import links_in_use
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.orchestrator.state import Attempt, PolicyState, Spent
-from mec_platform.control_plane.orchestrator.switch_cost import SwitchCost, switch_cost
+from mec_platform.control_plane.orchestrator.switch_cost import NO_COST, SwitchCost, switch_cost
 from mec_platform.control_plane.orchestrator.triggers import Finding, Links, find_all, take_baseline
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, plan_change
@@ -53,7 +53,7 @@ def decide(
         decision = Wait(f"{', '.join(waiting)} of plan {plan.epoch} did not report yet since the platform started")
     else:
         decision, state = _decide_by_gain(snapshot, plan, links, state, settings, options)
-        if isinstance(decision, Keep) and _is_first(snapshot, plan):
+        if isinstance(decision, Keep) and is_first_chain(snapshot, plan):
             of_chains, state = decide_demand(snapshot, plan, state, settings, options)
             decision = of_chains or decision
     if isinstance(decision, Reconfigure | AddChain | DropChain):
@@ -123,11 +123,6 @@ def _unseen(plan: SplitPlan, live: frozenset[str]) -> list[str]:
     return [name for name in plan.nodes if name not in live]
 
 
-def _is_first(snapshot: Snapshot, plan: SplitPlan) -> bool:
-    """Each chain sees the same demand, so the first one decides about chains and limits for all."""
-    return all(plan.chain <= replica.chain for replica in snapshot.replicas)
-
-
 def _decide_forced(
     snapshot: Snapshot, plan: SplitPlan, settings: PolicySettings, options: PlanOptions, forced: Finding
 ) -> Decision:
@@ -153,8 +148,8 @@ def _decide_by_gain(
         return Wait(options.no_plan_reason), state
     successor = _successor(snapshot, best)
     change = plan_change(plan, successor)
-    cost = switch_cost(successor, snapshot, settings)
-    lead_s = settings.switch_lead_s + (0.0 if change is PlanChange.KEEP else cost.lead_s)
+    cost = NO_COST if change is PlanChange.KEEP else switch_cost(successor, snapshot, settings)
+    lead_s = settings.switch_lead_s + cost.lead_s
     findings = find_all(snapshot, plan, links, state, settings, current, lead_s)
     trigger = findings[0].trigger if findings else Trigger.BETTER_PLAN
     noted = "".join(f"{finding.text}; " for finding in findings)
