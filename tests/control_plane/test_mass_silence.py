@@ -13,6 +13,7 @@ from mec_platform.control_plane.monitoring.estimates import (
     MonitoringState,
     apply_failure,
     apply_reports,
+    gone_members,
     snapshot,
 )
 from mec_platform.domain.capacity import Snapshot
@@ -75,6 +76,7 @@ def test_silence_of_most_members_is_not_believed(world: SimpleNamespace) -> None
         seen = site.run(at_s, silent=silent)
         assert seen.lost_nodes == frozenset()
         assert [node.name for node in seen.nodes] == [node.name for node in before.nodes]
+        assert gone_members(site.state, at_s, SETTINGS) == frozenset()
     assert "8 of 11 members fell silent together" in seen.suspicion
 
 
@@ -103,7 +105,7 @@ def test_a_failure_that_is_reported_counts_all_the_same(world: SimpleNamespace) 
     site = Site(world, 5)
     site.run(10.0)
     site.state = apply_failure(site.state, MemberFailed(12.0, "n02", "its stream broke"))
-    assert site.see(14.0).lost_nodes == {"n02"}
+    assert site.see(14.0).lost_nodes == gone_members(site.state, 14.0, SETTINGS) == {"n02"}
     assert site.see(14.0).suspicion
 
 

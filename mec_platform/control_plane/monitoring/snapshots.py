@@ -65,6 +65,16 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
     )
 
 
+def gone_members(state: MonitoringState, now_s: float, settings: MonitoringSettings) -> frozenset[str]:
+    """Names of those that were seen and are gone: they left, failed, or are silent and not forgiven it."""
+    silence_s = mass_silence_since(state, now_s, settings)
+    return frozenset(
+        name
+        for name, member in state.members.items()
+        if not is_alive(member, now_s, settings) and not _is_forgiven(member, silence_s)
+    )
+
+
 def mass_silence_since(state: MonitoringState, now_s: float, settings: MonitoringSettings) -> float | None:
     """Members last heard at this time or later are forgiven their silence; None where silence is believed."""
     heard = [member.latest.at_s for member in state.members.values() if member.gone_since_s is None]
@@ -87,9 +97,9 @@ def _suspicion(
     silent = [members[name] for name in present if not is_alive(members[name], now_s, settings)]
     if not silent:
         return ""
-    longest_s = now_s - min(member.latest.at_s for member in silent)
+    longest_s = age_step_s(now_s - min(member.latest.at_s for member in silent))
     return (
-        f"{len(silent)} of {len(present)} members fell silent together and have not been heard for up to {longest_s:.0f} s: "
+        f"{len(silent)} of {len(present)} members fell silent together, more than {longest_s:.0f} s ago: "
         "more likely this platform's own network than all of them, so none of them counts as lost"
     )
 
