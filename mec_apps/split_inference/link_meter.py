@@ -107,6 +107,8 @@ class LinkMeter:
             return
         asked, before = self._waiting.popleft(), self._last_arrival
         self._last_arrival = _Arrival(peer_clock_s, now_s)
+        if not self._waiting and not self._bytes_since:
+            self._last_write_s = -float("inf")  # all that was written has arrived
         if asked.at_rest:
             if asked.size_bytes <= SMALL_FRAME_BYTES:
                 self._trips.append(now_s - asked.ready_s)

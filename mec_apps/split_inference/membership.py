@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types
 
 REPORT_TIMEOUT_S = 2.0
 MEASURE_EVERY_S = 1.0
+MOST_PEERS = 32
+"""Peers whose links are measured, beside those in use; in larger deployments members of two sites measure for all of them."""
+
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 2.0
 REFUSALS = frozenset({grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.INVALID_ARGUMENT})
@@ -123,7 +127,8 @@ class _Known:
 class Membership:
     """Reports what `build_report` gives with the links measured; `measure` tells what is new of the link to one peer.
 
-    `on_reply` learns the platform's answer to each report, and the names of all nodes.
+    `on_reply` learns the platform's answer to each report, and the names of all nodes. Links to peers that are `in_use` are
+    measured however many peers there are.
     """
 
     def __init__(
@@ -133,12 +138,14 @@ class Membership:
         build_report: Callable[[], control_plane_pb2.MemberReport],
         measure: Callable[[str, str], Awaitable[LinkMeasurement | None]],
         on_reply: Callable[[control_plane_pb2.ReportReply, frozenset[str]], Awaitable[None]],
+        in_use: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self._name = name
         self._platform_grpc = platform_grpc
         self._build_report = build_report
         self._measure = measure
         self._on_reply = on_reply
+        self._in_use = in_use
         self._channel = open_channel(platform_grpc)
         self._profiler = control_plane_pb2_grpc.CapacityProfilerStub(self._channel)
         self._orchestrator = control_plane_pb2_grpc.AdaptiveOrchestratorStub(self._channel)
@@ -245,11 +252,17 @@ class Membership:
 
     async def _keep_measuring(self) -> None:
         while True:
-            peers = dict(self._peers)
+            peers = self._measured_peers()
             await asyncio.gather(*(self._measure_one(name, address) for name, address in peers.items()))
-            for gone in self._links.keys() - self._peers.keys():
+            for gone in self._links.keys() - peers.keys():
                 del self._links[gone]
             await asyncio.sleep(MEASURE_EVERY_S)
+
+    def _measured_peers(self) -> dict[str, str]:
+        """Addresses of the peers to measure: a choice that is each member's own and stays the same."""
+        ranked = sorted(self._peers, key=lambda peer: zlib.crc32(f"{self._name} {peer}".encode()))
+        chosen = {*ranked[:MOST_PEERS], *(self._in_use() & self._peers.keys())}
+        return {peer: self._peers[peer] for peer in chosen}
 
     async def _measure_one(self, name: str, address: str) -> None:
         measured = await self._measure(name, address)

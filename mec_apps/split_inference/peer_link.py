@@ -52,6 +52,7 @@ PROBE_EVERY_S = 2.0
 PASSIVE_FRESH_S = 10.0
 """While frames have told the rate so lately, it is not probed; nor while frames wait to leave."""
 
+LONGEST_WITHOUT_TRIP_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 RECONNECT_PAUSE_S = 0.3
 FLUSH_S = 0.5
@@ -105,6 +106,7 @@ class PeerLink:
         self._rate = 0.0
         self._rate_due_s = 0.0
         self._round_trip_s = 0.0
+        self._trip_at_s = -LONGEST_WITHOUT_TRIP_S
 
     @property
     def connected(self) -> bool:
@@ -136,6 +138,8 @@ class PeerLink:
         """
         now_s = time.perf_counter()
         round_trip_s = self._meter.take_round_trip_s() or await self._probe_round_trip(now_s)
+        if round_trip_s:
+            self._round_trip_s, self._trip_at_s = round_trip_s, now_s
         told = self._meter.take_rate(self._round_trip_s)
         rate = told.bytes_per_s
         if rate:
@@ -157,14 +161,14 @@ class PeerLink:
 
     async def _probe_round_trip(self, now_s: float) -> float:
         """The round trip of an empty frame; one that seems to have risen is measured again. 0 where the budget is spent."""
-        if not self._budget.allows(0, now_s) or (self._round_trip_s and not self._is_idle):
+        waits = not self._is_idle and now_s - self._trip_at_s < LONGEST_WITHOUT_TRIP_S  # behind frames it would be late
+        if waits or not self._budget.allows(0, now_s):
             return 0.0
         found = await self._ping_or_lose(0)
         for _ in range(ROUND_TRIPS - 1):
             if found <= 1.5 * self._round_trip_s + CLEAR_S / 2 and self._round_trip_s:
                 break
             found = min(found, await self._ping_or_lose(0))
-        self._round_trip_s = found
         return found
 
     async def _probe_rate(self, round_trip_s: float) -> float:

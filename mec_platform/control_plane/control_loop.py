@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
@@ -31,7 +31,7 @@ from mec_platform.control_plane.monitoring.estimates import (
     apply_failure,
     apply_radio,
     apply_report,
-    is_alive,
+    gone_members,
     snapshot,
 )
 from mec_platform.control_plane.monitoring.radio_forecast import RadioState
@@ -105,7 +105,7 @@ class ControlLoop:
         self._monitoring_settings = monitoring
         self._manual = manual
         self._monitoring = MonitoringState(started_s=0.0)
-        self._chains = Chains(model, journal, self._commit, self.addresses, lambda: frozenset(self._gone()))
+        self._chains = Chains(model, journal, self._commit, self.addresses, self._gone)
         self._limit: SessionLimit | None = None
         self._tasks = BackgroundTasks()
         self._wake = asyncio.Event()
@@ -409,7 +409,5 @@ class ControlLoop:
             self._wake.set()
         return ended
 
-    def _gone(self) -> Iterator[str]:
-        for name, member in self._monitoring.members.items():
-            if not is_alive(member, self.now_s, self._monitoring_settings):
-                yield name
+    def _gone(self) -> frozenset[str]:
+        return gone_members(self._monitoring, self.now_s, self._monitoring_settings)

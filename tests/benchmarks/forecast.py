@@ -22,6 +22,7 @@ TRACES = Path(os.environ.get("MEC_RADIO_TRACES", Path(__file__).resolve().parent
 """Where the files of the CICV5G data set are; files that are not there are skipped."""
 
 LITTLE = 0.1
+"""Decisions believe forecasts from 0.6 on."""
 
 
 def evaluate(measurements: Sequence[RadioMeasurement], settings: RadioSettings) -> dict[str, float]:
@@ -46,7 +47,7 @@ def evaluate(measurements: Sequence[RadioMeasurement], settings: RadioSettings) 
         told.append(abs(forecast.round_trip_s - came))
         latest.append(abs(each.round_trip_s - came))
         level.append(abs(median(r[1] for r in recent) - came))
-        sure.append(forecast.confidence)
+        sure.append(state.ues[each.ue].record.confidence)
     return {
         "forecasts": len(told),
         "forecast_ms": fmean(told) * 1e3,

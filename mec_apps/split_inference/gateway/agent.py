@@ -125,7 +125,12 @@ class GatewayAgent:
         self._rate = (time.monotonic(), 0, 0.0)
         self._load = LoadMeter()
         self._membership = Membership(
-            settings.name, settings.platform_grpc, self._build_report, self._links.measure, self._on_reply
+            settings.name,
+            settings.platform_grpc,
+            self._build_report,
+            self._links.measure,
+            self._on_reply,
+            lambda: self.sessions.nodes_in_use,
         )
         await self._membership.join(settings.platform_wait_s)
         if settings.encoder_dir is not None:

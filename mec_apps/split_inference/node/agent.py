@@ -125,7 +125,12 @@ class NodeAgent:
         self._service.address = self.address
         self._serve_metrics()
         self._membership = Membership(
-            settings.name, settings.platform_grpc, self._build_report, self._data_plane.links.measure, self._on_reply
+            settings.name,
+            settings.platform_grpc,
+            self._build_report,
+            self._data_plane.links.measure,
+            self._on_reply,
+            self._following,
         )
         await self._membership.join(settings.platform_wait_s)
         self._application = MecApplication(
@@ -225,8 +230,11 @@ class NodeAgent:
             _log.info("epoch %d was committed without word to this node", epoch)
             await self._service.commit(epoch)
         await self._service.forget_before(reply.living_epoch)
-        following = {stage.next_node for stage in self._compute.stages.stages if stage.next_node is not None}
-        await self._data_plane.links.keep_only(nodes | following)
+        await self._data_plane.links.keep_only(nodes | self._following())
+
+    def _following(self) -> frozenset[str]:
+        """Nodes that stages of this one send to."""
+        return frozenset(stage.next_node for stage in self._compute.stages.stages if stage.next_node is not None)
 
     async def _end_sessions_of(self, gateway: int) -> None:
         compute = self._compute

@@ -86,6 +86,8 @@ class SnapshotMemo:
     known_nodes: tuple[NodeCapacity, ...] = ()
     known_gateways: tuple[GatewayCapacity, ...] = ()
     known_links: tuple[LinkCapacity, ...] = ()
+    site_basis: tuple[tuple[LinkCapacity, ...], Mapping[str, str]] = ((), {})
+    site_links: tuple[LinkCapacity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

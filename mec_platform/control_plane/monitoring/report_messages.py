@@ -99,8 +99,8 @@ def radio_to_message(name: str, ue: UeState, now_s: float) -> control_plane_pb2.
         rsrp_dbm=signal.rsrp_dbm,
         sinr_db=signal.sinr_db,
         age_s=max(0.0, now_s - signal.at_s),
-        forecast_error_ms=ue.record.told_s * 1e3,
-        persistence_error_ms=ue.record.persistence_s * 1e3,
+        forecast_error_ms=ue.record.told * 1e3,
+        persistence_error_ms=ue.record.persistence * 1e3,
         forecasts=ue.record.count,
     )
     if forecast is not None:
