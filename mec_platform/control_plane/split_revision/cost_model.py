@@ -53,6 +53,11 @@ class PlanCost:
     affinity_ms: float = 0.0
     switch_ms: float = 0.0
 
+    @property
+    def settled_ms(self) -> float:
+        """The cost once the plan is in force: the total without what going there takes."""
+        return self.total_ms - self.switch_ms
+
 
 class HopPrice(NamedTuple):
     """A hop in one step: how long a token is under way, and how long the link is busy; measured, without any forecast."""
@@ -71,28 +76,26 @@ def plan_cost(stages: Sequence[Stage], snapshot: Snapshot, settings: PlanSetting
 
 
 class PlanCosts:
-    """The cost of plans in one snapshot: what is looked up for one plan is remembered for the next."""
+    """The cost of plans in one snapshot: what is looked up for one plan is remembered for the next.
 
-    def __init__(self, snapshot: Snapshot, settings: PlanSettings) -> None:
+    Nodes called `exclude` are not to be used; they still count for what fails together with them.
+    """
+
+    def __init__(self, snapshot: Snapshot, settings: PlanSettings, exclude: frozenset[str] = frozenset()) -> None:
         self.snapshot = snapshot
         self.settings = settings
         self.nodes = {node.name: node for node in snapshot.nodes}
         self.links = LinkTable.of(snapshot)
         self.times: dict[str, NodeTimes] = dict(node_times(snapshot))
         self.switching = Switching(snapshot, self.links, settings.default_link)
-        self.taken = frozenset(name for plan in snapshot.replicas for name in plan.nodes)
+        self.taken = exclude | {name for plan in snapshot.replicas for name in plan.nodes}
         self.fair_share = 1 / max(1, sum(self.is_usable(node) for node in snapshot.nodes))
         self._shunned = shared_fates(snapshot)
         self._hops: dict[tuple[str, str], HopPrice] = {}
         self._switch: dict[str, tuple[float, ...]] = {}
 
-    @classmethod
-    def of(cls, snapshot: Snapshot, settings: PlanSettings) -> PlanCosts:
-        """The same as the constructor, for those who like to read it."""
-        return cls(snapshot, settings)
-
     def is_usable(self, node: NodeCapacity) -> bool:
-        """Whether the node may hold a stage at all: it runs the model, and no other chain of the deployment uses it."""
+        """Whether the node may hold a stage at all: it runs the model, is not excluded and in no other chain."""
         return node.runs_model and node.name not in self.taken
 
     def cost(self, stages: Sequence[Stage]) -> PlanCost | None:
@@ -257,8 +260,14 @@ def kv_positions(snapshot: Snapshot, settings: PlanSettings) -> int:
     return max(settings.kv_tokens_reserved, held + sessions * settings.kv_growth_tokens)
 
 
-def stage_memory_bytes(layers: LayerRange, model: ModelShape, positions: int) -> int:
-    """Memory of a stage: its blocks with their KV, the embedding on the first stage, the head on the last."""
+def stage_memory_bytes(
+    layers: LayerRange, model: ModelShape, settings: PlanSettings, positions: int | None = None
+) -> int:
+    """Memory of a stage: its blocks with their KV, the embedding on the first stage, the head on the last.
+
+    `positions` is how many there must be room for (see `kv_positions`); without it, the reserve.
+    """
+    positions = settings.kv_tokens_reserved if positions is None else positions
     needed = len(layers) * (model.block_bytes + positions * model.kv_bytes_per_token_per_block)
     if layers.start == 0:
         needed += model.embed_bytes

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
+from mec_platform.control_plane.split_revision.checker import check_stages
 from mec_platform.control_plane.split_revision.cost_model import PlanCost, PlanCosts, kv_positions, stage_memory_bytes
 from mec_platform.control_plane.split_revision.node_times import describe_load
 from mec_platform.control_plane.split_revision.search import describe_gap, keeps_limits
@@ -12,8 +14,8 @@ from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.layers import LayerRange, even_ranges
 from mec_platform.domain.split_plan import SplitPlan, Stage
 
-# So many single nodes are named, the quickest first.
-_SINGLE_NODES = 5
+# So many single nodes are named, the best first.
+_SINGLE_NODES = 12
 # Even splits are made of so many nodes at most.
 _EVEN_PARTS = 8
 
@@ -30,7 +32,7 @@ def explain_plan(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings, ga
         node = costs.nodes[stage.node]
         known = index == 0 or costs.links.link(source, stage.node) is not None
         lines.append(f"hop {source} -> {stage.node}: {cost.hop_ms[index]:.2f} ms{'' if known else ' (not measured)'}")
-        needed = stage_memory_bytes(stage.layers, model, kv_positions(snapshot, settings))
+        needed = stage_memory_bytes(stage.layers, model, settings, kv_positions(snapshot, settings))
         lines.append(
             f"stage {index + 1} on {stage.node} ({'trusted' if node.trusted else 'not trusted'}): blocks {stage.layers}"
             f"{' and head' if index == len(plan.stages) - 1 else ''}, {cost.stage_ms[index]:.2f} ms, "
@@ -74,7 +76,7 @@ def _terms(cost: PlanCost, costs: PlanCosts) -> list[str]:
 
 
 def explain_alternatives(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) -> list[str]:
-    """Why not another plan: what the best even split and single nodes would cost, and which limit keeps them out."""
+    """Why not another plan: what single nodes and the best even split cost instead, or which limit keeps them out."""
     costs, model = PlanCosts(snapshot, settings), snapshot.model
     chosen = costs.cost(plan.stages)
     if chosen is None or model is None:
@@ -82,32 +84,34 @@ def explain_alternatives(plan: SplitPlan, snapshot: Snapshot, settings: PlanSett
     blocks = LayerRange(0, model.blocks)
     usable = [node for node in snapshot.nodes if costs.is_usable(node)]
     usable.sort(key=lambda node: (costs.times[node.name].block_s, node.name))
-    lines = [f"runner-up {_compare((Stage(node.name, blocks),), chosen, costs)}" for node in usable[:_SINGLE_NODES]]
-    if len(usable) > _SINGLE_NODES:
-        lines.append(f"and {len(usable) - _SINGLE_NODES} single nodes more, all slower")
+    singles = sorted(((Stage(node.name, blocks),) for node in usable), key=lambda stages: _total(stages, costs))
     splits = []
     for parts in range(2, min(len(usable), model.blocks, _EVEN_PARTS) + 1):
         ranges = even_ranges(model.blocks, parts)
         splits.append(tuple(Stage(node.name, layers) for node, layers in zip(usable[:parts], ranges, strict=True)))
-    allowed = [stages for stages in splits if keeps_limits(stages, costs, model)] or splits
-    if allowed:
-        best = min(allowed, key=lambda stages: (_total(stages, costs), len(stages)))
-        lines.append(f"even split over the quickest nodes: {_compare(best, chosen, costs)}")
+    splits.sort(key=lambda stages: (not keeps_limits(stages, costs, model), _total(stages, costs)))
+    lines = [
+        f"all on one node: {_compare(stages, chosen, costs)}"
+        for stages in singles[:_SINGLE_NODES]
+        if stages != plan.stages
+    ]
+    if len(singles) > _SINGLE_NODES:
+        lines.append(f"all on one node: {len(singles) - _SINGLE_NODES} more nodes would cost more than these")
+    lines += [f"even split over the quickest nodes: {_compare(stages, chosen, costs)}" for stages in splits[:1]]
     return lines
 
 
 def _total(stages: Sequence[Stage], costs: PlanCosts) -> float:
     cost = costs.cost(stages)
-    return float("inf") if cost is None else cost.total_ms
+    return inf if cost is None else cost.total_ms
 
 
 def _compare(stages: tuple[Stage, ...], chosen: PlanCost, costs: PlanCosts) -> str:
-    cost, model = costs.cost(stages), costs.snapshot.model
+    snapshot = costs.snapshot
+    assert snapshot.model is not None  # who compares plans knows what of
     words = " -> ".join(f"{stage.node} {stage.layers}" for stage in stages)
-    if cost is None or model is None:
-        return f"{words}: cannot be costed"
-    more = cost.total_ms - chosen.total_ms
-    verdict = f"{words}: {cost.total_ms:.2f} ms"
-    if not keeps_limits(stages, costs, model):
-        return f"{verdict}, but it breaks a limit"
-    return f"{verdict}, the same" if abs(more) < 1e-6 else f"{verdict}, {more:.2f} ms more"
+    total = _total(stages, costs)
+    errors = check_stages(SplitPlan(1, 0, snapshot.model.name, stages), snapshot, costs.settings)
+    if errors:
+        return f"{words} would cost {total:.2f} ms, but {errors[0]}"
+    return f"{words} costs {total:.2f} ms, {total - chosen.total_ms:.2f} ms more"

@@ -98,17 +98,15 @@ def describe_gap(gap: float) -> str:
 
 def best_plan(snapshot: Snapshot, settings: PlanSettings, exclude: frozenset[str] = frozenset()) -> FoundPlan | NoPlan:
     """The plan with the lowest total cost that keeps all limits, on nodes other than `exclude`."""
-    if exclude:
-        snapshot = replace(snapshot, nodes=tuple(node for node in snapshot.nodes if node.name not in exclude))
     model, current = snapshot.model, snapshot.plan
     if model is None:
         return NoPlan("no plan: no node has reported its model yet")
     if not snapshot.nodes:
         return NoPlan("no plan: no edge node is alive")
-    costs = PlanCosts(snapshot, settings)
+    costs = PlanCosts(snapshot, settings, exclude)
     nodes = tuple(sorted((node for node in snapshot.nodes if costs.is_usable(node)), key=lambda node: node.name))
     if not nodes:
-        return NoPlan(_why_none_is_usable(snapshot))
+        return NoPlan(_why_none_is_usable(snapshot, exclude))
     search = _Search(costs, model, nodes)
     search.run()
     if search.best is None:
@@ -387,7 +385,7 @@ def keeps_limits(stages: tuple[Stage, ...], costs: PlanCosts, model: ModelShape)
         node = costs.nodes.get(stage.node)
         if node is None or not costs.is_usable(node):
             return False
-        if stage_memory_bytes(stage.layers, model, positions) > node.memory_bytes:
+        if stage_memory_bytes(stage.layers, model, settings, positions) > node.memory_bytes:
             return False
         shallow = stage.layers.start < max(settings.trusted_first_blocks, 1)
         deep = stage.layers.stop > model.blocks - max(settings.trusted_last_blocks, 1)
@@ -446,18 +444,20 @@ def _stages(ground: Ground, chain: Chain) -> tuple[Stage, ...]:
     return tuple(Stage(ground.names[node], LayerRange(start, stop)) for node, start, stop in chain.stages)
 
 
-def _why_none_is_usable(snapshot: Snapshot) -> str:
+def _why_none_is_usable(snapshot: Snapshot, exclude: frozenset[str]) -> str:
     taken = {name for plan in snapshot.replicas for name in plan.nodes}
-    busy = sum(node.name in taken for node in snapshot.nodes)
-    return (
-        f"no plan: of {len(snapshot.nodes)} live nodes {sum(not node.runs_model for node in snapshot.nodes)} have no artefact "
-        f"of the model for their target, {busy} are in another chain of the deployment"
-    )
+    counts = {
+        "have no artefact of the model for their target": sum(not node.runs_model for node in snapshot.nodes),
+        "are in another chain of the deployment": sum(node.name in taken for node in snapshot.nodes),
+        "are excluded": sum(node.name in exclude for node in snapshot.nodes),
+    }
+    why = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    return f"no plan: none of {len(snapshot.nodes)} live nodes may be used: {why}"
 
 
 def _why_nothing_fits(costs: PlanCosts, model: ModelShape, nodes: tuple[NodeCapacity, ...]) -> str:
     settings, positions = costs.settings, kv_positions(costs.snapshot, costs.settings)
-    needed = stage_memory_bytes(LayerRange(0, model.blocks), model, positions)
+    needed = stage_memory_bytes(LayerRange(0, model.blocks), model, settings, positions)
     offered = sum(node.memory_bytes for node in nodes)
     offer = "1 node offers" if len(nodes) == 1 else f"{len(nodes)} nodes offer"
     room = f"{offer} {offered / 1e6:.1f} MB, the model needs {needed / 1e6:.1f} MB"

@@ -225,7 +225,7 @@ def survey_ground(costs: PlanCosts, model: ModelShape, nodes: Sequence[NodeCapac
 
 def _room(costs: PlanCosts, model: ModelShape, nodes: Sequence[NodeCapacity]) -> Room:
     positions = kv_positions(costs.snapshot, costs.settings)
-    whole = stage_memory_bytes(LayerRange(0, model.blocks), model, positions)
+    whole = stage_memory_bytes(LayerRange(0, model.blocks), model, costs.settings, positions)
     per_block = (whole - model.embed_bytes - model.head_bytes) // model.blocks
     memory = np.array([node.memory_bytes for node in nodes], dtype=np.int64)
 
