@@ -26,7 +26,7 @@ COMMANDS = {
     "node": "node:node",
     "notifications": "notifications:notifications",
     "peers": "peers:peers",
-    "plan": "inspect:plan",
+    "plan": "plan:plan",
     "policy": "policy:policy",
     "profile": "profile.command:profile",
     "reconfigure": "reconfigure:reconfigure",
