@@ -96,14 +96,42 @@ class DemandSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answer_tokens: int = 128
 
 
+class SloSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a request must keep to count as well served: the time to its first token, and the mean time of each later one.
+
+    The defaults are those of MLPerf's server scenario for a 70B chat model, with tokens twice as fast: a voice needs them.
+    """
+
+    ttft_ms: float = 2000.0
+    tpot_ms: float = 100.0
+
+
+class MeasurementSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How well members measure: relative noise (one standard deviation), drawn anew every `noise_every_s`.
+
+    Every member reports each `report_s`; a report takes `delay_ms`, and the share `lost_share` of them never arrives.
+    """
+
+    noise: float = 0.03
+    noise_every_s: float = 1.0
+    report_s: float = 1.0
+    delay_ms: float = 20.0
+    lost_share: float = 0.0
+
+
 class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model that is served to `gateways` (all where empty). `policy` is a table as in a policy file."""
+    """A model that is served to `gateways` (all where empty). `policy` is a table as in a policy file.
+
+    Requests beyond `max_sessions` at a time wait, in the order in which they came.
+    """
 
     name: str
     model: ModelSpec = ModelSpec()
     gateways: tuple[str, ...] = ()
     policy: dict[str, Any] = {}
     demand: DemandSpec = DemandSpec()
+    slo: SloSpec = SloSpec()
+    max_sessions: int = 8
     sessions: int = 1
     context_positions: int = 256
 
@@ -140,6 +168,7 @@ class Scenario(
     gateways: tuple[GatewaySpec, ...] = (GatewaySpec("gateway"),)
     links: tuple[LinkSpec, ...] = ()
     events: tuple[EventSpec, ...] = ()
+    measurement: MeasurementSpec = MeasurementSpec()
     title: str = ""
     seed: int = 1
     duration_s: float = 60.0
@@ -214,6 +243,11 @@ def _numbers(scenario: Scenario) -> Iterator[str]:
         times = (node.block_us, node.row_us, node.head_us, node.head_row_us, node.prefill_row_us, node.position_ns)
         if not 1 <= node.count <= 100_000 or node.block_us <= 0 or min(times) < 0 or node.memory_mib < 0:
             yield f"node {node.name}: count from 1 to 100000, block_us above 0, and nothing below 0"
+    measured = scenario.measurement
+    if not 0 <= measured.noise < 1 or not 0 <= measured.lost_share < 1 or measured.delay_ms < 0:
+        yield "measurement: noise and lost_share from 0 to below 1, and a delay_ms of 0 or more, are needed"
+    if not 0.1 <= measured.report_s <= 60 or measured.noise_every_s <= 0:
+        yield "measurement: report_s from 0.1 to 60, and noise_every_s above 0, are needed"
     for link in scenario.links:
         if link.mbit_per_s <= 0 or link.round_trip_ms < 0 or link.bandwidth_scale <= 0:
             yield f"link {link.source} -> {link.target}: rates above 0 and a round trip of 0 or more are needed"
@@ -222,5 +256,7 @@ def _numbers(scenario: Scenario) -> Iterator[str]:
         sizes = (model.block_mib, model.embed_mib, model.head_mib, model.kv_bytes_per_token_per_block)
         if not 1 <= model.blocks <= 1000 or model.hidden_bytes < 1 or min(sizes) < 0:
             yield f"deployment {deployment.name}: 1 to 1000 blocks, hidden_bytes above 0, and no size below 0"
+        if deployment.max_sessions < 1 or min(deployment.slo.ttft_ms, deployment.slo.tpot_ms) <= 0:
+            yield f"deployment {deployment.name}: max_sessions from 1, and times of slo above 0, are needed"
         if demand.speedup <= 0 or demand.per_s < 0 or demand.prompt_tokens < 1 or demand.answer_tokens < 1:
             yield f"deployment {deployment.name}: demand needs speedup above 0, per_s of 0 or more, and tokens from 1"
