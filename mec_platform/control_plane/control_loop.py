@@ -29,7 +29,16 @@ from mec_platform.control_plane.monitoring.estimates import (
     is_alive,
     snapshot,
 )
-from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, Reconfigure, Trigger, Wait
+from mec_platform.control_plane.orchestrator.decisions import (
+    AddChain,
+    Decision,
+    DropChain,
+    Keep,
+    Reconfigure,
+    Shed,
+    Trigger,
+    Wait,
+)
 from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.orchestrator.switch_cost import choose_transfer_mode, replay_ms
 from mec_platform.control_plane.split_revision.checker import check_plan
@@ -202,7 +211,7 @@ class ControlLoop:
         decision, self._policy = tick(seen, self._policy, self._control)
         self._tell(seen.now_s, decision)
         match decision:
-            case Wait() | Keep():
+            case Wait() | Keep() | AddChain() | DropChain() | Shed():
                 return
             case Reconfigure():
                 if self._manual and decision.trigger not in (Trigger.INITIAL, Trigger.NODE_LOST):

@@ -6,24 +6,16 @@ replayed journal. Counterpart: `control_loop` observes, calls `tick` and carries
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.orchestrator.decisions import Decision, PlanOption, PlanOptions, Reconfigure, Wait
 from mec_platform.control_plane.orchestrator.policy import PolicyState, decide
-from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.split_revision.checker import check_plan, check_stages
 from mec_platform.control_plane.split_revision.cost_model import plan_cost
 from mec_platform.control_plane.split_revision.search import FoundPlan, best_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import Snapshot
 
-
-@dataclass(frozen=True, slots=True)
-class ControlSettings:
-    """Settings of a decision: what makes a plan good, and when to change it."""
-
-    planning: PlanSettings = field(default_factory=PlanSettings)
-    policy: PolicySettings = field(default_factory=PolicySettings)
+__all__ = ["ControlSettings", "plan_options", "tick"]
 
 
 def tick(snapshot: Snapshot, state: PolicyState, settings: ControlSettings) -> tuple[Decision, PolicyState]:

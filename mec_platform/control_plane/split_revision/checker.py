@@ -62,4 +62,9 @@ def _trust_errors(stage: Stage, node: NodeCapacity, model: ModelShape, settings:
         )
     if model.blocks - 1 in stage.layers:
         errors.append(f"node {node.name} is not trusted and would hold the head, which makes the tokens")
+    elif any(block >= model.blocks - settings.trusted_last_blocks for block in stage.layers):
+        errors.append(
+            f"node {node.name} is not trusted and blocks {stage.layers} are near the tokens "
+            f"(the last {settings.trusted_last_blocks} blocks need a trusted node)"
+        )
     return errors

@@ -229,7 +229,8 @@ def _current_stages(snapshot: Snapshot, model: ModelShape, settings: PlanSetting
         if node is None or stage_memory_bytes(stage.layers, model, settings) > node.memory_bytes:
             return None
         shallow = stage.layers.start < max(settings.trusted_first_blocks, 1)
-        if not node.trusted and (shallow or stage.layers.stop == model.blocks):
+        deep = stage.layers.stop > model.blocks - max(settings.trusted_last_blocks, 1)
+        if not node.trusted and (shallow or deep):
             return None
     return plan.stages
 
@@ -293,7 +294,8 @@ def _extensions(terrain: _Terrain, chain: _Chain | None, bound: float) -> Iterat
         after = used | 1 << node
         rest = terrain.optimism.get((after, node), anywhere)
         block_ms, trusted = terrain.block_ms[node], terrain.nodes[node].trusted
-        for stop in range(start + 1, min(start + terrain.longest(node, start), terrain.model.blocks - 1) + 1):
+        last = terrain.model.blocks - (1 if trusted else max(terrain.settings.trusted_last_blocks, 1))
+        for stop in range(start + 1, min(start + terrain.longest(node, start), last) + 1):
             time = (stop - start) * block_ms
             cost = arrived + terrain.compute_weight * time
             if not trusted:

@@ -26,6 +26,8 @@ class PlanSettings:
     # Tokens are recovered from activations with 59 % success behind two blocks and 35 % behind eight (arXiv
     # 2602.16760): two blocks are the least that removes the plain text, the exposure term pulls further.
     trusted_first_blocks: int = 2
+    # The last block makes the tokens with the head; more than that one says nothing new of them.
+    trusted_last_blocks: int = 1
     # Positions of KV, over all sessions, that every stage must have room for: four chats of 512 tokens.
     kv_tokens_reserved: int = 2048
     # A link that nobody has measured yet: 100 Mbit/s and 2 ms, a modest wired or good radio link, so that an unmeasured
@@ -42,6 +44,7 @@ class PlanSettings:
     beam_width: int = 6
 
     def __post_init__(self) -> None:
-        negative = [name for name in ("alpha", "beta", "gamma_ms", "trusted_first_blocks") if getattr(self, name) < 0]
-        if negative or self.kv_tokens_reserved < 0:
-            raise ValueError(f"must not be negative: {', '.join(negative) or 'kv_tokens_reserved'}")
+        weights = ("alpha", "beta", "gamma_ms", "trusted_first_blocks", "trusted_last_blocks", "kv_tokens_reserved")
+        negative = [name for name in weights if getattr(self, name) < 0]
+        if negative:
+            raise ValueError(f"must not be negative: {', '.join(negative)}")

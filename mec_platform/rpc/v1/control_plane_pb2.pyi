@@ -328,15 +328,24 @@ class Decision(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     COST_MS_FIELD_NUMBER: _builtins.int
     CURRENT_COST_MS_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    SWITCH_COST_MS_FIELD_NUMBER: _builtins.int
+    SESSION_LIMIT_FIELD_NUMBER: _builtins.int
     at_s: _builtins.float
     kind: _builtins.str
-    """keep, migrate, re_split, wait"""
+    """keep, wait, initial, migrate, re_split, add_chain, drop_chain, shed, admit"""
     reason: _builtins.str
     cost_ms: _builtins.float
     current_cost_ms: _builtins.float
+    trigger: _builtins.str
+    """why a change is made, as node_lost or slo_at_risk; empty for keep and wait"""
+    switch_cost_ms: _builtins.float
+    """what the change itself costs all sessions together"""
+    session_limit: _builtins.int
+    """kind shed: sessions that gateways together may have"""
     @_builtins.property
     def plan(self) -> _types_pb2.SplitPlan:
-        """the plan decided on, or kept"""
+        """the plan decided on, kept, added or dropped"""
 
     def __init__(
         self,
@@ -347,12 +356,17 @@ class Decision(_message.Message):
         plan: _types_pb2.SplitPlan | None = ...,
         cost_ms: _builtins.float = ...,
         current_cost_ms: _builtins.float = ...,
+        trigger: _builtins.str = ...,
+        switch_cost_ms: _builtins.float = ...,
+        session_limit: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_limit", b"_session_limit", "plan", b"plan", "session_limit", b"session_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "cost_ms", b"cost_ms", "current_cost_ms", b"current_cost_ms", "kind", b"kind", "plan", b"plan", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_limit", b"_session_limit", "at_s", b"at_s", "cost_ms", b"cost_ms", "current_cost_ms", b"current_cost_ms", "kind", b"kind", "plan", b"plan", "reason", b"reason", "session_limit", b"session_limit", "switch_cost_ms", b"switch_cost_ms", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__session_limit: _TypeAlias = _typing.Literal["session_limit"]  # noqa: Y015
+    _WhichOneofArgType__session_limit: _TypeAlias = _typing.Literal["_session_limit", b"_session_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_limit) -> _WhichOneofReturnType__session_limit | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
