@@ -6,7 +6,7 @@ reports are of the platform's clock, which is `CLOCK_S` ahead of the simulation'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import exp, floor
 
@@ -29,6 +29,9 @@ from mec_platform.simulation.world import World
 CLOCK_S = 1000.0
 """What the platform's clock shows at the start of the simulation."""
 
+MOST_REPORTS = 7
+"""Of one member between two decisions; of earlier ones no sample would be left in any estimate."""
+
 PROBE_TIMEOUT_S = 2.0
 """As in `peer_link`: a probe that takes longer tells nothing of the round trip, but that it takes so long at least."""
 
@@ -44,8 +47,11 @@ class Observer:
     state: MonitoringState = field(default_factory=lambda: MonitoringState(started_s=CLOCK_S))
     _phases: dict[str, float] = field(default_factory=dict)
 
-    def listen(self, now_s: float, service: Service) -> None:
-        """Takes in the reports of all members since the last time, in the order in which they arrive."""
+    def listen(self, now_s: float, service: Service, taken: Mapping[str, float]) -> None:
+        """Takes in the reports of all members since the last time, in the order in which they arrive.
+
+        `taken` is the share of each node's compute that other deployments use.
+        """
         due = sorted(self._due(now_s))
         loads = {load.name: load for load in service.gateway_loads()}
         for arrived_s, name, sent_s, number in due:
@@ -53,7 +59,7 @@ class Observer:
             lost = uniform(self.world.scenario.seed, "lost report", name, number)
             if not state.alive or state.silent or lost < self.world.scenario.measurement.lost_share:
                 continue
-            report = self._report(name, sent_s, arrived_s, loads, service)
+            report = self._report(name, sent_s, arrived_s, loads, service, taken.get(name, 0.0))
             outcome = apply_report(self.state, report, self.settings)
             if not isinstance(outcome, Refusal):
                 self.state = outcome
@@ -75,12 +81,18 @@ class Observer:
             offset = self._phases[name] + measured.delay_ms / 1e3
             last = floor((now_s - offset) / measured.report_s)
             first = floor((self.heard_s - offset) / measured.report_s) + 1
-            for number in range(max(first, last - self.settings.window + 1), last + 1):
+            for number in range(max(first, last - MOST_REPORTS + 1), last + 1):
                 sent_s = number * measured.report_s + self._phases[name]
                 yield sent_s + measured.delay_ms / 1e3, name, sent_s, number
 
     def _report(
-        self, name: str, sent_s: float, arrived_s: float, loads: dict[str, GatewayCapacity], service: Service
+        self,
+        name: str,
+        sent_s: float,
+        arrived_s: float,
+        loads: Mapping[str, GatewayCapacity],
+        service: Service,
+        taken: float,
     ) -> MemberReported:
         spec, load = self.world.spec(name), loads.get(name)
         links = tuple(self._links(name, sent_s))
@@ -104,7 +116,7 @@ class Observer:
                 context_positions=load.context_positions,
                 links=links,
             )
-        node = self.world.node(name, self.deployment, sent_s, 0.0)
+        node = self.world.node(name, self.deployment, sent_s, taken)
         wander = self._wander(sent_s, "compute", name)
         return MemberReported(
             at_s=CLOCK_S + arrived_s,

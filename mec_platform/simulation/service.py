@@ -126,6 +126,12 @@ class Service:
         self._set_rates(taken)
         return min(again, self._next_end_s())
 
+    def end(self) -> None:
+        """The run is over: tokens that were still waited for have taken that long at least."""
+        for session in self.sessions:
+            if session.stalled_s:
+                self._flowed(TokenFlow(self.now_s - session.stalled_s, self.now_s, session.stalled_s, 1.0, 1))
+
     def gateway_loads(self) -> tuple[GatewayCapacity, ...]:
         """What each gateway is doing."""
         loads = []

@@ -13,6 +13,7 @@ from math import inf
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, NodeCapacity, Snapshot
 from mec_platform.domain.model_shape import ModelShape
+from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.scenario.scenario import (
     DeploymentSpec,
@@ -32,10 +33,14 @@ LEAST_CPU_SHARE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class LinkSeries:
-    """What traces say of one link of the scenario; None where it has no trace of that kind."""
+    """What traces say of one link of the scenario; None where it has no trace of that kind.
+
+    `radio` is what the radio network knows of the device whose link it is, in order of time.
+    """
 
     round_trip_s: Series | None = None
     bytes_per_s: Series | None = None
+    radio: tuple[RadioMeasurement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
