@@ -270,9 +270,7 @@ class Platform:
         collectors = self._collectors
         deployments = self._deployments
         epoch = Gauge("mec_plan_epoch", "Highest epoch of a committed split plan", registry=collectors)
-        epoch.set_function(
-            lambda: max((each.plan.epoch for each in deployments.loops if each.plan is not None), default=0)
-        )
+        epoch.set_function(lambda: max((plan.epoch for each in deployments.loops for plan in each.plans), default=0))
         nodes = Gauge("mec_live_nodes", "Edge nodes that report", registry=collectors)
         nodes.set_function(lambda: sum(len(each.observe().nodes) for each in deployments.loops))
         settings = self._settings

@@ -6,6 +6,7 @@
     +-- ContextExceeded     the prompt and the answer do not fit the model's context
     +-- NoPlan              no committed plan yet, or too few edge nodes are left to hold the model
     +-- Overloaded          session limit or KV pages exhausted
+    |   +-- NotAdmitted     the platform limits sessions for now
     +-- GenerationFailed    a stage refused the work, or nothing came back in time
 """
 
@@ -33,6 +34,10 @@ class NoPlan(GenerationError):
 
 class Overloaded(GenerationError):
     """No room for another session."""
+
+
+class NotAdmitted(Overloaded):
+    """The platform has gateways turn new sessions away; those that run go on."""
 
 
 class GenerationFailed(GenerationError):

@@ -27,7 +27,7 @@ class JoinError(MendableError):
 class Membership:
     """Reports what `build_report` gives with the links measured; `measure` probes the link to one peer.
 
-    `on_reply` learns the epoch of the committed plan and the names of all nodes after each report.
+    `on_reply` learns the platform's answer to each report, and the names of all nodes.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Membership:
         platform_grpc: str,
         build_report: Callable[[], control_plane_pb2.MemberReport],
         measure: Callable[[str, str], Awaitable[LinkMeasurement | None]],
-        on_reply: Callable[[int, frozenset[str]], Awaitable[None]],
+        on_reply: Callable[[control_plane_pb2.ReportReply, frozenset[str]], Awaitable[None]],
     ) -> None:
         self._name = name
         self._platform_grpc = platform_grpc
@@ -93,8 +93,7 @@ class Membership:
         except grpc.aio.AioRpcError as error:
             _log.warning("could not report the failure of %s: %s", member, error.details())
 
-    async def _report(self, *, leaving: bool) -> int:
-        """Returns the epoch of the committed plan."""
+    async def _report(self, *, leaving: bool) -> control_plane_pb2.ReportReply:
         report = self._build_report()
         report.leaving = leaving
         report.links.extend(_estimates(list(self._links.values())))
@@ -105,18 +104,18 @@ class Membership:
             for member in reply.members
             if member.role == control_plane_pb2.MEMBER_ROLE_NODE and member.name != self._name
         }
-        return reply.plan_epoch
+        return reply
 
     async def _keep_reporting(self) -> None:
         reachable = True
         while True:
             await asyncio.sleep(self._interval_s)
             try:
-                epoch = await self._report(leaving=False)
+                reply = await self._report(leaving=False)
                 if not reachable:
                     _log.warning("platform at %s answers again", self._platform_grpc)
                 reachable = True
-                await self._on_reply(epoch, frozenset(self._peers))
+                await self._on_reply(reply, frozenset(self._peers))
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.ALREADY_EXISTS:
                     self.expelled.set_result(error.details() or "expelled")

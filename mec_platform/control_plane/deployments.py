@@ -16,6 +16,7 @@ from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MemberReported, MonitoringSettings, Refusal
 from mec_platform.control_plane.selection import UnknownDeployment
 from mec_platform.control_plane.tick import ControlSettings
+from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
@@ -51,7 +52,7 @@ class Deployments:
     async def start(self) -> None:
         """Takes up every deployment that has a committed plan. Raises LogUnavailable."""
         await self._journal.load()
-        for model in self._journal.plans:
+        for model in self._journal.models:
             self._open(model)
         if not self._loops:
             self._open("")  # takes the name of the first model that is reported; until then it can be watched
@@ -119,6 +120,11 @@ class Deployments:
         if not model:
             return self._loops[0]
         return self._open(model) if len(self._loops) < MAX_DEPLOYMENTS else None
+
+    def take_radio(self, measurement: RadioMeasurement) -> None:
+        """Hands a radio measurement, stamped with the loop's clock, to every deployment: UEs are no deployment's own."""
+        for loop in self._loops:
+            loop.take_radio(measurement)
 
     def fail_member(self, name: str, reason: str) -> None:
         """Takes word of a member's failure; a gateway may be a member of several deployments."""

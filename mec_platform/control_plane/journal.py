@@ -1,6 +1,8 @@
 """What the control plane keeps: committed plans (one stream, compare-and-set) and decisions with their snapshots.
 
-Every plan names its model, so the plans of all deployments share the stream; each deployment's epochs are its own.
+Every plan names its model and its chain, so the plans of all deployments share the stream; each deployment's epochs are
+its own, and its chains share them. A plan without stages is the end of its chain. Records that name no chain are of
+platforms that knew one chain only: chain 0.
 """
 
 from __future__ import annotations
@@ -32,13 +34,31 @@ class Journal:
         self._clock = clock or SystemClock()
         self._revision = 0
         self._committing = asyncio.Lock()
-        self.plans: dict[str, SplitPlan] = {}
-        """The committed plan of every deployment, by model; the one committed last comes last."""
+        self._latest: dict[tuple[str, int], SplitPlan] = {}
+        """What was committed last of every chain, its end included; the one committed last comes last."""
 
     @property
     def plan(self) -> SplitPlan | None:
-        """The plan committed last, of any deployment."""
-        return next(reversed(self.plans.values()), None)
+        """The plan committed last that is still in force, of any deployment."""
+        return next((plan for plan in reversed(self._latest.values()) if plan.stages), None)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models of all deployments that have had a plan; the one planned for last comes last."""
+        return tuple(reversed(dict.fromkeys(model for model, _ in reversed(self._latest))))
+
+    def plans(self, model: str) -> dict[int, SplitPlan]:
+        """The plans in force of a deployment, by chain in ascending order."""
+        return {plan.chain: plan for plan in self.latest(model) if plan.stages}
+
+    def latest(self, model: str) -> tuple[SplitPlan, ...]:
+        """What was committed last of every chain of a deployment, in the order of chains; no stages where it ended."""
+        found = [plan for (of, _), plan in self._latest.items() if of == model]
+        return tuple(sorted(found, key=lambda plan: plan.chain))
+
+    def last_epoch(self, model: str) -> int:
+        """The newest epoch that a deployment has committed, 0 where none."""
+        return max((plan.epoch for plan in self.latest(model)), default=0)
 
     async def load(self) -> None:
         """Reads the plans that were committed since the last time. Raises LogUnavailable."""
@@ -47,7 +67,7 @@ class Journal:
                 self._take_over(entry)
 
     async def follow(self) -> AsyncGenerator[SplitPlan, None]:
-        """Plans that other platforms commit, once they are in `plans`; none where they share no log. Raises LogUnavailable."""
+        """Plans that other platforms commit, once `plans` has them; none where they share no log. Raises LogUnavailable."""
         if not self._log.is_shared:
             return
         async with aclosing(self._log.tail(PLANS, self._revision)) as tail:
@@ -64,22 +84,22 @@ class Journal:
         self._take(_plan_from_json(entry.payload))
 
     async def commit(self, plan: SplitPlan) -> str | None:
-        """Makes `plan` its model's committed plan; returns why it could not be. Committing the same plan again is harmless."""
+        """Makes `plan` the committed one of its chain; returns why it could not be. The same plan again is harmless."""
         async with self._committing:
-            if plan == self.plans.get(plan.model):
+            if plan == self._latest.get((plan.model, plan.chain)):
                 return None
+            kind = "plan.committed" if plan.stages else "plan.dropped"
             try:
-                self._revision = await self._append(
-                    PLANS, "plan.committed", _plan_to_json(plan), plan.model, self._revision
-                )
+                self._revision = await self._append(PLANS, kind, _plan_to_json(plan), plan.model, self._revision)
             except (RevisionConflict, LogUnavailable) as error:
                 return str(error)
             self._take(plan)
             return None
 
     def _take(self, plan: SplitPlan) -> None:
-        self.plans.pop(plan.model, None)
-        self.plans[plan.model] = plan
+        chain = (plan.model, plan.chain)
+        self._latest.pop(chain, None)
+        self._latest[chain] = plan
 
     async def note_decision(self, decision: Reconfigure, snapshot: Snapshot) -> None:
         """Keeps a decision to change with everything that it looked at. Raises LogUnavailable."""
@@ -96,12 +116,11 @@ class Journal:
 
 def _plan_to_json(plan: SplitPlan) -> bytes:
     stages = [[stage.node, stage.layers.start, stage.layers.stop] for stage in plan.stages]
-    return json.dumps(
-        {"epoch": plan.epoch, "parent_epoch": plan.parent_epoch, "model": plan.model, "stages": stages}
-    ).encode()
+    fields = {"epoch": plan.epoch, "parent_epoch": plan.parent_epoch, "model": plan.model, "stages": stages}
+    return json.dumps({**fields, "chain": plan.chain}).encode()
 
 
 def _plan_from_json(payload: bytes) -> SplitPlan:
     fields = json.loads(payload)
     stages = tuple(Stage(node, LayerRange(start, stop)) for node, start, stop in fields["stages"])
-    return SplitPlan(fields["epoch"], fields["parent_epoch"], fields["model"], stages)
+    return SplitPlan(fields["epoch"], fields["parent_epoch"], fields["model"], stages, fields.get("chain", 0))

@@ -30,7 +30,7 @@ def tick(snapshot: Snapshot, state: PolicyState, settings: ControlSettings) -> t
 
 def plan_options(snapshot: Snapshot, settings: PlanSettings) -> PlanOptions:
     """Split Revision's answer in the orchestrator's terms."""
-    found = best_plan(snapshot, settings)
+    found = best_plan(snapshot, settings, frozenset(node for plan in snapshot.replicas for node in plan.nodes))
     best, no_plan_reason = None, ""
     if isinstance(found, FoundPlan):
         best = PlanOption(found.plan.stages, found.cost.total_ms, found.cost.latency_ms)

@@ -19,12 +19,18 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class SplitPlan:
-    """Ordered stages that cover every block of `model` once. `epoch` grows by one with each committed plan."""
+    """Ordered stages that cover every block of `model` once, for one chain of its deployment.
+
+    `chain` numbers the chains of a deployment, which run side by side on disjoint nodes. Epochs are counted for all of
+    them together: whatever a deployment does next has an epoch that none of its nodes has met. `parent_epoch` is that
+    of the plan that the chain had before, 0 where it had none. A plan without stages takes its chain away.
+    """
 
     epoch: int
     parent_epoch: int
     model: str
     stages: tuple[Stage, ...]
+    chain: int = 0
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -33,7 +39,7 @@ class SplitPlan:
 
     def describe(self) -> str:
         """For people: `edge-1 [0, 10) -> edge-2 [10, 30)`."""
-        return " -> ".join(f"{stage.node} {stage.layers}" for stage in self.stages)
+        return " -> ".join(f"{stage.node} {stage.layers}" for stage in self.stages) or "no nodes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class PlanChange(StrEnum):
     KEEP = "keep"
     MIGRATE = "migrate"
     RE_SPLIT = "re_split"
+    ADD_CHAIN = "add_chain"
+    DROP_CHAIN = "drop_chain"
 
 
 def kv_moves(old: SplitPlan, new: SplitPlan) -> tuple[KvMove, ...]:
@@ -66,9 +74,11 @@ def kv_moves(old: SplitPlan, new: SplitPlan) -> tuple[KvMove, ...]:
 
 
 def plan_change(old: SplitPlan | None, new: SplitPlan) -> PlanChange:
-    """Names the change: same cuts on other nodes is a migration, other cuts are a re-split."""
+    """Names the change of a chain: same cuts on other nodes is a migration, other cuts are a re-split."""
     if old is None:
         return PlanChange.INITIAL
+    if not new.stages:
+        return PlanChange.DROP_CHAIN
     if old.stages == new.stages:
         return PlanChange.KEEP
     same_cuts = [stage.layers for stage in old.stages] == [stage.layers for stage in new.stages]

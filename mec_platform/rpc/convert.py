@@ -26,7 +26,7 @@ def layers_to_message(layers: LayerRange) -> types_pb2.LayerRange:
 def plan_from_message(message: types_pb2.SplitPlan) -> SplitPlan:
     """Raises ValueError where a stage's range is empty. Addresses are read by `addresses_from_message`."""
     stages = tuple(Stage(stage.node, layers_from_message(stage.layers)) for stage in message.stages)
-    return SplitPlan(message.epoch, message.parent_epoch, message.model, stages)
+    return SplitPlan(message.epoch, message.parent_epoch, message.model, stages, message.chain)
 
 
 def addresses_from_message(message: types_pb2.SplitPlan) -> dict[str, str]:
@@ -40,7 +40,9 @@ def plan_to_message(plan: SplitPlan, addresses: Mapping[str, str]) -> types_pb2.
         types_pb2.Stage(node=stage.node, address=addresses.get(stage.node, ""), layers=layers_to_message(stage.layers))
         for stage in plan.stages
     ]
-    return types_pb2.SplitPlan(epoch=plan.epoch, parent_epoch=plan.parent_epoch, model=plan.model, stages=stages)
+    return types_pb2.SplitPlan(
+        epoch=plan.epoch, parent_epoch=plan.parent_epoch, model=plan.model, stages=stages, chain=plan.chain
+    )
 
 
 def hardware_from_message(message: types_pb2.HardwareTarget) -> HardwareTarget:
@@ -188,7 +190,8 @@ def snapshot_to_message(snapshot: Snapshot) -> control_plane_pb2.Snapshot:
     if snapshot.model is not None:
         for member in message.members:
             member.model.CopyFrom(shape_to_message(snapshot.model))
+    addresses = {node.name: node.address for node in snapshot.nodes}
     if snapshot.plan is not None:
-        addresses = {node.name: node.address for node in snapshot.nodes}
         message.plan.CopyFrom(plan_to_message(snapshot.plan, addresses))
+    message.replicas.extend(plan_to_message(plan, addresses) for plan in snapshot.replicas)
     return message

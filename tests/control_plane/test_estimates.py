@@ -7,8 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mec_platform.control_plane.monitoring.estimates import (
     MemberFailed,
@@ -85,15 +83,6 @@ def test_one_outlier_does_not_move_a_link_and_a_real_drop_shows_with_the_second_
         assert link is not None
         seen.append(link.bytes_per_s)
     assert seen == [10e6, 10e6, 10e6, 10e6, 10e6, 10e6, 1e6]
-
-
-@given(st.lists(st.floats(1e4, 1e8), min_size=3, max_size=12))
-@settings(derandomize=True)
-def test_an_estimate_is_always_one_of_the_last_three_samples(report: Report, times: list[float]) -> None:
-    state = EMPTY
-    for at_s, time in enumerate(times):
-        state = take(state, report(at_s, block_time_s=time))
-        assert snapshot(state, at_s, None, SETTINGS).nodes[0].block_time_s in times[max(0, at_s - 2) : at_s + 1]
 
 
 def test_values_that_were_not_measured_are_not_estimates(report: Report) -> None:

@@ -18,7 +18,7 @@ from mec_apps.split_inference.frames import Frame, FrameKind
 from mec_apps.split_inference.gateway.chat import ChatTokenizer
 from mec_apps.split_inference.gateway.encoder_deployment import EncoderDeployment
 from mec_apps.split_inference.gateway.http_api import REGISTRY_KEY, make_http_app, serve_http
-from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, adopt_committed_plan
+from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, follow_chains
 from mec_apps.split_inference.gateway.service import InferenceService
 from mec_apps.split_inference.gateway.sessions import Sessions
 from mec_apps.split_inference.gateway.vision import Vision
@@ -193,8 +193,10 @@ class GatewayAgent:
     def _on_node_failure(self, node: str, reason: str) -> None:
         self._tasks.start(f"report failure of {node}", self._membership.report_failure(node, reason))
 
-    async def _on_reply(self, epoch: int, nodes: frozenset[str]) -> None:
-        """Follows the committed plan where its announcement was missed, and lets go of links to nodes that left."""
+    async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
+        """Follows committed plans whose announcement was missed and the limit of sessions, and lets go of links to nodes
+        that left."""
+        limit = reply.max_sessions if reply.HasField("max_sessions") else None
+        self.sessions.limit(limit, reply.max_sessions_reason)
         await self._links.keep_only(nodes | self.sessions.nodes_in_use)
-        if epoch > self._switcher.epoch:
-            await adopt_committed_plan(self._settings.platform_grpc, self._package.shape.name, self._switcher)
+        await follow_chains(self._settings.platform_grpc, self._package.shape.name, self._switcher, reply.chains)

@@ -12,7 +12,7 @@ from pathlib import Path
 from mec_apps.split_inference.encoder_package import EncoderPackage
 from mec_apps.split_inference.frames import Frame, FrameKind
 from mec_apps.split_inference.gateway.encodings import Encodings
-from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, adopt_committed_plan
+from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, follow_chains
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.peer_link import LinkPool
@@ -67,7 +67,6 @@ class EncoderDeployment:
             model=shape_to_message(self.package.shape),
         )
 
-    async def _on_reply(self, epoch: int, nodes: frozenset[str]) -> None:
+    async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
         await self._links.keep_only(nodes | self.encodings.nodes_in_use)
-        if epoch > self.switcher.epoch:
-            await adopt_committed_plan(self._platform_grpc, self.package.shape.name, self.switcher)
+        await follow_chains(self._platform_grpc, self.package.shape.name, self.switcher, reply.chains)

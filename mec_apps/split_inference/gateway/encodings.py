@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -47,11 +47,13 @@ class Encodings(PlanUser):
         self._waiting: dict[int, tuple[ActivePlan, asyncio.Future[Frame]]] = {}
         self._running = 0
 
-    @property
-    def nodes_in_use(self) -> frozenset[str]:
-        """Nodes of every plan that a request, or the next one, runs on."""
-        plans = [active for active, _ in self._waiting.values()] + ([] if self.active is None else [self.active])
-        return frozenset(node for active in plans for node in active.plan.nodes)
+    def plans_under_work(self) -> Iterable[ActivePlan]:
+        """The plan of every request under way."""
+        return [active for active, _ in self._waiting.values()]
+
+    def requests_on(self, chain: int) -> int:
+        """Requests that run on a chain."""
+        return sum(active.plan.chain == chain for active, _ in self._waiting.values())
 
     async def encode(self, tensor: Rows) -> Rows:
         """Rows [n, width] for a tensor of the shape that the encoder takes.
@@ -65,6 +67,7 @@ class Encodings(PlanUser):
         request = self._gateway_number << 32 | next(self._ids)
         try:
             active = await self.first_plan()
+            tried: set[int] = set()
             for _ in range(MAX_RECOVERIES):
                 try:
                     answer = await self._ask(request, active, tensor)
@@ -75,8 +78,9 @@ class Encodings(PlanUser):
                     )
                 else:
                     return self._read(answer)
+                tried.add(active.plan.epoch)
                 try:
-                    active = await self.usable_plan(active.plan.epoch, active, RECOVERY_TIMEOUT_S)
+                    active = await self.next_plan(active, tried, RECOVERY_TIMEOUT_S)
                 except TimeoutError as error:
                     raise GenerationFailed(
                         f"{reason}; no plan without it came within {RECOVERY_TIMEOUT_S:g} s"

@@ -42,6 +42,7 @@ from mec_apps.split_inference.generation import (
     GenerationFailed,
     Generator,
     NoPlan,
+    NotAdmitted,
     Overloaded,
 )
 
@@ -322,6 +323,8 @@ def _describe_failure(error: Exception) -> ApiError:
             return ApiError(400, text, param="messages", code="context_length_exceeded")
         case NoPlan():
             return ApiError(503, text, kind="server_error", code="no_plan", headers={"Retry-After": "5"})
+        case NotAdmitted():
+            return ApiError(429, text, kind="rate_limit_error", code="not_admitted", headers={"Retry-After": "5"})
         case Overloaded():
             return ApiError(429, text, kind="rate_limit_error", code="overloaded", headers={"Retry-After": "1"})
         case GenerationFailed():

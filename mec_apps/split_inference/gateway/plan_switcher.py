@@ -1,35 +1,53 @@
-"""Turns plans that the control plane announces into plans that sessions run on; one switch at a time."""
+"""Turns plans that the control plane announces into plans that sessions run on; one switch of a chain at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 import grpc.aio
 
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
 from mec_apps.split_inference.gateway.plan_user import PlanUser
-from mec_apps.split_inference.gateway.switching import CopyLimits, SwitchReport, revert_sessions, switch_sessions
+from mec_apps.split_inference.gateway.switching import (
+    CopyLimits,
+    SwitchReport,
+    end_chain,
+    revert_sessions,
+    switch_sessions,
+)
 from mec_apps.split_inference.peer_link import LinkLost, LinkPool
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.convert import addresses_from_message, plan_from_message
 from mec_platform.rpc.endpoints import Channels, open_channel
-from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 CONNECT_TIMEOUT_S = 3.0
 _log = logging.getLogger(__name__)
 
 
-async def adopt_committed_plan(platform_grpc: str, model: str, switcher: PlanSwitcher) -> None:
-    """Goes over to the committed plan of `model`, whose announcement was missed; a warning where that cannot be done yet."""
+async def follow_chains(
+    platform_grpc: str, model: str, switcher: PlanSwitcher, chains: Iterable[control_plane_pb2.ChainEpoch]
+) -> None:
+    """Goes over to what is committed of every chain of `model`, where its announcement was missed; a warning where that
+    cannot be done yet."""
+    missed = [each for each in chains if each.epoch > switcher.epoch_of(each.chain)]
+    if not missed:
+        return
     try:
         async with open_channel(platform_grpc) as channel:
             stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
-            message = await stub.GetPlan(control_plane_pb2.GetPlanRequest(model=model), timeout=2)
-        await switcher.switch(plan_from_message(message), addresses_from_message(message), frozenset(), "replay", 0.0)
+            for each in missed:
+                message = types_pb2.SplitPlan(epoch=each.epoch, model=model, chain=each.chain)
+                if not each.dropped:
+                    request = control_plane_pb2.GetPlanRequest(model=model, chain=each.chain)
+                    message = await stub.GetPlan(request, timeout=2)
+                plan, addresses = plan_from_message(message), addresses_from_message(message)
+                await switcher.switch(plan, addresses, frozenset(), "replay", 0.0)
     except (grpc.aio.AioRpcError, LinkLost, OldPlan) as error:
-        _log.warning("the committed plan cannot be used yet: %s", error)
+        _log.warning("a committed plan cannot be used yet: %s", error)
 
 
 class OldPlan(Exception):
@@ -37,18 +55,23 @@ class OldPlan(Exception):
 
 
 class PlanSwitcher:
-    """The one door by which `sessions` get another plan."""
+    """The one door by which `sessions` get other plans: one change of a chain at a time, chains beside each other."""
 
     def __init__(self, sessions: PlanUser, links: LinkPool) -> None:
         self._sessions = sessions
         self._links = links
         self._channels = Channels()
-        self._switching = asyncio.Lock()
+        self._switching: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._epochs: dict[int, int] = {}
 
     @property
     def epoch(self) -> int:
-        """Epoch of the plan that new sessions start on; 0 while there is none."""
-        return 0 if self._sessions.active is None else self._sessions.active.plan.epoch
+        """The newest epoch of the plans in use; 0 while there is none."""
+        return max((active.plan.epoch for active in self._sessions.chains.values()), default=0)
+
+    def epoch_of(self, chain: int) -> int:
+        """The epoch that a chain is at, its end included; 0 where it was never heard of."""
+        return self._epochs.get(chain, 0)
 
     async def switch(
         self,
@@ -58,32 +81,47 @@ class PlanSwitcher:
         transfer_mode: str,
         replay_s: float,
     ) -> list[SwitchReport]:
-        """Moves every session to `plan`. The same epoch again moves only those that are not there yet.
+        """Moves every session of its chain to `plan`, or to the other chains where it has no stages.
+
+        The same epoch again moves only those that are not there yet.
 
         Raises:
-            OldPlan: a newer plan is in use.
+            OldPlan: a newer plan of the chain is in use.
             LinkLost: a node of the plan does not answer; nothing has changed.
         """
-        async with self._switching:
-            if plan.epoch < self.epoch:
-                raise OldPlan(f"epoch {plan.epoch}; this gateway uses epoch {self.epoch}")
-            target = await self._activate(plan, addresses)
+        async with self._switching[plan.chain]:
+            if plan.epoch < self.epoch_of(plan.chain):
+                raise OldPlan(f"epoch {plan.epoch}; this gateway uses epoch {self.epoch_of(plan.chain)}")
+            target = await self._activate(plan, addresses) if plan.stages else None
+            self._epochs[plan.chain] = plan.epoch
             limits = CopyLimits.from_replay(replay_s)
-            reports = await switch_sessions(self._sessions, target, lost_nodes, transfer_mode, limits)
-            _log.info("epoch %d in use: %s; %d sessions moved", plan.epoch, plan.describe(), len(reports))
+            if target is None:
+                reports = await end_chain(self._sessions, plan.chain, lost_nodes, transfer_mode, limits)
+            else:
+                reports = await switch_sessions(self._sessions, target, lost_nodes, transfer_mode, limits)
+            where = f"{plan.describe()}; {len(reports)} sessions moved"
+            _log.info("chain %d, epoch %d in use: %s", plan.chain, plan.epoch, where)
             return reports
 
     async def revert(self, plan: SplitPlan, addresses: Mapping[str, str]) -> None:
-        """Takes every session back to the older `plan`. Raises LinkLost where one of its nodes does not answer."""
-        async with self._switching:
-            await revert_sessions(self._sessions, await self._activate(plan, addresses))
+        """Takes every session of its chain back to the older `plan`; to other chains where it has no stages.
+
+        Raises LinkLost where one of its nodes does not answer.
+        """
+        async with self._switching[plan.chain]:
+            previous = await self._activate(plan, addresses) if plan.stages else None
+            self._epochs[plan.chain] = plan.epoch
+            if previous is None:
+                await end_chain(self._sessions, plan.chain, frozenset(), "replay", CopyLimits.from_replay(0.0))
+            else:
+                await revert_sessions(self._sessions, previous)
 
     async def close(self) -> None:
         """Closes the calls' channels; the links belong to their owner."""
         await self._channels.close()
 
     async def _activate(self, plan: SplitPlan, addresses: Mapping[str, str]) -> ActivePlan:
-        active = self._sessions.active
+        active = self._sessions.chains.get(plan.chain)
         if active is not None and active.plan == plan:
             return active
         missing = [node for node in plan.nodes if not addresses.get(node)]

@@ -1,11 +1,14 @@
-"""What runs on a committed plan at a gateway: the plan in use, and waiting for one that works."""
+"""What runs on committed plans at a gateway: the plan in use of every chain, and waiting for one that works."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
+from mec_apps.split_inference.gateway.chain_choice import ChainLoad, choose_chain
 from mec_apps.split_inference.generation import NoPlan
 
 if TYPE_CHECKING:
@@ -20,50 +23,118 @@ RECOVERY_TIMEOUT_S = 30.0
 SAME_PLAN_RETRY_S = 1.0
 """After this long without a newer plan, a plan whose nodes all answer is tried again: the break was a short one."""
 
+POLL_LINKS_S = 0.1
+"""How often a request that waits for a plan looks whether links are back."""
+
+RECENT_TOKENS = 64
+"""Tokens of a chain that its pace is taken from: some seconds' worth."""
+
 MAX_RECOVERIES = 8
 """Recoveries in a row before a request gives up."""
 
 
 class PlanUser:
-    """`live` are the sessions that a change of plan has to move; requests that keep nothing on nodes are not in it."""
+    """`live` are the sessions that a change of plan has to move; requests that keep nothing on nodes are not in it.
+
+    `chains` are the plans in use, by the number of their chain.
+    """
 
     def __init__(self) -> None:
         self.live: dict[int, Session] = {}
-        self.active: ActivePlan | None = None
+        self.chains: dict[int, ActivePlan] = {}
+        self._paces: dict[int, deque[float]] = {}
         self._plan_changed = asyncio.Event()
 
+    @property
+    def active(self) -> ActivePlan | None:
+        """The plan that a request which comes now starts on."""
+        return self.choose(self.chains.values())
+
+    @property
+    def nodes_in_use(self) -> frozenset[str]:
+        """Nodes of every plan that a request, or the next one, runs on."""
+        plans = [*self.chains.values(), *self.plans_under_work()]
+        return frozenset(node for active in plans for node in active.plan.nodes)
+
+    def plans_under_work(self) -> Iterable[ActivePlan]:
+        """The plan of every request under way."""
+        return [session.active for session in self.live.values()]
+
+    def requests_on(self, chain: int) -> int:
+        """Requests that run on a chain or are on their way to it."""
+        return sum(session.chain == chain for session in self.live.values())
+
     def use_plan(self, active: ActivePlan) -> None:
-        """New requests start on this plan from now on; those that wait for a newer one wake up."""
-        self.active = active
-        self._plan_changed.set()
-        self._plan_changed = asyncio.Event()
+        """New requests of its chain start on this plan from now on; those that wait for a newer one wake up."""
+        known = self.chains.get(active.plan.chain)
+        if known is None or known.plan.epoch != active.plan.epoch:
+            self._paces[active.plan.chain] = deque(maxlen=RECENT_TOKENS)
+        self.chains[active.plan.chain] = active
+        self._tell_waiting()
+
+    def end_chain(self, chain: int) -> None:
+        """No request starts on this chain any more; those that wait for a plan of it look at the others."""
+        self.chains.pop(chain, None)
+        self._paces.pop(chain, None)
+        self._tell_waiting()
+
+    def choose(self, plans: Iterable[ActivePlan]) -> ActivePlan | None:
+        """The plan of these whose chain has the shortest wait; None where there are none."""
+        by_chain = {active.plan.chain: active for active in plans}
+        if len(by_chain) < 2:
+            return next(iter(by_chain.values()), None)
+        loads = [
+            ChainLoad(chain, self.requests_on(chain), min(self._paces.get(chain, ()), default=0.0), active.usable)
+            for chain, active in by_chain.items()
+        ]
+        chosen = choose_chain(loads)
+        return None if chosen is None else by_chain[chosen]
+
+    def note_pace(self, active: ActivePlan, token_s: float) -> None:
+        """Keeps what one token took on a plan."""
+        pace = self._paces.get(active.plan.chain)
+        if pace is not None:
+            pace.append(token_s)
 
     async def first_plan(self) -> ActivePlan:
         """The plan to start on. Raises NoPlan."""
-        try:
-            return await self.usable_plan(newer_than=-1, retry=None, timeout_s=FIRST_PLAN_TIMEOUT_S)
-        except TimeoutError as error:
-            raise NoPlan(
-                "no plan to run on: too few edge nodes have joined, or the platform is not reachable"
-            ) from error
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + FIRST_PLAN_TIMEOUT_S
+        while (active := self.active) is None:
+            try:
+                await asyncio.wait_for(self._plan_changed.wait(), max(0.0, give_up - loop.time()))
+            except TimeoutError as error:
+                raise NoPlan(
+                    "no plan to run on: too few edge nodes have joined, or the platform is not reachable"
+                ) from error
+        return active
 
-    async def usable_plan(self, newer_than: int, retry: ActivePlan | None, timeout_s: float) -> ActivePlan:
-        """The plan to run on: one newer than an epoch, or after a while `retry` where all its nodes answer again.
+    async def next_plan(self, lost: ActivePlan, tried: Collection[int], timeout_s: float) -> ActivePlan:
+        """The plan to go on with after `lost`: a newer one of its chain, or that of another chain whose nodes all answer
+        and whose epoch is not in `tried`; or after a while `lost` itself, where all its nodes answer again.
 
         Raises:
-            TimeoutError: neither came.
+            TimeoutError: none came.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
         while True:
-            if self.active is not None and self.active.plan.epoch > newer_than:
-                return self.active
+            own = self.chains.get(lost.plan.chain)
+            if own is not None and own.plan.epoch > lost.plan.epoch:
+                return own
+            others = [a for a in self.chains.values() if a is not own and a.plan.epoch not in tried and a.usable]
+            if others and (other := self.choose(others)) is not None:
+                return other
             waited = loop.time() - started
-            if retry is not None and waited >= SAME_PLAN_RETRY_S and retry.usable:
-                return retry
+            if own is not None and waited >= SAME_PLAN_RETRY_S and lost.usable:
+                return lost
             if waited >= timeout_s:
                 raise TimeoutError
             try:
-                await asyncio.wait_for(self._plan_changed.wait(), 0.1 if retry is not None else timeout_s - waited)
+                await asyncio.wait_for(self._plan_changed.wait(), POLL_LINKS_S)
             except TimeoutError:
                 continue
+
+    def _tell_waiting(self) -> None:
+        self._plan_changed.set()
+        self._plan_changed = asyncio.Event()

@@ -17,6 +17,7 @@ from mec_apps.split_inference.generation import (
     GeneratedToken,
     GenerationError,
     NoPlan,
+    NotAdmitted,
     Overloaded,
     SamplingSettings,
 )
@@ -29,6 +30,7 @@ _STATUS: dict[type[GenerationError], grpc.StatusCode] = {
     ContextExceeded: grpc.StatusCode.INVALID_ARGUMENT,
     NoPlan: grpc.StatusCode.UNAVAILABLE,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NotAdmitted: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 """Generation errors that are not INTERNAL."""
 
@@ -93,6 +95,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                     positions=len(session.tokens),
                     generated=session.generated,
                     state=session.state,
+                    chain=session.active.plan.chain,
                 )
                 for session in self._sessions.live.values()
             ]

@@ -29,6 +29,7 @@ from mec_apps.split_inference.generation import (
     EmbeddedRows,
     GeneratedToken,
     GenerationFailed,
+    NotAdmitted,
     Overloaded,
     SamplingSettings,
 )
@@ -42,7 +43,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Session:
-    """One generation. `left` is the plan it came from; `round_trip_s` and `compute_s` are of the latest token."""
+    """One generation. `left` is the plan it came from; `round_trip_s` and `compute_s` are of the latest token.
+
+    `bound_for` is the chain that it is about to move to, where that is another than it runs on.
+    """
 
     id: int
     tokens: list[int]
@@ -51,6 +55,7 @@ class Session:
     active: ActivePlan
     rows: tuple[EmbeddedRows, ...] = ()
     left: ActivePlan | None = None
+    bound_for: int | None = None
     kv_positions: int = 0
     state: str = "prefill"
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -68,9 +73,20 @@ class Session:
         """Tokens made so far."""
         return len(self.tokens) - self.prompt_length
 
+    @property
+    def chain(self) -> int:
+        """The chain that it counts for."""
+        return self.active.plan.chain if self.bound_for is None else self.bound_for
+
     def move_to(self, plan: ActivePlan) -> None:
         """The next step runs on `plan`, whose nodes hold the session's KV. Only for whoever holds `busy`."""
-        self.left, self.active = self.active, plan
+        before, self.left, self.active = self.left, self.active, plan
+        self.bound_for = None
+        if self.left.plan.chain != plan.plan.chain:
+            for left in (self.left, before):
+                if left is not None:
+                    _leave_chain(self, left)
+            self.left = None
 
     def restart_on(self, plan: ActivePlan) -> None:
         """The next step replays every token on `plan`. Only for whoever holds `busy`."""
@@ -99,6 +115,7 @@ class Sessions(PlanUser):
         self._gateway_number = gateway_number
         self._context_length = context_length
         self._max_sessions = max_sessions
+        self._limit: tuple[int, str] | None = None
         self._on_failure = on_failure
         self.tokens_made = 0
 
@@ -107,12 +124,9 @@ class Sessions(PlanUser):
         """Positions that a prompt and its answer may take together."""
         return self._context_length
 
-    @property
-    def nodes_in_use(self) -> frozenset[str]:
-        """Nodes of every plan that a session, or the next one, runs on."""
-        plans = [session.active for session in self.live.values()]
-        plans += [] if self.active is None else [self.active]
-        return frozenset(node for active in plans for node in active.plan.nodes)
+    def limit(self, max_sessions: int | None, reason: str) -> None:
+        """Turns new sessions away from this number on, and says why; None lifts the limit. No session ends for it."""
+        self._limit = None if max_sessions is None else (max_sessions, reason)
 
     async def generate(
         self,
@@ -129,8 +143,7 @@ class Sessions(PlanUser):
                 f"{len(prompt)} prompt tokens and {max_tokens} to generate; the context holds {self._context_length}"
             )
         active = await self.first_plan()
-        if len(self.live) >= self._max_sessions:  # after the wait: requests that waited together count each other
-            raise Overloaded(f"{self._max_sessions} sessions run already; try again later")
+        self._check_room()  # after the wait: requests that waited together count each other
         session_id = self._gateway_number << 32 | next(self._ids)
         session = Session(session_id, list(prompt), len(prompt), sampling, active, rows=tuple(rows))
         self.live[session.id] = session
@@ -146,6 +159,16 @@ class Sessions(PlanUser):
             if session.left is not None:  # its nodes keep the KV until the change is committed, or for good if not
                 end_session(session, session.left)
             end_session(session, session.active)
+
+    def _check_room(self) -> None:
+        count = len(self.live)
+        if count >= self._max_sessions:
+            raise Overloaded(f"{self._max_sessions} sessions run already; try again later")
+        if self._limit is not None and count >= self._limit[0]:
+            most, reason = self._limit
+            raise NotAdmitted(
+                f"the platform lets this gateway have {most} sessions for now, and it has {count}: {reason}; try again later"
+            )
 
     def on_frame(self, node: str, frame: Frame) -> None:
         """A RESULT or REFUSED frame from a node; what no session waits for is dropped (an older plan's, or repeated)."""
@@ -179,6 +202,7 @@ class Sessions(PlanUser):
 
     async def _next_token(self, session: Session) -> int:
         session.wants_token.set()
+        tried: set[int] = set()
         for _ in range(MAX_RECOVERIES):
             async with session.busy:
                 active = session.active
@@ -194,16 +218,20 @@ class Sessions(PlanUser):
                     session.wants_token.clear()
                     session.resumed.set()
                     return token
-            await self._recover(session, active, reason)
+            tried.add(active.plan.epoch)
+            await self._recover(session, active, tried, reason)
         raise GenerationFailed(f"gave up after {MAX_RECOVERIES} replays in a row: {reason}")
 
-    async def _recover(self, session: Session, lost: ActivePlan, reason: str) -> None:
-        """Waits for a plan to go on with; the next step replays the session's tokens on it."""
+    async def _recover(self, session: Session, lost: ActivePlan, tried: set[int], reason: str) -> None:
+        """Waits for a plan to go on with, of another chain at once; the next step replays the session's tokens on it.
+
+        `tried` are epochs of plans that have failed since its last token.
+        """
         _log.warning("session %x lost its stages (%s); waiting for a plan to replay on", session.id, reason)
         session.state = "waiting"
         if session.active is lost:
             try:
-                usable = await self.usable_plan(lost.plan.epoch, lost, RECOVERY_TIMEOUT_S)
+                usable = await self.next_plan(lost, tried, RECOVERY_TIMEOUT_S)
             except TimeoutError as error:
                 raise GenerationFailed(f"{reason}; no plan without it came within {RECOVERY_TIMEOUT_S:g} s") from error
             async with session.busy:
@@ -224,8 +252,10 @@ class Sessions(PlanUser):
         finally:
             give_up.cancel()
             session.answer = None
-        session.kv_positions = len(session.tokens)
         session.round_trip_s = time.perf_counter() - sent
+        if len(session.tokens) - session.kv_positions == 1:
+            self.note_pace(session.active, session.round_trip_s)
+        session.kv_positions = len(session.tokens)
         session.compute_s = frame.compute_us / 1e6
         return int(struct.unpack("<i", frame.payload)[0])
 
@@ -272,3 +302,16 @@ def end_session(session: Session, active: ActivePlan) -> None:
         active.first.send(Frame(FrameKind.END, epoch=active.plan.epoch, session=session.id))
     except LinkLost as lost:
         _log.info("session %x ended without telling its nodes: %s", session.id, lost)
+
+
+def _leave_chain(session: Session, active: ActivePlan) -> None:
+    """Tells every node of a plan that the session has gone on on another chain.
+
+    Each of them itself: the way along the chain may be what was lost, and no later plan of that chain, which goes on
+    without this session, tells them.
+    """
+    for link in active.links.values():
+        try:
+            link.send(Frame(FrameKind.END, epoch=active.plan.epoch, session=session.id))
+        except LinkLost as lost:
+            _log.info("session %x left its chain without telling a node: %s", session.id, lost)

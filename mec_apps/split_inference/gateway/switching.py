@@ -67,22 +67,59 @@ class SwitchReport:
 async def switch_sessions(
     sessions: PlanUser, target: ActivePlan, lost_nodes: frozenset[str], transfer_mode: str, limits: CopyLimits
 ) -> list[SwitchReport]:
-    """Takes every live session to `target`; new sessions start on it at once. Returns when all have switched or ended."""
+    """Takes every live session of its chain to `target`; new ones start on it at once. Returns when all are there or ended."""
     sessions.use_plan(target)
-    moving = [session for session in sessions.live.values() if session.active is not target]
+    moving = _others_of_chain(sessions, target)
     return list(
         await asyncio.gather(*(_switch(session, target, lost_nodes, transfer_mode, limits) for session in moving))
     )
 
 
 async def revert_sessions(sessions: PlanUser, previous: ActivePlan) -> None:
-    """Takes every session back to `previous`: an abort. Those that had left it replay their tokens there."""
+    """Takes every session of its chain back to `previous`: an abort. Those that had left it replay their tokens there."""
     sessions.use_plan(previous)
-    for session in list(sessions.live.values()):
-        if session.active is not previous:
-            session.lose_stage("the new plan was aborted")
-            async with session.busy:
-                session.restart_on(previous)
+    for session in _others_of_chain(sessions, previous):
+        session.lose_stage("the new plan was aborted")
+        async with session.busy:
+            session.restart_on(previous)
+
+
+async def end_chain(
+    sessions: PlanUser, chain: int, lost_nodes: frozenset[str], transfer_mode: str, limits: CopyLimits
+) -> list[SwitchReport]:
+    """Takes every session of a chain to the others; new ones start there at once. Returns when all are there or ended.
+
+    Where there is no other chain, its sessions wait for one, as long as they wait for a plan after a loss.
+    """
+    sessions.end_chain(chain)
+    moving = [session for session in sessions.live.values() if session.active.plan.chain == chain]
+    return list(
+        await asyncio.gather(*(_move_away(sessions, session, lost_nodes, transfer_mode, limits) for session in moving))
+    )
+
+
+def _others_of_chain(sessions: PlanUser, target: ActivePlan) -> list[Session]:
+    """Sessions that run on other plans of the target's chain."""
+    chain = target.plan.chain
+    return [s for s in sessions.live.values() if s.active.plan.chain == chain and s.active is not target]
+
+
+async def _move_away(
+    sessions: PlanUser, session: Session, lost_nodes: frozenset[str], mode: str, limits: CopyLimits
+) -> SwitchReport:
+    """Moves a session until it runs on a plan in use: the chain it goes to may get another plan meanwhile."""
+    report = SwitchReport(session.id, "none")
+    while not session.ended:
+        own = sessions.chains.get(session.active.plan.chain)
+        if own is session.active:
+            break
+        target = own or sessions.active
+        if target is None:
+            session.lose_stage("its chain was taken away, and there is no other")
+            break
+        session.bound_for = target.plan.chain
+        report = await _switch(session, target, lost_nodes, mode, limits)
+    return report
 
 
 async def _switch(

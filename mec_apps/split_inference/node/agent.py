@@ -189,8 +189,9 @@ class NodeAgent:
             return None
         return profile_to_message(replace(profile, age_s=profile.age_s + time.monotonic() - self._started_s))
 
-    async def _on_reply(self, epoch: int, nodes: frozenset[str]) -> None:
+    async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
         """Follows the committed epoch where its announcement was missed, and lets go of links to nodes that left."""
+        epoch = reply.plan_epoch
         if epoch > self._compute.stages.committed_epoch:
             _log.info("epoch %d was committed without word to this node", epoch)
             await self._service.commit(epoch)

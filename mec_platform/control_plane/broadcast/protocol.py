@@ -19,6 +19,9 @@ What it promises, whatever order events come in, repeated or not at all:
 * while a record is under way nothing else can end the reconfiguration: its outcome decides. The sender answers every
   `RecordPlan`; recording the same plan twice must be harmless;
 * it ends: each phase has a deadline; that of preparing moves on as long as weights arrive.
+
+A plan without stages takes its chain away by the same steps: there is nothing to prepare, sessions switch to other chains,
+the end is recorded, and the nodes of the old plan let go of its stages with its epoch.
 """
 
 from __future__ import annotations
@@ -283,6 +286,8 @@ def start(
     if gone:
         reason = f"node {gone[0]} was lost before its stage could be loaded"
         return replace(state, phase=Phase.ABORTED, waiting=frozenset(), reason=reason), (Finish("aborted", reason),)
+    if not plan.stages:
+        return _switch_if_prepared(state)
     return state, tuple(LoadStage(node, index) for index, node in enumerate(plan.nodes))
 
 

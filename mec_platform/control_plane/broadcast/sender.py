@@ -184,9 +184,9 @@ class ReconfigurationSender:
         )
 
     async def _revert_sessions(self, gateway: str, assignment: Assignment) -> protocol.Event:
-        if assignment.old_plan is None:
-            return protocol.SessionsReverted(gateway, "there was no plan before")
-        request = inference_pb2.RevertPlanRequest(plan=plan_to_message(assignment.old_plan, assignment.nodes))
+        plan = assignment.plan
+        before = assignment.old_plan or SplitPlan(plan.parent_epoch, plan.parent_epoch, plan.model, (), plan.chain)
+        request = inference_pb2.RevertPlanRequest(plan=plan_to_message(before, assignment.nodes))
         try:
             await self._gateway(gateway, assignment).RevertPlan(request, timeout=CALL_TIMEOUT_S)
         except (grpc.aio.AioRpcError, KeyError) as error:

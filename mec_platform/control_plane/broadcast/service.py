@@ -20,12 +20,15 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types
 class PlanControl(Protocol):
     """What the service needs of a deployment's control loop."""
 
-    @property
-    def plan(self) -> SplitPlan | None: ...
+    def plan_of(self, chain: int | None) -> SplitPlan | None: ...
 
     def addresses(self) -> Mapping[str, str]: ...
 
-    async def apply_stages(self, stages: Sequence[Stage], reason: str) -> ReconfigurationEnded: ...
+    async def apply_stages(
+        self, stages: Sequence[Stage], reason: str, chain: int | None = None, *, add: bool = False
+    ) -> ReconfigurationEnded: ...
+
+    async def drop_chain(self, chain: int, reason: str) -> ReconfigurationEnded: ...
 
     def watch_reconfigurations(self) -> AsyncIterator[ReconfigurationEnded]: ...
 
@@ -42,8 +45,23 @@ class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroa
         control = await select_deployment(self._deployments, request.model, context)
         try:
             stages = [Stage(stage.node, LayerRange(stage.layers.start, stage.layers.stop)) for stage in request.stages]
-            ended = await control.apply_stages(stages, request.reason)
+            chain = request.chain if request.HasField("chain") else None
+            if request.add_chain and chain is not None:
+                raise PlanRejected("a chain that is added gets its number from the platform; leave `chain` out")
+            ended = await control.apply_stages(stages, request.reason, chain, add=request.add_chain)
         except (ValueError, PlanRejected) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except ReconfigurationAborted as error:
+            await context.abort(grpc.StatusCode.ABORTED, str(error))
+        return _message(ended, control.addresses())
+
+    async def DropChain(
+        self, request: control_plane_pb2.DropChainRequest, context: Context
+    ) -> control_plane_pb2.Reconfiguration:
+        control = await select_deployment(self._deployments, request.model, context)
+        try:
+            ended = await control.drop_chain(request.chain, request.reason)
+        except PlanRejected as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except ReconfigurationAborted as error:
             await context.abort(grpc.StatusCode.ABORTED, str(error))
@@ -51,9 +69,11 @@ class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroa
 
     async def GetPlan(self, request: control_plane_pb2.GetPlanRequest, context: Context) -> types_pb2.SplitPlan:
         control = await select_deployment(self._deployments, request.model, context)
-        plan = control.plan
+        chain = request.chain if request.HasField("chain") else None
+        plan = control.plan_of(chain)
         if plan is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no plan has been committed yet")
+            what = "no plan has been committed yet" if chain is None else f"there is no chain {chain}"
+            await context.abort(grpc.StatusCode.NOT_FOUND, what)
         return plan_to_message(plan, control.addresses())
 
     async def WatchReconfigurations(

@@ -11,6 +11,7 @@ import grpc.aio
 
 from mec_platform.control_plane.monitoring.estimates import MemberReported, Refusal
 from mec_platform.control_plane.selection import Selection, select_deployment
+from mec_platform.control_plane.standing import Standing
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.rpc.convert import (
     hardware_from_message,
@@ -29,6 +30,8 @@ class Monitor(Protocol):
     """What the service needs of a deployment's control loop."""
 
     def observe(self) -> Snapshot: ...
+
+    def standing(self, member: str) -> Standing: ...
 
 
 class Monitors(Selection[Monitor], Protocol):
@@ -71,9 +74,7 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
             control_plane_pb2.Member(name=g.name, address=g.address, role=control_plane_pb2.MEMBER_ROLE_GATEWAY)
             for g in seen.gateways
         ]
-        return control_plane_pb2.ReportReply(
-            plan_epoch=0 if seen.plan is None else seen.plan.epoch, next_report_s=REPORT_INTERVAL_S, members=members
-        )
+        return _reply(monitor.standing(event.name), members)
 
     async def GetSnapshot(
         self, request: control_plane_pb2.GetSnapshotRequest, context: Context
@@ -100,6 +101,18 @@ def _problem(report: control_plane_pb2.MemberReport) -> str | None:
     if not report.address or not report.incarnation:
         return "address and incarnation are needed"
     return None
+
+
+def _reply(standing: Standing, members: Sequence[control_plane_pb2.Member]) -> control_plane_pb2.ReportReply:
+    limit = standing.limit
+    return control_plane_pb2.ReportReply(
+        plan_epoch=standing.epoch,
+        next_report_s=REPORT_INTERVAL_S,
+        members=members,
+        chains=[control_plane_pb2.ChainEpoch(chain=c.chain, epoch=c.epoch, dropped=c.dropped) for c in standing.chains],
+        max_sessions=None if limit is None else limit.max_sessions,
+        max_sessions_reason="" if limit is None else limit.reason,
+    )
 
 
 def _event(report: control_plane_pb2.MemberReport, at_s: float) -> MemberReported:

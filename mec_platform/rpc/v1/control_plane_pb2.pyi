@@ -132,26 +132,67 @@ class ReportReply(_message.Message):
     PLAN_EPOCH_FIELD_NUMBER: _builtins.int
     NEXT_REPORT_S_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    CHAINS_FIELD_NUMBER: _builtins.int
+    MAX_SESSIONS_FIELD_NUMBER: _builtins.int
+    MAX_SESSIONS_REASON_FIELD_NUMBER: _builtins.int
     plan_epoch: _builtins.int
+    """For a node the committed epoch that it shall be at; for a gateway the newest one of its deployment."""
     next_report_s: _builtins.float
+    max_sessions: _builtins.int
+    """For a gateway: how many sessions it may have before it turns new ones away, and why; no limit where it is not set."""
+    max_sessions_reason: _builtins.str
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
         """peers to measure links to"""
 
+    @_builtins.property
+    def chains(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChainEpoch]: ...
     def __init__(
         self,
         *,
         plan_epoch: _builtins.int = ...,
         next_report_s: _builtins.float = ...,
         members: _abc.Iterable[Global___Member] | None = ...,
+        chains: _abc.Iterable[Global___ChainEpoch] | None = ...,
+        max_sessions: _builtins.int | None = ...,
+        max_sessions_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "max_sessions", b"max_sessions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "chains", b"chains", "max_sessions", b"max_sessions", "max_sessions_reason", b"max_sessions_reason", "members", b"members", "next_report_s", b"next_report_s", "plan_epoch", b"plan_epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_sessions: _TypeAlias = _typing.Literal["max_sessions"]  # noqa: Y015
+    _WhichOneofArgType__max_sessions: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_sessions) -> _WhichOneofReturnType__max_sessions | None: ...
+
+Global___ReportReply: _TypeAlias = ReportReply  # noqa: Y015
+
+@_typing.final
+class ChainEpoch(_message.Message):
+    """What a chain was last committed to: a plan, or its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    chain: _builtins.int
+    epoch: _builtins.int
+    dropped: _builtins.bool
+    def __init__(
+        self,
+        *,
+        chain: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        dropped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "next_report_s", b"next_report_s", "plan_epoch", b"plan_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "dropped", b"dropped", "epoch", b"epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReportReply: _TypeAlias = ReportReply  # noqa: Y015
+Global___ChainEpoch: _TypeAlias = ChainEpoch  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):
@@ -239,21 +280,29 @@ class Snapshot(_message.Message):
     NOW_S_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
     now_s: _builtins.float
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberReport]: ...
     @_builtins.property
-    def plan(self) -> _types_pb2.SplitPlan: ...
+    def plan(self) -> _types_pb2.SplitPlan:
+        """of the first chain"""
+
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.SplitPlan]:
+        """of the other chains"""
+
     def __init__(
         self,
         *,
         now_s: _builtins.float = ...,
         members: _abc.Iterable[Global___MemberReport] | None = ...,
         plan: _types_pb2.SplitPlan | None = ...,
+        replicas: _abc.Iterable[_types_pb2.SplitPlan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "now_s", b"now_s", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "now_s", b"now_s", "plan", b"plan", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,8 +479,14 @@ class ApplyPlanRequest(_message.Message):
     STAGES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    ADD_CHAIN_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     model: _builtins.str
+    chain: _builtins.int
+    """whose plan is replaced; the first where it is not set"""
+    add_chain: _builtins.bool
+    """a chain more, whose number is assigned here"""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Stage]:
         """addresses may be left out"""
@@ -442,31 +497,66 @@ class ApplyPlanRequest(_message.Message):
         stages: _abc.Iterable[_types_pb2.Stage] | None = ...,
         reason: _builtins.str = ...,
         model: _builtins.str = ...,
+        chain: _builtins.int | None = ...,
+        add_chain: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chain", b"_chain", "chain", b"chain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chain", b"_chain", "add_chain", b"add_chain", "chain", b"chain", "model", b"model", "reason", b"reason", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__chain: _TypeAlias = _typing.Literal["chain"]  # noqa: Y015
+    _WhichOneofArgType__chain: _TypeAlias = _typing.Literal["_chain", b"_chain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__chain) -> _WhichOneofReturnType__chain | None: ...
+
+Global___ApplyPlanRequest: _TypeAlias = ApplyPlanRequest  # noqa: Y015
+
+@_typing.final
+class DropChainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    chain: _builtins.int
+    reason: _builtins.str
+    model: _builtins.str
+    def __init__(
+        self,
+        *,
+        chain: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "model", b"model", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ApplyPlanRequest: _TypeAlias = ApplyPlanRequest  # noqa: Y015
+Global___DropChainRequest: _TypeAlias = DropChainRequest  # noqa: Y015
 
 @_typing.final
 class GetPlanRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    chain: _builtins.int
+    """the first where it is not set"""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        chain: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chain", b"_chain", "chain", b"chain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chain", b"_chain", "chain", b"chain", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__chain: _TypeAlias = _typing.Literal["chain"]  # noqa: Y015
+    _WhichOneofArgType__chain: _TypeAlias = _typing.Literal["_chain", b"_chain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__chain) -> _WhichOneofReturnType__chain | None: ...
 
 Global___GetPlanRequest: _TypeAlias = GetPlanRequest  # noqa: Y015
 
@@ -506,7 +596,7 @@ class Reconfiguration(_message.Message):
     REPLAYED_TOKENS_FIELD_NUMBER: _builtins.int
     AT_S_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """initial, migrate, re_split"""
+    """initial, migrate, re_split, add_chain, drop_chain"""
     reason: _builtins.str
     outcome: _builtins.str
     """committed, aborted"""

@@ -399,6 +399,11 @@ class ReconfigurationBroadcastStub:
                 request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ApplyPlanRequest.SerializeToString,
                 response_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.FromString,
                 _registered_method=True)
+        self.DropChain = channel.unary_unary(
+                '/mec_platform.rpc.v1.ReconfigurationBroadcast/DropChain',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.DropChainRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.FromString,
+                _registered_method=True)
         self.GetPlan = channel.unary_unary(
                 '/mec_platform.rpc.v1.ReconfigurationBroadcast/GetPlan',
                 request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.GetPlanRequest.SerializeToString,
@@ -423,8 +428,15 @@ class ReconfigurationBroadcastServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DropChain(self, request, context):
+        """Takes a chain away: its sessions go on on the others, then its nodes are free. INVALID_ARGUMENT for the only chain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPlan(self, request, context):
-        """The committed plan; NOT_FOUND while there is none.
+        """The committed plan of a chain; NOT_FOUND while there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -443,6 +455,11 @@ def add_ReconfigurationBroadcastServicer_to_server(servicer, server):
             'ApplyPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.ApplyPlan,
                     request_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ApplyPlanRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.SerializeToString,
+            ),
+            'DropChain': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropChain,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.DropChainRequest.FromString,
                     response_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.SerializeToString,
             ),
             'GetPlan': grpc.unary_unary_rpc_method_handler(
@@ -483,6 +500,33 @@ class ReconfigurationBroadcast:
             target,
             '/mec_platform.rpc.v1.ReconfigurationBroadcast/ApplyPlan',
             mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ApplyPlanRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropChain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mec_platform.rpc.v1.ReconfigurationBroadcast/DropChain',
+            mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.DropChainRequest.SerializeToString,
             mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.FromString,
             options,
             channel_credentials,

@@ -163,8 +163,10 @@ class ReconfigurationBroadcastStub:
     """Prepares and commits a plan that an operator chose (epochs are assigned here). INVALID_ARGUMENT with the reasons
     where the plan breaks a rule, ABORTED where it could not be carried out and the old plan stays.
     """
+    DropChain: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.DropChainRequest, _control_plane_pb2.Reconfiguration]
+    """Takes a chain away: its sessions go on on the others, then its nodes are free. INVALID_ARGUMENT for the only chain."""
     GetPlan: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.GetPlanRequest, _types_pb2.SplitPlan]
-    """The committed plan; NOT_FOUND while there is none."""
+    """The committed plan of a chain; NOT_FOUND while there is none."""
     WatchReconfigurations: _grpc.UnaryStreamMultiCallable[_control_plane_pb2.WatchReconfigurationsRequest, _control_plane_pb2.Reconfiguration]
     """Every reconfiguration when it has ended."""
 
@@ -177,8 +179,10 @@ class ReconfigurationBroadcastAsyncStub(ReconfigurationBroadcastStub):
     """Prepares and commits a plan that an operator chose (epochs are assigned here). INVALID_ARGUMENT with the reasons
     where the plan breaks a rule, ABORTED where it could not be carried out and the old plan stays.
     """
+    DropChain: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.DropChainRequest, _control_plane_pb2.Reconfiguration]  # type: ignore[assignment]
+    """Takes a chain away: its sessions go on on the others, then its nodes are free. INVALID_ARGUMENT for the only chain."""
     GetPlan: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.GetPlanRequest, _types_pb2.SplitPlan]  # type: ignore[assignment]
-    """The committed plan; NOT_FOUND while there is none."""
+    """The committed plan of a chain; NOT_FOUND while there is none."""
     WatchReconfigurations: _aio.UnaryStreamMultiCallable[_control_plane_pb2.WatchReconfigurationsRequest, _control_plane_pb2.Reconfiguration]  # type: ignore[assignment]
     """Every reconfiguration when it has ended."""
 
@@ -196,12 +200,20 @@ class ReconfigurationBroadcastServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def DropChain(
+        self,
+        request: _control_plane_pb2.DropChainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.Reconfiguration, _abc.Awaitable[_control_plane_pb2.Reconfiguration]]:
+        """Takes a chain away: its sessions go on on the others, then its nodes are free. INVALID_ARGUMENT for the only chain."""
+
+    @_abc_1.abstractmethod
     def GetPlan(
         self,
         request: _control_plane_pb2.GetPlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.SplitPlan, _abc.Awaitable[_types_pb2.SplitPlan]]:
-        """The committed plan; NOT_FOUND while there is none."""
+        """The committed plan of a chain; NOT_FOUND while there is none."""
 
     @_abc_1.abstractmethod
     def WatchReconfigurations(

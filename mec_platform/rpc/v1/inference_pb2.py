@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from mec_platform.rpc.v1 import types_pb2 as mec__platform_dot_rpc_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mec_platform/rpc/v1/inference.proto\x12\x13mec_platform.rpc.v1\x1a\x1fmec_platform/rpc/v1/types.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x8b\x01\n\x0fGenerateRequest\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .mec_platform.rpc.v1.ChatMessage\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x01\x12\r\n\x05top_p\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\"x\n\rGenerateEvent\x12\r\n\x05token\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x15\n\rfinish_reason\x18\x04 \x01(\t\x12\x10\n\x08token_ms\x18\x05 \x01(\x01\x12\x12\n\ncompute_ms\x18\x06 \x01(\x01\"\x15\n\x13ListSessionsRequest\"H\n\x11ListSessionsReply\x12\x33\n\x08sessions\x18\x01 \x03(\x0b\x32!.mec_platform.rpc.v1.SessionState\"c\n\x0cSessionState\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tpositions\x18\x03 \x01(\r\x12\x11\n\tgenerated\x18\x04 \x01(\r\x12\r\n\x05state\x18\x05 \x01(\t\"\x7f\n\x11SwitchPlanRequest\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x12\n\nlost_nodes\x18\x02 \x03(\t\x12\x15\n\rtransfer_mode\x18\x03 \x01(\t\x12\x11\n\treplay_ms\x18\x04 \x01(\x01\"G\n\x0fSwitchPlanReply\x12\x34\n\x08sessions\x18\x01 \x03(\x0b\x32\".mec_platform.rpc.v1.SessionSwitch\"\x88\x01\n\rSessionSwitch\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x10\n\x08pause_ms\x18\x03 \x01(\x01\x12\x17\n\x0fprecopied_bytes\x18\x04 \x01(\x04\x12\x14\n\x0cpaused_bytes\x18\x05 \x01(\x04\x12\x17\n\x0freplayed_tokens\x18\x06 \x01(\r\"A\n\x11RevertPlanRequest\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\"\x11\n\x0fRevertPlanReply2\xfd\x02\n\tInference\x12V\n\x08Generate\x12$.mec_platform.rpc.v1.GenerateRequest\x1a\".mec_platform.rpc.v1.GenerateEvent0\x01\x12`\n\x0cListSessions\x12(.mec_platform.rpc.v1.ListSessionsRequest\x1a&.mec_platform.rpc.v1.ListSessionsReply\x12Z\n\nSwitchPlan\x12&.mec_platform.rpc.v1.SwitchPlanRequest\x1a$.mec_platform.rpc.v1.SwitchPlanReply\x12Z\n\nRevertPlan\x12&.mec_platform.rpc.v1.RevertPlanRequest\x1a$.mec_platform.rpc.v1.RevertPlanReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mec_platform/rpc/v1/inference.proto\x12\x13mec_platform.rpc.v1\x1a\x1fmec_platform/rpc/v1/types.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x8b\x01\n\x0fGenerateRequest\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .mec_platform.rpc.v1.ChatMessage\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x01\x12\r\n\x05top_p\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\"x\n\rGenerateEvent\x12\r\n\x05token\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x15\n\rfinish_reason\x18\x04 \x01(\t\x12\x10\n\x08token_ms\x18\x05 \x01(\x01\x12\x12\n\ncompute_ms\x18\x06 \x01(\x01\"\x15\n\x13ListSessionsRequest\"H\n\x11ListSessionsReply\x12\x33\n\x08sessions\x18\x01 \x03(\x0b\x32!.mec_platform.rpc.v1.SessionState\"r\n\x0cSessionState\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\tpositions\x18\x03 \x01(\r\x12\x11\n\tgenerated\x18\x04 \x01(\r\x12\r\n\x05state\x18\x05 \x01(\t\x12\r\n\x05\x63hain\x18\x06 \x01(\r\"\x7f\n\x11SwitchPlanRequest\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x12\n\nlost_nodes\x18\x02 \x03(\t\x12\x15\n\rtransfer_mode\x18\x03 \x01(\t\x12\x11\n\treplay_ms\x18\x04 \x01(\x01\"G\n\x0fSwitchPlanReply\x12\x34\n\x08sessions\x18\x01 \x03(\x0b\x32\".mec_platform.rpc.v1.SessionSwitch\"\x88\x01\n\rSessionSwitch\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x10\n\x08pause_ms\x18\x03 \x01(\x01\x12\x17\n\x0fprecopied_bytes\x18\x04 \x01(\x04\x12\x14\n\x0cpaused_bytes\x18\x05 \x01(\x04\x12\x17\n\x0freplayed_tokens\x18\x06 \x01(\r\"A\n\x11RevertPlanRequest\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\"\x11\n\x0fRevertPlanReply2\xfd\x02\n\tInference\x12V\n\x08Generate\x12$.mec_platform.rpc.v1.GenerateRequest\x1a\".mec_platform.rpc.v1.GenerateEvent0\x01\x12`\n\x0cListSessions\x12(.mec_platform.rpc.v1.ListSessionsRequest\x1a&.mec_platform.rpc.v1.ListSessionsReply\x12Z\n\nSwitchPlan\x12&.mec_platform.rpc.v1.SwitchPlanRequest\x1a$.mec_platform.rpc.v1.SwitchPlanReply\x12Z\n\nRevertPlan\x12&.mec_platform.rpc.v1.RevertPlanRequest\x1a$.mec_platform.rpc.v1.RevertPlanReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,17 +43,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSESSIONSREPLY']._serialized_start=426
   _globals['_LISTSESSIONSREPLY']._serialized_end=498
   _globals['_SESSIONSTATE']._serialized_start=500
-  _globals['_SESSIONSTATE']._serialized_end=599
-  _globals['_SWITCHPLANREQUEST']._serialized_start=601
-  _globals['_SWITCHPLANREQUEST']._serialized_end=728
-  _globals['_SWITCHPLANREPLY']._serialized_start=730
-  _globals['_SWITCHPLANREPLY']._serialized_end=801
-  _globals['_SESSIONSWITCH']._serialized_start=804
-  _globals['_SESSIONSWITCH']._serialized_end=940
-  _globals['_REVERTPLANREQUEST']._serialized_start=942
-  _globals['_REVERTPLANREQUEST']._serialized_end=1007
-  _globals['_REVERTPLANREPLY']._serialized_start=1009
-  _globals['_REVERTPLANREPLY']._serialized_end=1026
-  _globals['_INFERENCE']._serialized_start=1029
-  _globals['_INFERENCE']._serialized_end=1410
+  _globals['_SESSIONSTATE']._serialized_end=614
+  _globals['_SWITCHPLANREQUEST']._serialized_start=616
+  _globals['_SWITCHPLANREQUEST']._serialized_end=743
+  _globals['_SWITCHPLANREPLY']._serialized_start=745
+  _globals['_SWITCHPLANREPLY']._serialized_end=816
+  _globals['_SESSIONSWITCH']._serialized_start=819
+  _globals['_SESSIONSWITCH']._serialized_end=955
+  _globals['_REVERTPLANREQUEST']._serialized_start=957
+  _globals['_REVERTPLANREQUEST']._serialized_end=1022
+  _globals['_REVERTPLANREPLY']._serialized_start=1024
+  _globals['_REVERTPLANREPLY']._serialized_end=1041
+  _globals['_INFERENCE']._serialized_start=1044
+  _globals['_INFERENCE']._serialized_end=1425
 # @@protoc_insertion_point(module_scope)

@@ -159,12 +159,14 @@ class SessionState(_message.Message):
     POSITIONS_FIELD_NUMBER: _builtins.int
     GENERATED_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     epoch: _builtins.int
     positions: _builtins.int
     generated: _builtins.int
     state: _builtins.str
     """prefill, decode, waiting, switching, replaying"""
+    chain: _builtins.int
     def __init__(
         self,
         *,
@@ -173,10 +175,11 @@ class SessionState(_message.Message):
         positions: _builtins.int = ...,
         generated: _builtins.int = ...,
         state: _builtins.str = ...,
+        chain: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "generated", b"generated", "positions", b"positions", "session", b"session", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "epoch", b"epoch", "generated", b"generated", "positions", b"positions", "session", b"session", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,13 +76,15 @@ class InferenceServicer:
     def SwitchPlan(self, request, context):
         """Moves every session to a prepared plan at its next token boundary: KV of moved layers is copied ahead while tokens
         flow, the last pages in the pause. Sessions that lost a stage replay their tokens. Called by Reconfiguration Broadcast.
+        Only sessions of the plan's chain move; a plan without stages moves them to the other chains.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevertPlan(self, request, context):
-        """Takes every session back to the plan of `epoch` (an abort after some had switched).
+        """Takes every session of its chain back to this plan (an abort after some had switched); one without stages says that
+        the chain had none before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,9 +38,12 @@ class InferenceStub:
     SwitchPlan: _grpc.UnaryUnaryMultiCallable[_inference_pb2.SwitchPlanRequest, _inference_pb2.SwitchPlanReply]
     """Moves every session to a prepared plan at its next token boundary: KV of moved layers is copied ahead while tokens
     flow, the last pages in the pause. Sessions that lost a stage replay their tokens. Called by Reconfiguration Broadcast.
+    Only sessions of the plan's chain move; a plan without stages moves them to the other chains.
     """
     RevertPlan: _grpc.UnaryUnaryMultiCallable[_inference_pb2.RevertPlanRequest, _inference_pb2.RevertPlanReply]
-    """Takes every session back to the plan of `epoch` (an abort after some had switched)."""
+    """Takes every session of its chain back to this plan (an abort after some had switched); one without stages says that
+    the chain had none before.
+    """
 
 @_typing.type_check_only
 class InferenceAsyncStub(InferenceStub):
@@ -52,9 +55,12 @@ class InferenceAsyncStub(InferenceStub):
     SwitchPlan: _aio.UnaryUnaryMultiCallable[_inference_pb2.SwitchPlanRequest, _inference_pb2.SwitchPlanReply]  # type: ignore[assignment]
     """Moves every session to a prepared plan at its next token boundary: KV of moved layers is copied ahead while tokens
     flow, the last pages in the pause. Sessions that lost a stage replay their tokens. Called by Reconfiguration Broadcast.
+    Only sessions of the plan's chain move; a plan without stages moves them to the other chains.
     """
     RevertPlan: _aio.UnaryUnaryMultiCallable[_inference_pb2.RevertPlanRequest, _inference_pb2.RevertPlanReply]  # type: ignore[assignment]
-    """Takes every session back to the plan of `epoch` (an abort after some had switched)."""
+    """Takes every session of its chain back to this plan (an abort after some had switched); one without stages says that
+    the chain had none before.
+    """
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -81,6 +87,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inference_pb2.SwitchPlanReply, _abc.Awaitable[_inference_pb2.SwitchPlanReply]]:
         """Moves every session to a prepared plan at its next token boundary: KV of moved layers is copied ahead while tokens
         flow, the last pages in the pause. Sessions that lost a stage replay their tokens. Called by Reconfiguration Broadcast.
+        Only sessions of the plan's chain move; a plan without stages moves them to the other chains.
         """
 
     @_abc_1.abstractmethod
@@ -89,6 +96,8 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.RevertPlanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.RevertPlanReply, _abc.Awaitable[_inference_pb2.RevertPlanReply]]:
-        """Takes every session back to the plan of `epoch` (an abort after some had switched)."""
+        """Takes every session of its chain back to this plan (an abort after some had switched); one without stages says that
+        the chain had none before.
+        """
 
 def add_InferenceServicer_to_server(servicer: InferenceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

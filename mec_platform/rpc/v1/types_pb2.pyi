@@ -80,9 +80,12 @@ class SplitPlan(_message.Message):
     PARENT_EPOCH_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     parent_epoch: _builtins.int
     model: _builtins.str
+    chain: _builtins.int
+    """of the deployment; chains run side by side on disjoint nodes and share one count of epochs"""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
     def __init__(
@@ -92,10 +95,11 @@ class SplitPlan(_message.Message):
         parent_epoch: _builtins.int = ...,
         model: _builtins.str = ...,
         stages: _abc.Iterable[Global___Stage] | None = ...,
+        chain: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "model", b"model", "parent_epoch", b"parent_epoch", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "epoch", b"epoch", "model", b"model", "parent_epoch", b"parent_epoch", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

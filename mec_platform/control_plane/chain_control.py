@@ -1,0 +1,145 @@
+"""One chain of a deployment: its changes are carried out here, one at a time and whatever other chains do.
+
+`control_loop` decides and holds what chains share: members, the journal, the count of epochs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from mec_platform.background import BackgroundTasks
+from mec_platform.control_plane.broadcast.outcome import ReconfigurationEnded
+from mec_platform.control_plane.broadcast.protocol import Deadlines, Phase
+from mec_platform.control_plane.broadcast.sender import Assignment, ReconfigurationSender, Record
+from mec_platform.control_plane.orchestrator.decisions import Decision
+from mec_platform.control_plane.orchestrator.policy import PolicyState
+from mec_platform.control_plane.orchestrator.settings import PolicySettings
+from mec_platform.control_plane.orchestrator.switch_cost import choose_transfer_mode, replay_ms
+from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.split_plan import PlanChange, SplitPlan
+
+WATCH_MEMBERS_S = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What shall become of a chain, and what was seen when that was decided."""
+
+    plan: SplitPlan
+    kind: PlanChange
+    reason: str
+    seen: Snapshot
+
+
+class ChainControl:
+    """The chain of that number. `record` commits a plan; `next_epoch` gives one that no attempt of the deployment had.
+
+    `addresses` are of members by name, `gone` names those that are lost right now.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        record: Record,
+        next_epoch: Callable[[], int],
+        addresses: Callable[[], Mapping[str, str]],
+        gone: Callable[[], frozenset[str]],
+    ) -> None:
+        self.number = number
+        self.policy = PolicyState()
+        self.told: Decision | None = None
+        """The decision that was told last."""
+        self.under_way: SplitPlan | None = None
+        """What the chain is on its way to; its nodes are taken already. None while nothing changes."""
+        self.passed_over = False
+        """Whether nothing was decided at a tick because of the change under way: it is made up for."""
+        self._next_epoch = next_epoch
+        self._addresses = addresses
+        self._gone = gone
+        self._sender = ReconfigurationSender(record, Deadlines())
+        self._changing = asyncio.Lock()
+        self._tasks = BackgroundTasks()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing changes this chain."""
+        return self.under_way is None and not self._changing.locked()
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Waits for the change under way, if any, and keeps others from beginning meanwhile."""
+        async with self._changing:
+            try:
+                yield
+            finally:
+                self.under_way = None
+
+    async def carry_out(self, change: Change, policy: PolicySettings) -> ReconfigurationEnded:
+        """Carries a change out, committed or aborted. Only inside `changing`."""
+        seen, addresses = change.seen, self._addresses()
+        plan = self.under_way = replace(change.plan, epoch=self._next_epoch())
+        alive = {node.name for node in seen.nodes}
+        towards = plan if plan.stages else seen.replicas[0]  # sessions of a chain that ends go on on another
+        assignment = Assignment(
+            plan=plan,
+            old_plan=seen.plan,
+            nodes=addresses,
+            gateways={gateway.name: gateway.address for gateway in seen.gateways},
+            lost=frozenset(seen.lost_nodes | {name for name in plan.nodes if name not in alive}),
+            transfer_mode=choose_transfer_mode(towards, seen, policy),
+            replay_ms=replay_ms(towards, seen, policy),
+        )
+        clock = asyncio.get_running_loop()
+        started = clock.time()
+        watching = self._tasks.start("watch members", self._watch_members())
+        try:
+            end = await self._sender.carry_out(assignment)
+        finally:
+            await self._tasks.cancel(watching)
+        committed, total_ms = end.phase is Phase.DONE, (clock.time() - started) * 1e3
+        outcome = "committed" if committed else "aborted"
+        _log.info(
+            "%s: chain %d, epoch %d %s after %.0f ms: %s",
+            plan.model,
+            self.number,
+            plan.epoch,
+            outcome,
+            total_ms,
+            end.reason,
+        )
+        return ReconfigurationEnded(
+            at_s=clock.time(),
+            plan=plan,
+            kind=change.kind,
+            reason=change.reason,
+            outcome=outcome,
+            error="" if committed else end.reason,
+            prepare_ms=max((load_ms for _, load_ms in end.load_ms), default=0.0),
+            total_ms=total_ms,
+            pause_ms_max=end.pause_ms_max,
+            moved_bytes=end.moved_bytes,
+            sessions=len(end.switched),
+            replayed_tokens=end.replayed_tokens,
+        )
+
+    def tell_gone(self) -> None:
+        """Tells the change under way, if any, which members are gone. Repeating it is harmless."""
+        if self.under_way is not None:
+            for name in self._gone():
+                self._sender.member_lost(name)
+
+    async def stop(self) -> None:
+        """Leaves a change under way where it is; it is finished or forgotten by epochs."""
+        await self._tasks.stop()
+        await self._sender.close()
+
+    async def _watch_members(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_MEMBERS_S)
+            self.tell_gone()
