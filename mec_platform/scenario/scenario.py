@@ -76,7 +76,8 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A link between `source` and `target`, in both directions unless `one_way`; later entries win over earlier ones.
 
     `radio` is a radio trace whose round trips, cells and signal it has; `bandwidth` a bandwidth trace, each value times
-    `bandwidth_scale`; paths are relative to the scenario file, "-" is a trace that is given with it. Traces begin again when they end, unless the run ends first.
+    `bandwidth_scale`; paths are relative to the scenario file, "-" is a trace that is given with it. Traces begin again when
+    they end, unless the run ends first.
     """
 
     source: str

@@ -12,7 +12,15 @@ from itertools import combinations, permutations
 from typing import Literal, Protocol
 
 from mec_platform.control_plane.control_settings import ControlSettings
-from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, PlanOption, PlanOptions, Reconfigure, Trigger, Wait
+from mec_platform.control_plane.orchestrator.decisions import (
+    Decision,
+    Keep,
+    PlanOption,
+    PlanOptions,
+    Reconfigure,
+    Trigger,
+    Wait,
+)
 from mec_platform.control_plane.orchestrator.policy import PolicyState, decide
 from mec_platform.control_plane.split_revision.checker import check_plan, check_stages
 from mec_platform.control_plane.split_revision.cost_model import plan_cost

@@ -213,7 +213,7 @@ class Engine:
             run.service.advance(now_s)
             if run.service.sessions or run.service.waiting:
                 self._refresh(index)
-            run.observer.listen(now_s, run.service, self._taken(index) if run.shares else {})
+            run.observer.listen(now_s, run.service, self._taken(index), run.held)
             if run.pending is not None:
                 continue
             seen = run.observer.estimate(now_s, run.service.plan)
@@ -247,9 +247,7 @@ class Engine:
         truth = self._world.snapshot(
             run.spec, now_s, sorted(names), run.service.gateway_loads(), run.service.plan, self._taken(index)
         )
-        change = plan_the_change(
-            self._world, run.spec, plan, seen, truth, now_s, run.held, run.settings.policy
-        )
+        change = plan_the_change(self._world, run.spec, plan, seen, truth, now_s, run.held, run.settings.policy)
         run.pending = _Pending(decision, plan, change, now_s)
         self._push(change.paused_s, _Kind.PAUSE, index)
         self._push(change.committed_s, _Kind.COMMIT, index)

@@ -94,7 +94,8 @@ def best_schedule(
     cost = [each.answer_s[0] * per_s for each in plans]
     before: list[list[int]] = []
     names = sorted({stage.node for plan in plans for stage in plan.stages})
-    known, pauses = None, {}
+    known: Snapshot | None = None
+    pauses: Mapping[tuple[int, int], float] = {}
     for step in range(1, steps):
         now_s = step * world.scenario.tick_s
         seen = replace(true_snapshot(world, deployment, now_s, names), now_s=0.0)
@@ -113,7 +114,11 @@ def best_schedule(
         path.append(came[path[-1]])
     path.reverse()
     changes = [(float("-inf"), plans[path[0]].stages)]
-    changes += [(step * world.scenario.tick_s, plans[new].stages) for step, (old, new) in enumerate(pairwise(path), 1) if old != new]
+    changes += [
+        (step * world.scenario.tick_s, plans[new].stages)
+        for step, (old, new) in enumerate(pairwise(path), 1)
+        if old != new
+    ]
     return tuple(changes)
 
 
@@ -138,9 +143,7 @@ def even_split(seen: Snapshot, settings: ControlSettings) -> Stages | None:
 
 def keeps_trust(world: World, deployment: DeploymentSpec, settings: ControlSettings, stages: Stages) -> bool:
     """Whether a plan breaks no limit of trust or memory at any time of the run."""
-    return not any(
-        _broken(world, deployment, settings, stages, at_s) for at_s in (0.0, *world.change_times)
-    )
+    return not any(_broken(world, deployment, settings, stages, at_s) for at_s in (0.0, *world.change_times))
 
 
 def true_snapshot(world: World, deployment: DeploymentSpec, at_s: float, names: Iterable[str]) -> Snapshot:
@@ -154,7 +157,9 @@ def true_snapshot(world: World, deployment: DeploymentSpec, at_s: float, names: 
 
 def _moments(world: World, deployment: DeploymentSpec) -> Iterator[Snapshot]:
     duration_s = world.scenario.duration_s
-    times = {duration_s * index / SAMPLES for index in range(SAMPLES)} | {t for t in world.change_times if t < duration_s}
+    times = {duration_s * index / SAMPLES for index in range(SAMPLES)} | {
+        t for t in world.change_times if t < duration_s
+    }
     names = world.nodes_of(deployment)
     seen: set[Snapshot] = set()
     for at_s in sorted(times):
@@ -208,15 +213,17 @@ def _rates(
     rates: list[float] = []
     for start_s, stop_s in pairwise(bounds):
         seen = true_snapshot(world, deployment, start_s, names)
-        cost = None if _broken(world, deployment, settings, stages, start_s) else plan_cost(stages, seen, settings.planning)
+        cost = (
+            None
+            if _broken(world, deployment, settings, stages, start_s)
+            else plan_cost(stages, seen, settings.planning)
+        )
         while len(rates) < steps and len(rates) * STEP_S < stop_s:
             at_s = len(rates) * STEP_S
             if cost is None:
                 rates.append(0.0)
                 continue
-            hops_s = sum(
-                _hop_s(world, a, b, shape.hidden_bytes_per_row, at_s) for a, b in pairwise(names)
-            ) + sum(
+            hops_s = sum(_hop_s(world, a, b, shape.hidden_bytes_per_row, at_s) for a, b in pairwise(names)) + sum(
                 _hop_s(world, gateway, names[0], settings.planning.token_frame_bytes, at_s)
                 + _hop_s(world, names[-1], gateway, settings.planning.token_frame_bytes, at_s)
                 for gateway in gateways

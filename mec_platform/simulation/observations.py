@@ -7,15 +7,15 @@ reports are of the platform's clock, which is `CLOCK_S` ahead of the simulation'
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, floor
 
 from mec_platform.control_plane.monitoring.estimates import (
     MemberReported,
     MonitoringSettings,
     MonitoringState,
-    Refusal,
-    apply_report,
+    apply_radio,
+    apply_reports,
     snapshot,
 )
 from mec_platform.domain.capacity import GatewayCapacity, Snapshot
@@ -46,23 +46,31 @@ class Observer:
     heard_s: float
     state: MonitoringState = field(default_factory=lambda: MonitoringState(started_s=CLOCK_S))
     _phases: dict[str, float] = field(default_factory=dict)
+    _radio_told: dict[str, int] = field(default_factory=dict)
 
-    def listen(self, now_s: float, service: Service, taken: Mapping[str, float]) -> None:
-        """Takes in the reports of all members since the last time, in the order in which they arrive.
+    def listen(
+        self, now_s: float, service: Service, taken: Mapping[str, float], held: Mapping[str, frozenset[int]]
+    ) -> None:
+        """Takes in the reports of all members since the last time, in the order in which they arrive, and what the radio
+        network tells of devices.
 
-        `taken` is the share of each node's compute that other deployments use.
+        `taken` is the share of each node's compute that other deployments use, `held` are blocks that nodes have fetched.
         """
+        self._listen_to_radio(now_s)
         due = sorted(self._due(now_s))
         loads = {load.name: load for load in service.gateway_loads()}
+        reports = []
         for arrived_s, name, sent_s, number in due:
             state = self.world.member(name, sent_s)
             lost = uniform(self.world.scenario.seed, "lost report", name, number)
             if not state.alive or state.silent or lost < self.world.scenario.measurement.lost_share:
                 continue
-            report = self._report(name, sent_s, arrived_s, loads, service, taken.get(name, 0.0))
-            outcome = apply_report(self.state, report, self.settings)
-            if not isinstance(outcome, Refusal):
-                self.state = outcome
+            if isinstance(self.world.spec(name), GatewaySpec):
+                reports.append(self._gateway_report(name, sent_s, arrived_s, loads[name]))
+            else:
+                share, fetched = taken.get(name, 0.0), held.get(name, frozenset())
+                reports.append(self._node_report(name, sent_s, arrived_s, service, share, fetched))
+        self.state, _ = apply_reports(self.state, reports, self.settings)
         self.heard_s = now_s
 
     def estimate(self, now_s: float, plan: SplitPlan | None) -> Snapshot:
@@ -85,39 +93,52 @@ class Observer:
                 sent_s = number * measured.report_s + self._phases[name]
                 yield sent_s + measured.delay_ms / 1e3, name, sent_s, number
 
-    def _report(
-        self,
-        name: str,
-        sent_s: float,
-        arrived_s: float,
-        loads: Mapping[str, GatewayCapacity],
-        service: Service,
-        taken: float,
+    def _listen_to_radio(self, now_s: float) -> None:
+        """A measurement is known once its round trip is over; a trace that has ended begins again."""
+        for ue, rows in self.world.radio.items():
+            period_s = rows[-1].at_s + 0.05
+            number = self._radio_told.get(ue, 0)
+            while True:
+                turn, index = divmod(number, len(rows))
+                row = rows[index]
+                known_s = turn * period_s + row.at_s + (row.round_trip_s or 0.0)
+                if known_s > now_s:
+                    break
+                self.state = apply_radio(self.state, replace(row, at_s=CLOCK_S + known_s, ue=ue), self.settings)
+                number += 1
+            self._radio_told[ue] = number
+
+    def _gateway_report(self, name: str, sent_s: float, arrived_s: float, load: GatewayCapacity) -> MemberReported:
+        spec = self.world.gateway_specs[name]
+        return MemberReported(
+            at_s=CLOCK_S + arrived_s,
+            role="gateway",
+            name=name,
+            address="",
+            incarnation=name,
+            trusted=True,
+            hardware=SIMULATED_HARDWARE,
+            model=None,
+            memory_bytes=0,
+            block_time_s=0.0,
+            head_time_s=0.0,
+            prefill_block_time_s_per_row=0.0,
+            sessions=load.sessions,
+            tokens_per_s=load.tokens_per_s,
+            context_positions=load.context_positions,
+            links=tuple(self._links(name, sent_s)),
+            site=spec.site,
+            ue=spec.ue,
+            queued=load.queued,
+            token_s=load.token_s,
+        )
+
+    def _node_report(
+        self, name: str, sent_s: float, arrived_s: float, service: Service, taken: float, held: frozenset[int]
     ) -> MemberReported:
-        spec, load = self.world.spec(name), loads.get(name)
-        links = tuple(self._links(name, sent_s))
-        if isinstance(spec, GatewaySpec):
-            assert load is not None
-            return MemberReported(
-                at_s=CLOCK_S + arrived_s,
-                role="gateway",
-                name=name,
-                address="",
-                incarnation=name,
-                trusted=True,
-                hardware=SIMULATED_HARDWARE,
-                model=None,
-                memory_bytes=0,
-                block_time_s=0.0,
-                head_time_s=0.0,
-                prefill_block_time_s_per_row=0.0,
-                sessions=load.sessions,
-                tokens_per_s=load.tokens_per_s,
-                context_positions=load.context_positions,
-                links=links,
-            )
-        node = self.world.node(name, self.deployment, sent_s, taken)
+        spec, node = self.world.node_specs[name], self.world.node(name, self.deployment, sent_s, taken)
         wander = self._wander(sent_s, "compute", name)
+        serves = service.plan is not None and name in service.plan.nodes
         return MemberReported(
             at_s=CLOCK_S + arrived_s,
             role="node",
@@ -131,12 +152,20 @@ class Observer:
             block_time_s=node.block_time_s * wander,
             head_time_s=node.head_time_s * wander,
             prefill_block_time_s_per_row=node.prefill_block_time_s_per_row * wander,
-            sessions=len(service.sessions) if service.plan is not None and name in service.plan.nodes else 0,
+            sessions=len(service.sessions) if serves else 0,
             tokens_per_s=0.0,
             context_positions=0,
-            links=links,
+            links=tuple(self._links(name, sent_s)),
             profile=node.profile,
             profile_ratio=node.profile_ratio * wander,
+            site=spec.site,
+            machine=spec.machine,
+            group=spec.group,
+            ue=spec.ue,
+            runs_model=node.runs_model,
+            local_blocks=None if node.local_blocks is None else node.local_blocks | held,
+            weights_bytes_per_s=node.weights_bytes_per_s,
+            busy_share=min(service.busy.get(name, 0.0) + taken, 1.0),
         )
 
     def _links(self, name: str, at_s: float) -> Iterator[tuple[str, float, float]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf
 
 from mec_platform.control_plane.split_revision.cost_model import PlanCost, plan_cost
@@ -178,7 +179,7 @@ class Service:
     def _links_in_use(self) -> list[tuple[str, str]]:
         assert self.plan is not None
         nodes = self.plan.nodes
-        links = list(zip(nodes, nodes[1:], strict=False))
+        links = list(pairwise(nodes))
         for gateway in {session.request.gateway for session in self.sessions}:
             links += [(gateway, nodes[0]), (nodes[-1], gateway)]
         return links
@@ -234,7 +235,7 @@ def prefill_times(plan: SplitPlan, seen: Snapshot, request: Request, world: Worl
     compute_s[-1] += last.head_time_s
     hops_s = 0.0
     path = (request.gateway, *plan.nodes, request.gateway)
-    for position, (source, target) in enumerate(zip(path, path[1:], strict=False)):
+    for position, (source, target) in enumerate(pairwise(path)):
         link = world.link(source, target, seen.now_s) or DEFAULT_LINK
         between = 0 < position < len(path) - 2
         size = request.prompt_tokens * (seen.model.hidden_bytes_per_row if between else 4)

@@ -17,7 +17,9 @@ LEAST_GAIN, MOST_MISSES, MOST_OVER_ORACLE, MOST_LOSS = 1.4, 0.5, 1.15, 1.03
 
 def summarise(record: RunRecord, slos: Mapping[str, Slo]) -> dict[str, Any]:
     """One policy: over all deployments, and each of them."""
-    each = {deployment.name: _deployment(deployment, record, slos[deployment.name]) for deployment in record.deployments}
+    each = {
+        deployment.name: _deployment(deployment, record, slos[deployment.name]) for deployment in record.deployments
+    }
     flows = [flow for deployment in record.deployments for flow in deployment.flows]
     late = [slos[d.name].tpot_ms / 1e3 for d in record.deployments for _ in d.flows]
     served = [(one, slos[d.name]) for d in record.deployments for one in d.served]
@@ -28,7 +30,8 @@ def summarise(record: RunRecord, slos: Mapping[str, Slo]) -> dict[str, Any]:
         "unfinished": sum(one.done_s is None for one, _ in served),
         "slo_attainment": 1.0 if not served else 1 - missed / len(served),
         "slo_misses": missed,
-        "late_token_share": sum(f.tokens for f, bound in zip(flows, late, strict=True) if f.tpot_s > bound) / max(tokens, 1e-9),
+        "late_token_share": sum(f.tokens for f, bound in zip(flows, late, strict=True) if f.tpot_s > bound)
+        / max(tokens, 1e-9),
         "ttft_ms": _distribution((_ttft_s(one, record.ended_s) * 1e3, 1.0) for one, _ in served),
         "tpot_ms": _distribution((flow.tpot_s * 1e3, flow.tokens) for flow in flows),
         "tokens": round(tokens),
@@ -56,7 +59,9 @@ def criteria(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, objec
         ratio = static["tpot_ms"]["mean"] / own
         found.append(_at_least("tpot_static_best_over_adaptive", ratio, LEAST_GAIN))
         found.append(_at_most("tpot_adaptive_over_static_best", 1 / ratio, MOST_LOSS))
-        misses = adaptive["slo_misses"] / static["slo_misses"] if static["slo_misses"] else float(adaptive["slo_misses"])
+        misses = (
+            adaptive["slo_misses"] / static["slo_misses"] if static["slo_misses"] else float(adaptive["slo_misses"])
+        )
         found.append(_at_most("slo_misses_adaptive_over_static_best", misses, MOST_MISSES))
     if oracle is not None:
         found.append(_at_most("tpot_adaptive_over_oracle", own / oracle["tpot_ms"]["mean"], MOST_OVER_ORACLE))

@@ -73,6 +73,7 @@ class World:
         self._timelines = {
             name: self._timeline(name) for name in (*sorted(self.node_specs), *sorted(self.gateway_specs))
         }
+        self.radio = self._radio()
         self._capacities: dict[tuple[str, str], NodeCapacity] = {}
         self._shapes: dict[str, ModelShape] = {}
         nodes_join = (spec.joins_s for spec in scenario.nodes)
@@ -194,6 +195,17 @@ class World:
                 return sent_s + (self.link(source, target, sent_s) or DEFAULT_LINK).round_trip_s / 2
             left -= rate * (until_s - at_s)
             at_s = until_s
+
+    def _radio(self) -> dict[str, tuple[RadioMeasurement, ...]]:
+        """What the radio network knows, by device: that of the first link with a radio trace that the device is at."""
+        found: dict[str, tuple[RadioMeasurement, ...]] = {}
+        for index, link in enumerate(self.scenario.links):
+            rows = self._series.get(index, LinkSeries()).radio
+            for end in (link.source, link.target):
+                spec = self.node_specs.get(end) or self.gateway_specs.get(end)
+                if rows and spec is not None and spec.ue:
+                    found.setdefault(spec.ue, rows)
+        return found
 
     def _timeline(self, name: str) -> tuple[tuple[float, ...], tuple[MemberState, ...]]:
         spec = self.spec(name)
