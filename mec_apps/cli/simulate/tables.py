@@ -31,7 +31,9 @@ def print_summaries(result: Mapping[str, Any]) -> None:
     _print_forecast(result["policies"].get("adaptive"))
     click.echo("")
     if result["room"] is not None:
-        click.echo(f"what there was to win: the oracle's tokens come {result['room']:.2f} times as fast as the best single plan's")
+        click.echo(
+            f"what there was to win: the oracle's tokens come {result['room']:.2f} times as fast as the best single plan's"
+        )
     for criterion in result["criteria"]:
         verdict = "ok" if criterion["ok"] else "MISSED"
         click.echo(f"{criterion['name']:48} {criterion['value']:.4g}  (bound {criterion['bound']:g})  {verdict}")
