@@ -44,13 +44,24 @@ class PlanOption:
 
 
 @dataclass(frozen=True, slots=True)
+class ChainFacts:
+    """One of the snapshot's replicas: how many sessions it carries within the targets (None: none known), and what it breaks.
+
+    `broken_by` says which trigger `errors` amount to.
+    """
+
+    carries: int | None
+    errors: tuple[str, ...] = ()
+    broken_by: Trigger = Trigger.PLAN_BROKEN
+
+
+@dataclass(frozen=True, slots=True)
 class PlanOptions:
     """The choice at one instant: the best plan, or why there is none; the current plan's cost and what it breaks.
 
     `current` is None where there is no plan or where it cannot be costed (a node of it is gone). `broken_by` says which
     trigger `current_errors` amount to. `chain` is the best further chain on nodes that no chain uses, where one was
-    asked for; `no_chain_reason` says why there is none. `carried` is what each of the snapshot's replicas carries, and
-    `replica_errors` what each of them breaks, both in their order.
+    asked for; `no_chain_reason` says why there is none. `replicas` are in the snapshot's order.
     """
 
     best: PlanOption | None
@@ -60,8 +71,7 @@ class PlanOptions:
     broken_by: Trigger = Trigger.PLAN_BROKEN
     chain: PlanOption | None = None
     no_chain_reason: str = ""
-    carried: tuple[int | None, ...] = ()
-    replica_errors: tuple[tuple[str, ...], ...] = ()
+    replicas: tuple[ChainFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +141,10 @@ class Shed:
     trigger: Trigger
 
 
-Decision = Wait | Keep | Reconfigure | AddChain | DropChain | Shed
+Change = Reconfigure | AddChain | DropChain | Shed
+"""Decisions that are carried out."""
+
+Decision = Wait | Keep | Change
 
 
 def decision_kind(decision: Decision) -> str:
