@@ -12,6 +12,7 @@ from itertools import combinations, permutations
 from typing import Literal, Protocol
 
 from mec_platform.control_plane.control_settings import ControlSettings
+from mec_platform.control_plane.options import distrusting, plan_options
 from mec_platform.control_plane.orchestrator.decisions import (
     Decision,
     Keep,
@@ -21,10 +22,11 @@ from mec_platform.control_plane.orchestrator.decisions import (
     Trigger,
     Wait,
 )
-from mec_platform.control_plane.orchestrator.policy import PolicyState, decide
-from mec_platform.control_plane.split_revision.checker import check_plan, check_stages
+from mec_platform.control_plane.orchestrator.policy import decide
+from mec_platform.control_plane.orchestrator.state import PolicyState
+from mec_platform.control_plane.split_revision.checker import check_stages
 from mec_platform.control_plane.split_revision.cost_model import plan_cost
-from mec_platform.control_plane.tick import plan_options, tick
+from mec_platform.control_plane.tick import plan_errors, tick
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.layers import ranges_from_cuts
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
@@ -81,15 +83,15 @@ class Restricted:
         decisions: dict[str, Decision] = {}
         for name, seen in estimates.items():
             settings, state = self.settings[name], self.states.get(name, PolicyState())
-            options = self._options(seen, settings)
-            decision, self.states[name] = decide(seen, state, settings.policy, options)
-            if isinstance(decision, Reconfigure) and check_plan(decision.plan, seen, settings.planning):
+            world = distrusting(seen, settings)
+            decision, self.states[name] = decide(world, state, settings.policy, self._options(world, settings))
+            if plan_errors(decision, world, settings):
                 decision = Wait("no plan keeps the limits")
             decisions[name] = decision
         return decisions
 
     def _options(self, seen: Snapshot, settings: ControlSettings) -> PlanOptions:
-        options = plan_options(seen, settings.planning)
+        options = plan_options(seen, settings)
         plan = seen.plan
         if plan is None:
             return options

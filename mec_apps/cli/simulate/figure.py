@@ -5,7 +5,7 @@ Needs matplotlib (the extra `plots`); everything else of `mec simulate` does wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, nan
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def _link_to_show(world: World) -> tuple[str, str]:
     """The link with a trace, or the first that an event changes, or the first of all; the gateway's where there is one."""
     members = [*world.gateway_specs, *world.node_specs]
     pairs = [(a, b) for a in members for b in members if a != b]
-    kinds = (
+    kinds: tuple[Callable[[str, str], bool], ...] = (
         lambda a, b: (s := world.link_series(a, b)) is not None and s.round_trip_s is not None,
         lambda a, b: (s := world.link_series(a, b)) is not None and s.bytes_per_s is not None,
         lambda a, b: world.next_link_change_s(a, b, 0.0) < inf,
