@@ -39,7 +39,15 @@ MOST_CANDIDATES = 4000
 
 
 class Controller(Protocol):
-    """Decides about the deployments that are not being changed just now, by name."""
+    """Decides about the deployments that are not being changed just now, by name.
+
+    One that does not listen needs no estimates: it is asked only when a plan of its own is due, and is shown the truth.
+    """
+
+    @property
+    def listens(self) -> bool: ...
+
+    def is_due(self, now_s: float, name: str, plan: SplitPlan | None) -> bool: ...
 
     def decide(self, now_s: float, estimates: Mapping[str, Snapshot]) -> Mapping[str, Decision]: ...
 
@@ -50,11 +58,16 @@ class Adaptive:
 
     settings: Mapping[str, ControlSettings]
     states: dict[str, PolicyState]
+    listens: bool = True
 
     @classmethod
     def of(cls, settings: Mapping[str, ControlSettings]) -> Adaptive:
         """With nothing remembered yet."""
         return cls(settings, {})
+
+    def is_due(self, now_s: float, name: str, plan: SplitPlan | None) -> bool:
+        """Always."""
+        return True
 
     def decide(self, now_s: float, estimates: Mapping[str, Snapshot]) -> Mapping[str, Decision]:
         """One tick for each."""
@@ -72,11 +85,16 @@ class Restricted:
     restriction: Restriction
     settings: Mapping[str, ControlSettings]
     states: dict[str, PolicyState]
+    listens: bool = True
 
     @classmethod
     def of(cls, restriction: Restriction, settings: Mapping[str, ControlSettings]) -> Restricted:
         """With nothing remembered yet."""
         return cls(restriction, settings, {})
+
+    def is_due(self, now_s: float, name: str, plan: SplitPlan | None) -> bool:
+        """Always."""
+        return True
 
     def decide(self, now_s: float, estimates: Mapping[str, Snapshot]) -> Mapping[str, Decision]:
         """As `tick` does it; the first plan is free."""
@@ -139,12 +157,18 @@ class Scheduled:
     """Plans that are known beforehand: at each time, by deployment, the stages to change to. A lone entry is a fixed plan."""
 
     schedule: Mapping[str, Sequence[tuple[float, Stages]]]
-    why: Callable[[float], str] = lambda at_s: f"planned for {at_s:.0f} s"
+    why: Callable[[float], str] = lambda at_s: "the best beginning" if at_s < 0 else f"planned for {at_s:.0f} s"
+    listens: bool = False
 
     @classmethod
     def fixed(cls, plans: Mapping[str, Stages], why: str) -> Scheduled:
         """One plan for each deployment, for the whole run."""
         return cls({name: ((float("-inf"), stages),) for name, stages in plans.items()}, lambda at_s: why)
+
+    def is_due(self, now_s: float, name: str, plan: SplitPlan | None) -> bool:
+        """Whether the plan in force is not the one that should be."""
+        due = [stages for at_s, stages in self.schedule.get(name, ()) if at_s <= now_s]
+        return bool(due) and (plan is None or plan.stages != due[-1])
 
     def decide(self, now_s: float, estimates: Mapping[str, Snapshot]) -> Mapping[str, Decision]:
         """Changes to what is due; whether its nodes are alive is not asked, a change that cannot be carried out is not."""

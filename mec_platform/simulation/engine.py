@@ -213,6 +213,12 @@ class Engine:
             run.service.advance(now_s)
             if run.service.sessions or run.service.waiting:
                 self._refresh(index)
+            if not self._controller.listens:
+                if run.pending is None and self._controller.is_due(now_s, run.spec.name, run.service.plan):
+                    names = self._world.nodes_of(run.spec)
+                    loads, plan = run.service.gateway_loads(), run.service.plan
+                    estimates[run.spec.name] = self._world.snapshot(run.spec, now_s, names, loads, plan)
+                continue
             run.observer.listen(now_s, run.service, self._taken(index), run.held)
             if run.pending is not None:
                 continue
