@@ -25,7 +25,7 @@ from mec_apps.cli.service_filters import ServiceFilters, filter_options
 from mec_apps.cli.service_watch import watch_services
 from mec_platform.background import BackgroundTasks
 from mec_platform.rpc.convert import plan_from_message
-from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 
 @click.command(epilog="Example: mec status --json")
@@ -33,15 +33,16 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 @platform_grpc_option
 @json_option
 def status(model: str, platform_grpc: str, as_json: bool) -> None:
-    """Nodes, gateways, links and the committed plan."""
+    """Nodes, gateways, links and the committed plan of every chain."""
     snapshot = run_async(_snapshot(platform_grpc, model))
     if as_json:
         print_json(as_dict(snapshot))
         return
     console = Console()
     if snapshot.HasField("plan"):
-        plan_ = plan_from_message(snapshot.plan)
-        console.print(f"plan {plan_.epoch} of {plan_.model}: {plan_.describe()}", markup=False)
+        for plan_ in map(plan_from_message, [snapshot.plan, *snapshot.replicas]):
+            chain = f"chain {plan_.chain}, " if snapshot.replicas else ""
+            console.print(f"{chain}plan {plan_.epoch} of {plan_.model}: {plan_.describe()}", markup=False)
     else:
         console.print("no plan yet")
     console.print(_members(snapshot))
@@ -167,7 +168,8 @@ async def _follow_decisions(channel: Any, model: str, show_all: bool, as_json: b
     async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest(model=model)):
         if decision.kind == "keep" and not show_all:
             continue
-        _print_line(as_json, "decision", decision, f"{decision.at_s:10.1f}  {decision.kind:8}  {decision.reason}")
+        text = f"{decision.at_s:10.1f}  {decision.kind:8}  {_of_chain(decision.plan)}{decision.reason}"
+        _print_line(as_json, "decision", decision, text)
 
 
 async def _follow_reconfigurations(channel: Any, model: str, as_json: bool) -> None:
@@ -175,10 +177,16 @@ async def _follow_reconfigurations(channel: Any, model: str, as_json: bool) -> N
     async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest(model=model)):
         plan_ = plan_from_message(done.plan)
         text = (
-            f"{done.at_s:10.1f}  {done.outcome:9}  epoch {plan_.epoch}: {plan_.describe()}; pause {done.pause_ms_max:.1f} ms, "
-            f"moved {done.moved_bytes} bytes, replayed {done.replayed_tokens} tokens {done.error}"
+            f"{done.at_s:10.1f}  {done.outcome:9}  {_of_chain(done.plan)}epoch {plan_.epoch}: {plan_.describe()}; "
+            f"pause {done.pause_ms_max:.1f} ms, moved {done.moved_bytes} bytes, replayed {done.replayed_tokens} tokens "
+            f"{done.error}"
         )
         _print_line(as_json, "reconfiguration", done, text)
+
+
+def _of_chain(plan_: types_pb2.SplitPlan) -> str:
+    """Which chain is meant, where it is not the one that a deployment has from the start."""
+    return f"chain {plan_.chain}: " if plan_.chain else ""
 
 
 def _print_line(as_json: bool, what: str, message: Any, text: str) -> None:

@@ -152,10 +152,15 @@ class LocalCluster:
         return await stub.GetSnapshot(control_plane_pb2.GetSnapshotRequest(model=model))
 
     async def apply(
-        self, stages: Sequence[tuple[str, int, int]], reason: str = "", model: str = ""
+        self,
+        stages: Sequence[tuple[str, int, int]],
+        reason: str = "",
+        model: str = "",
+        *,
+        chain: int | None = None,
+        add_chain: bool = False,
     ) -> control_plane_pb2.Reconfiguration:
-        """Applies an operator's plan of (node, start, stop)."""
-        stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform)
+        """Applies an operator's plan of (node, start, stop), to a chain or as one more."""
         request = control_plane_pb2.ApplyPlanRequest(
             reason=reason,
             model=model,
@@ -163,8 +168,15 @@ class LocalCluster:
                 types_pb2.Stage(node=node, layers=types_pb2.LayerRange(start=start, stop=stop))
                 for node, start, stop in stages
             ],
+            chain=chain,
+            add_chain=add_chain,
         )
-        return await stub.ApplyPlan(request)
+        return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform).ApplyPlan(request)
+
+    async def drop_chain(self, chain: int, reason: str = "") -> control_plane_pb2.Reconfiguration:
+        """Takes a chain away."""
+        request = control_plane_pb2.DropChainRequest(chain=chain, reason=reason)
+        return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform).DropChain(request)
 
     async def wait_for_plan(self, timeout_s: float = 30.0, model: str = "") -> types_pb2.SplitPlan:
         """The committed plan, once there is one."""

@@ -12,12 +12,13 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationAborted, ReconfigurationEnded
 from mec_platform.control_plane.chain_control import ChainControl, Order
 from mec_platform.control_plane.chains import Chains
+from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.decision_codec import DecisionRecord
 from mec_platform.control_plane.feed import Feed
 from mec_platform.control_plane.journal import Journal
@@ -50,7 +51,6 @@ from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.split_revision.checker import check_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.standing import SessionLimit, Standing, share_of_limit
-from mec_platform.control_plane.tick import ControlSettings, tick
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
@@ -70,6 +70,16 @@ class DecisionMade:
     chain: int = 0
 
 
+class Decider(Protocol):
+    """What a loop needs of all deployments: they share nodes, and have policies of their own."""
+
+    def settings(self, model: str) -> ControlSettings:
+        """The policy in force of a deployment."""
+
+    def decide(self, model: str, seen: Snapshot, state: PolicyState) -> tuple[Decision, PolicyState, Snapshot]:
+        """A decision about a chain of a deployment, what to remember, and the view that it was made from."""
+
+
 class ControlLoop:
     """The loop of the deployment of `model`, which is "" until a node has reported one.
 
@@ -80,7 +90,7 @@ class ControlLoop:
     def __init__(
         self,
         journal: Journal,
-        control: ControlSettings,
+        decider: Decider,
         monitoring: MonitoringSettings,
         model: str,
         *,
@@ -90,7 +100,7 @@ class ControlLoop:
         self._leadership = leadership or AlwaysLeader()
         self._has_led = self._leadership.is_leader
         self._journal = journal
-        self._control = control
+        self._decider = decider
         self._monitoring_settings = monitoring
         self._manual = manual
         self._monitoring = MonitoringState(started_s=0.0)
@@ -126,6 +136,14 @@ class ControlLoop:
         self._chains.model = name
 
     @property
+    def _settings(self) -> ControlSettings:
+        return self._decider.settings(self.model)
+
+    def wake(self) -> None:
+        """Has it decide at once instead of at its next tick."""
+        self._wake.set()
+
+    @property
     def plan(self) -> SplitPlan | None:
         """The committed plan of the first chain."""
         return next(iter(self.plans), None)
@@ -150,7 +168,7 @@ class ControlLoop:
 
     def plan_settings(self) -> PlanSettings:
         """Limits and weights of plans in force."""
-        return self._control.planning
+        return self._settings.planning
 
     def watch_decisions(self) -> AsyncIterator[DecisionMade]:
         """Decisions, "keep" included; starts with the latest."""
@@ -228,7 +246,7 @@ class ControlLoop:
                 raise PlanRejected(f"there is no chain {control.number}; {self._chains.describe()}")
             parent = 0 if seen.plan is None else seen.plan.epoch
             plan = SplitPlan(parent + 1, parent, seen.model.name, tuple(stages), control.number)
-            errors = check_plan(plan, seen, self._control.planning) + self._chains.conflicts(plan)
+            errors = check_plan(plan, seen, self._settings.planning) + self._chains.conflicts(plan)
             if errors:
                 raise PlanRejected("; ".join(errors))
             kind = PlanChange.ADD_CHAIN if is_new else plan_change(seen.plan, plan)
@@ -277,10 +295,9 @@ class ControlLoop:
     def _decide(self, chain: ChainControl) -> None:
         seen = self.observe(chain.number)
         before = chain.policy
-        decision, chain.policy = tick(seen, before, self._control)
-        record = DecisionRecord(decision, seen, before, self._control)
-        of_all_chains = isinstance(decision, AddChain | DropChain | Shed)
-        if of_all_chains and seen.plan != self.plan:
+        decision, chain.policy, seen = self._decider.decide(self.model, seen, before)
+        record = DecisionRecord(decision, seen, before, self._settings)
+        if _is_about_demand(decision) and seen.plan != self.plan:
             return  # each chain sees the same demand: the first one decides for all
         self._tell(chain, decision)
         if isinstance(decision, Wait | Keep):
@@ -379,7 +396,7 @@ class ControlLoop:
         return ended
 
     async def _carry_out(self, chain: ChainControl, order: Order) -> ReconfigurationEnded:
-        ended = await chain.carry_out(order, self._control.policy)
+        ended = await chain.carry_out(order, self._settings.policy)
         if self.plan_of(chain.number) is None:
             chain.policy = PolicyState()  # whatever has this number next is another chain
         self._reconfigurations.publish(ended)
@@ -392,3 +409,14 @@ class ControlLoop:
         for name, member in self._monitoring.members.items():
             if not is_alive(member, self.now_s, self._monitoring_settings):
                 yield name
+
+
+def _is_about_demand(decision: Decision) -> bool:
+    """Whether a decision is about how many chains or sessions there are, and not about a chain that cannot stay."""
+    match decision:
+        case AddChain() | Shed():
+            return True
+        case DropChain():
+            return decision.trigger in (Trigger.DEMAND, Trigger.POLICY_CHANGED)
+        case _:
+            return False

@@ -137,7 +137,7 @@ def _carries(stages: tuple[Stage, ...], world: Snapshot, settings: ControlSettin
     target_ms = settings.policy.qos.tpot_ms
     if not target_ms:
         return None
-    small = _only(world, {stage.node for stage in stages})
+    small = only_nodes(world, {stage.node for stage in stages})
 
     def fits(sessions: int) -> bool:
         cost = plan_cost(stages, _at_load(small, sessions), settings.planning)
@@ -152,7 +152,7 @@ def _carries(stages: tuple[Stage, ...], world: Snapshot, settings: ControlSettin
     return low
 
 
-def _only(world: Snapshot, names: set[str]) -> Snapshot:
+def only_nodes(world: Snapshot, names: set[str]) -> Snapshot:
     """The snapshot with the named nodes alone: all that the latency of stages on them depends on."""
     nodes = tuple(node for node in world.nodes if node.name in names)
     members = names | {gateway.name for gateway in world.gateways}

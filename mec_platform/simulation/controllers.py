@@ -41,6 +41,7 @@ MOST_CANDIDATES = 4000
 class Controller(Protocol):
     """Decides about the deployments that are not being changed just now, by name.
 
+    `due` are snapshots of those to decide about, `everyone` of all deployments, those that are being changed included.
     One that does not listen needs no estimates: it is asked only when a plan of its own is due, and is shown the truth.
     """
 
@@ -49,12 +50,14 @@ class Controller(Protocol):
 
     def is_due(self, now_s: float, name: str, plan: SplitPlan | None) -> bool: ...
 
-    def decide(self, now_s: float, estimates: Mapping[str, Snapshot]) -> Mapping[str, Decision]: ...
+    def decide(
+        self, now_s: float, due: Mapping[str, Snapshot], everyone: Mapping[str, Snapshot]
+    ) -> Mapping[str, Decision]: ...
 
 
 @dataclass(slots=True)
 class Adaptive:
-    """What the platform runs: `tick`, with the policy of each deployment."""
+    """What the platform runs: `tick`, or `tick_shared` for deployments that share nodes, each with its own policy."""
 
     settings: Mapping[str, ControlSettings]
     states: dict[str, PolicyState]
@@ -69,13 +72,38 @@ class Adaptive:
         """Always."""
         return True
 
-    def decide(self, now_s: float, estimates: Mapping[str, Snapshot]) -> Mapping[str, Decision]:
-        """One tick for each."""
+    def decide(
+        self, now_s: float, due: Mapping[str, Snapshot], everyone: Mapping[str, Snapshot]
+    ) -> Mapping[str, Decision]:
+        """One tick for each, in order of priority: what is decided for one is seen by the next."""
         decisions = {}
-        for name, seen in estimates.items():
-            state = self.states.get(name, PolicyState())
-            decisions[name], self.states[name] = tick(seen, state, self.settings[name])
+        for group in _sharing(everyone):
+            seen = {name: everyone[name] for name in group}
+            for name in sorted(group & due.keys(), key=lambda each: (-self.settings[each].priority, each)):
+                state = self.states.get(name, PolicyState())
+                if len(group) == 1:
+                    decision, after = tick(due[name], state, self.settings[name])
+                else:
+                    decision, after, _ = tick_shared(name, due[name], seen, state, self.settings)
+                decisions[name], self.states[name] = decision, after
+                if isinstance(decision, Reconfigure):
+                    seen[name] = replace(due[name], plan=decision.plan)
         return decisions
+
+
+def _sharing(everyone: Mapping[str, Snapshot]) -> list[set[str]]:
+    """Deployments that may compute on the same nodes or machines, together."""
+    seats = {name: {node.machine or node.name for node in seen.nodes} for name, seen in everyone.items()}
+    groups: list[tuple[set[str], set[str]]] = []
+    for name, own in seats.items():
+        joined, rest = ({name}, set(own)), []
+        for names, taken in groups:
+            if taken & own:
+                joined = (joined[0] | names, joined[1] | taken)
+            else:
+                rest.append((names, taken))
+        groups = [*rest, joined]
+    return [names for names, _ in groups]
 
 
 @dataclass(slots=True)
@@ -96,10 +124,12 @@ class Restricted:
         """Always."""
         return True
 
-    def decide(self, now_s: float, estimates: Mapping[str, Snapshot]) -> Mapping[str, Decision]:
+    def decide(
+        self, now_s: float, due: Mapping[str, Snapshot], everyone: Mapping[str, Snapshot]
+    ) -> Mapping[str, Decision]:
         """As `tick` does it; the first plan is free."""
         decisions: dict[str, Decision] = {}
-        for name, seen in estimates.items():
+        for name, seen in due.items():
             settings, state = self.settings[name], self.states.get(name, PolicyState())
             world = distrusting(seen, settings)
             decision, self.states[name] = decide(world, state, settings.policy, self._options(world, settings))
@@ -170,9 +200,11 @@ class Scheduled:
         due = [stages for at_s, stages in self.schedule.get(name, ()) if at_s <= now_s]
         return bool(due) and (plan is None or plan.stages != due[-1])
 
-    def decide(self, now_s: float, estimates: Mapping[str, Snapshot]) -> Mapping[str, Decision]:
+    def decide(
+        self, now_s: float, due: Mapping[str, Snapshot], everyone: Mapping[str, Snapshot]
+    ) -> Mapping[str, Decision]:
         """Changes to what is due; whether its nodes are alive is not asked, a change that cannot be carried out is not."""
-        return {name: self._decide_one(now_s, name, seen) for name, seen in estimates.items()}
+        return {name: self._decide_one(now_s, name, seen) for name, seen in due.items()}
 
     def _decide_one(self, now_s: float, name: str, seen: Snapshot) -> Decision:
         due = [(at_s, stages) for at_s, stages in self.schedule.get(name, ()) if at_s <= now_s]

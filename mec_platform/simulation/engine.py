@@ -15,10 +15,20 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import count
 from math import inf
+from typing import assert_never
 
 from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
-from mec_platform.control_plane.orchestrator.decisions import Decision, Reconfigure, decision_kind
+from mec_platform.control_plane.orchestrator.decisions import (
+    AddChain,
+    Decision,
+    DropChain,
+    Keep,
+    Reconfigure,
+    Shed,
+    Wait,
+    decision_kind,
+)
 from mec_platform.control_plane.orchestrator.switch_cost import replay_ms
 from mec_platform.control_plane.split_revision.checker import check_plan, check_stages
 from mec_platform.domain.capacity import LinkCapacity, Snapshot
@@ -208,7 +218,8 @@ class Engine:
 
     def _tick(self, now_s: float) -> None:
         self._push(now_s + self._world.scenario.tick_s, _Kind.TICK)
-        estimates: dict[str, Snapshot] = {}
+        due: dict[str, Snapshot] = {}
+        everyone: dict[str, Snapshot] = {}
         for index, run in enumerate(self._runs):
             run.service.advance(now_s)
             if run.service.sessions or run.service.waiting:
@@ -217,32 +228,49 @@ class Engine:
                 if run.pending is None and self._controller.is_due(now_s, run.spec.name, run.service.plan):
                     names = self._world.nodes_of(run.spec)
                     loads, plan = run.service.gateway_loads(), run.service.plan
-                    estimates[run.spec.name] = self._world.snapshot(run.spec, now_s, names, loads, plan)
+                    due[run.spec.name] = self._world.snapshot(run.spec, now_s, names, loads, plan)
                 continue
             run.observer.listen(now_s, run.service, self._taken(index), run.held)
+            seen = run.observer.estimate(now_s, run.service.plan)
+            everyone[run.spec.name] = seen
             if run.pending is not None:
                 continue
-            seen = run.observer.estimate(now_s, run.service.plan)
             if not _same(seen, run.seen):
                 run.seen, run.quiet_since_s = seen, now_s
             self._note_forecasts(now_s, run, seen)
             policy = run.settings.policy
             settled_s = max(policy.calm_s, policy.longest_cooldown_s, policy.longest_retry_s)
             if now_s - run.quiet_since_s <= settled_s:
-                estimates[run.spec.name] = seen
-        decisions = self._controller.decide(now_s, estimates)
+                due[run.spec.name] = seen
+        decisions = self._controller.decide(now_s, due, everyone)
         for index, run in enumerate(self._runs):
             decision = decisions.get(run.spec.name)
             if decision is not None:
-                self._act(now_s, index, decision, estimates[run.spec.name])
+                self._act(now_s, index, decision, due[run.spec.name])
 
     def _act(self, now_s: float, index: int, decision: Decision, seen: Snapshot) -> None:
         run = self._runs[index]
         kind, known = decision_kind(decision), run.record.decisions
-        if isinstance(decision, Reconfigure) or not known or known[-1].kind != kind:
+        if not isinstance(decision, Wait | Keep) or not known or known[-1].kind != kind:
             known.append(DecisionRecord(now_s, kind, decision.reason))
-        if not isinstance(decision, Reconfigure):
-            return
+        match decision:
+            case Reconfigure():
+                self._begin(now_s, index, decision, seen)
+            case Shed():
+                run.service.session_limit = decision.session_limit
+                self._refresh(index)
+            case DropChain():
+                run.service.drop()
+                run.record.plans.append((now_s, ()))
+                self._refresh(index)
+            case Wait() | Keep() | AddChain():
+                pass
+            case _:
+                assert_never(decision)
+
+    def _begin(self, now_s: float, index: int, decision: Reconfigure, seen: Snapshot) -> None:
+        """Carries a change out from here on, as the true world lets it."""
+        run = self._runs[index]
         # What is handed out must keep trust by what the platform knew; limits of memory are for `tick` to keep.
         errors = check_plan(decision.plan, seen, run.settings.planning)
         run.record.violations += [f"{now_s:.1f} s: {error}" for error in errors if "not trusted" in error]

@@ -67,6 +67,7 @@ class Service:
     now_s: float = 0.0
     plan: SplitPlan | None = None
     paused: bool = False
+    session_limit: int | None = None
     waiting: deque[Request] = field(default_factory=deque)
     sessions: list[Session] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)
@@ -112,7 +113,9 @@ class Service:
     def refresh(self, taken: Mapping[str, float]) -> float:
         """Ends what is done, admits what waits, and looks at the world anew; returns when it must be called again."""
         self._settle()
-        while self.waiting and len(self.sessions) < self.deployment.max_sessions:
+        most = self.deployment.max_sessions
+        most = most if self.session_limit is None else min(most, self.session_limit)
+        while self.waiting and self.plan is not None and len(self.sessions) < most:
             self.sessions.append(Session(self.waiting.popleft()))
         self.token_s, self.prefill_s, self.busy = {}, inf, {}
         if not self.sessions or self.plan is None:
@@ -126,6 +129,13 @@ class Service:
             return inf if self.paused else again
         self._set_rates(taken)
         return min(again, self._next_end_s())
+
+    def drop(self) -> None:
+        """The chain is taken down: its sessions end unfinished, requests go on waiting."""
+        self.end()
+        self.served += [Served(session.request, session.first_token_s) for session in self.sessions]
+        self.sessions.clear()
+        self.plan = None
 
     def end(self) -> None:
         """The run is over: tokens that were still waited for have taken that long at least."""

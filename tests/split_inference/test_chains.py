@@ -187,6 +187,7 @@ async def test_a_limit_turns_new_sessions_away_and_ends_none(client: Client, und
         client.sessions.limit(1, "nodes are busy")
         with pytest.raises(NotAdmitted, match="1 sessions for now, and it has 1: nodes are busy"):
             await client.answer(3)
+        assert client.sessions.queued == 1
         client.sessions.limit(2, "nodes are less busy")
         assert await client.answer(3) == undisturbed[:3]
 

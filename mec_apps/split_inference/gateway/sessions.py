@@ -15,6 +15,7 @@ import itertools
 import logging
 import struct
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -37,6 +38,9 @@ from mec_apps.split_inference.peer_link import LinkLost
 
 TOKEN_TIMEOUT_S = 20.0
 """A frame without an answer for so long counts as lost."""
+
+COME_AGAIN_S = 5.0
+"""A client that is turned away is told to come again after so long; for that time it counts as waiting."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +120,8 @@ class Sessions(PlanUser):
         self._context_length = context_length
         self._max_sessions = max_sessions
         self._limit: tuple[int, str] | None = None
+        self._arriving = 0
+        self._turned_away: deque[float] = deque()
         self._on_failure = on_failure
         self.tokens_made = 0
 
@@ -123,6 +129,14 @@ class Sessions(PlanUser):
     def context_length(self) -> int:
         """Positions that a prompt and its answer may take together."""
         return self._context_length
+
+    @property
+    def queued(self) -> int:
+        """Requests that want a place and have none: those that wait for a plan, and those that were told to come again."""
+        now = asyncio.get_running_loop().time()
+        while self._turned_away and now - self._turned_away[0] > COME_AGAIN_S:
+            self._turned_away.popleft()
+        return self._arriving + len(self._turned_away)
 
     def limit(self, max_sessions: int | None, reason: str) -> None:
         """Turns new sessions away from this number on, and says why; None lifts the limit. No session ends for it."""
@@ -142,7 +156,11 @@ class Sessions(PlanUser):
             raise ContextExceeded(
                 f"{len(prompt)} prompt tokens and {max_tokens} to generate; the context holds {self._context_length}"
             )
-        active = await self.first_plan()
+        self._arriving += 1
+        try:
+            active = await self.first_plan()
+        finally:
+            self._arriving -= 1
         self._check_room()  # after the wait: requests that waited together count each other
         session_id = self._gateway_number << 32 | next(self._ids)
         session = Session(session_id, list(prompt), len(prompt), sampling, active, rows=tuple(rows))
@@ -162,13 +180,15 @@ class Sessions(PlanUser):
 
     def _check_room(self) -> None:
         count = len(self.live)
+        limited, reason = (None, "") if self._limit is None else self._limit
+        if count < self._max_sessions and (limited is None or count < limited):
+            return
+        self._turned_away.append(asyncio.get_running_loop().time())
         if count >= self._max_sessions:
             raise Overloaded(f"{self._max_sessions} sessions run already; try again later")
-        if self._limit is not None and count >= self._limit[0]:
-            most, reason = self._limit
-            raise NotAdmitted(
-                f"the platform lets this gateway have {most} sessions for now, and it has {count}: {reason}; try again later"
-            )
+        raise NotAdmitted(
+            f"the platform lets this gateway have {limited} sessions for now, and it has {count}: {reason}; try again later"
+        )
 
     def on_frame(self, node: str, frame: Frame) -> None:
         """A RESULT or REFUSED frame from a node; what no session waits for is dropped (an older plan's, or repeated)."""

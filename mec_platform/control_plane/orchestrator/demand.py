@@ -31,6 +31,11 @@ def demand_of(snapshot: Snapshot) -> int:
     return sum(gateway.sessions + gateway.queued for gateway in snapshot.gateways)
 
 
+def is_first_chain(snapshot: Snapshot, plan: SplitPlan) -> bool:
+    """Whether the chain of this plan is the first: each chain sees the same demand, and the first one decides for all."""
+    return all(plan.chain <= replica.chain for replica in snapshot.replicas)
+
+
 def carried_sessions(options: PlanOptions) -> int | None:
     """What all chains carry within the targets, one session each at least; None where there are no targets."""
     if options.current is None:

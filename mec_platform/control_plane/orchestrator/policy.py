@@ -23,7 +23,7 @@ from mec_platform.control_plane.orchestrator.decisions import (
     Trigger,
     Wait,
 )
-from mec_platform.control_plane.orchestrator.demand import decide_demand, demand_of, note_sheds
+from mec_platform.control_plane.orchestrator.demand import decide_demand, demand_of, is_first_chain, note_sheds
 from mec_platform.control_plane.orchestrator.links import links_in_use
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.orchestrator.state import Attempt, PolicyState, Spent
@@ -53,7 +53,7 @@ def decide(
         decision = Wait(f"{', '.join(waiting)} of plan {plan.epoch} did not report yet since the platform started")
     else:
         decision, state = _decide_by_gain(snapshot, plan, links, state, settings, options)
-        if isinstance(decision, Keep) and _is_first(snapshot, plan):
+        if isinstance(decision, Keep) and is_first_chain(snapshot, plan):
             of_chains, state = decide_demand(snapshot, plan, state, settings, options)
             decision = of_chains or decision
     if isinstance(decision, Reconfigure | AddChain | DropChain):
@@ -121,11 +121,6 @@ def _forced_change(snapshot: Snapshot, plan: SplitPlan, options: PlanOptions, li
 
 def _unseen(plan: SplitPlan, live: frozenset[str]) -> list[str]:
     return [name for name in plan.nodes if name not in live]
-
-
-def _is_first(snapshot: Snapshot, plan: SplitPlan) -> bool:
-    """Each chain sees the same demand, so the first one decides about chains and limits for all."""
-    return all(plan.chain <= replica.chain for replica in snapshot.replicas)
 
 
 def _decide_forced(

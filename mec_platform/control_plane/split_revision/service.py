@@ -39,12 +39,16 @@ class SplitRevisionService(control_plane_pb2_grpc.SplitRevisionServicer):
     ) -> control_plane_pb2.ProposePlanReply:
         world = await select_deployment(self._deployments, request.model, context)
         seen, settings = world.observe(), world.plan_settings()
-        found = best_plan(seen, settings, frozenset(request.exclude_nodes))
+        taken = {node for replica in seen.replicas for node in replica.nodes}
+        found = best_plan(seen, settings, frozenset({*request.exclude_nodes, *taken}))
         if isinstance(found, NoPlan):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, found.reason)
         return control_plane_pb2.ProposePlanReply(
             plan=plan_to_message(found.plan, world.addresses()),
             cost_ms=found.cost.total_ms,
             latency_ms=found.cost.latency_ms,
-            explanation=explain_plan(found.plan, seen, settings),
+            explanation=[
+                *explain_plan(found.plan, seen, settings),
+                *(f"beside it, chain {replica.chain}: {replica.describe()}" for replica in seen.replicas),
+            ],
         )
