@@ -8,7 +8,7 @@ from itertools import product
 
 from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
-from mec_platform.control_plane.policy_table import read_policy
+from mec_platform.control_plane.policy_table import PolicyError, read_policy
 from mec_platform.scenario.scenario import DeploymentSpec, Scenario
 from mec_platform.simulation.controllers import Adaptive, Controller, Restricted, Scheduled
 from mec_platform.simulation.engine import Engine
@@ -153,8 +153,14 @@ class Comparison:
 
 
 def settings_of(scenario: Scenario) -> dict[str, ControlSettings]:
-    """The policy of each deployment. Raises PolicyError."""
-    return {spec.name: read_policy(spec.policy, where=f"{spec.name}: policy") for spec in scenario.deployments}
+    """The policy of each deployment. Raises PolicyError, also for one that asks for several chains."""
+    settings = {spec.name: read_policy(spec.policy, where=f"{spec.name}: policy") for spec in scenario.deployments}
+    for name, each in settings.items():
+        if each.policy.replicas.max > 1:
+            raise PolicyError(
+                f"{name}: policy: replicas.max is above 1; the simulation has one chain for each deployment"
+            )
+    return settings
 
 
 def slo_of(settings: ControlSettings) -> Slo:

@@ -24,6 +24,7 @@ from mec_platform.control_plane.orchestrator.decisions import (
 )
 from mec_platform.control_plane.orchestrator.policy import decide
 from mec_platform.control_plane.orchestrator.state import PolicyState
+from mec_platform.control_plane.sharing import tick_shared
 from mec_platform.control_plane.split_revision.checker import check_stages
 from mec_platform.control_plane.split_revision.cost_model import plan_cost
 from mec_platform.control_plane.tick import plan_errors, tick

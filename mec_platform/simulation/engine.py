@@ -131,7 +131,7 @@ class Engine:
                 self._push(run.requests[0].at_s, _Kind.ARRIVAL, index, 0)
         for at_s in self._world.change_times:
             self._push(at_s, _Kind.WORLD)
-        self._push(-WARM_UP_S, _Kind.TICK)
+        self._push(1.0 - WARM_UP_S, _Kind.TICK)
         now_s = -WARM_UP_S
         while self._heap:
             at_s, kind, _, index, detail = heapq.heappop(self._heap)
@@ -188,17 +188,20 @@ class Engine:
         return self._world.node_specs[node].machine or node
 
     def _taken(self, index: int) -> dict[str, float]:
-        """What other deployments use of the machines of this one's plan."""
+        """What other deployments use of the machines of this one's nodes; of a machine that is fully used, a fair part."""
         run = self._runs[index]
-        if not run.shares or run.service.plan is None:
+        if not run.shares:
             return {}
         used: dict[str, float] = {}
+        users: dict[str, int] = {}
         for number, other in enumerate(self._runs):
             for node, share in other.service.busy.items():
-                if number != index:
+                if number != index and share > 0:
                     seat = self._seat(node)
                     used[seat] = used.get(seat, 0.0) + share
-        return {name: min(used.get(self._seat(name), 0.0), 1.0) for name in self._world.nodes_of(run.spec)}
+                    users[seat] = users.get(seat, 0) + 1
+        taken = {seat: min(share, users[seat] / (users[seat] + 1)) for seat, share in used.items()}
+        return {name: taken[seat] for name in self._world.nodes_of(run.spec) if (seat := self._seat(name)) in taken}
 
     def _world_changed(self, now_s: float, index: int) -> None:
         """Plans meet new truths: lives end and come back, trust goes."""

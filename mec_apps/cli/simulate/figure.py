@@ -5,6 +5,7 @@ Needs matplotlib (the extra `plots`); everything else of `mec simulate` does wit
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from math import inf, nan
 from pathlib import Path
@@ -97,7 +98,7 @@ def _draw_signal(axes: Any, radio: Sequence[Any], duration_s: float) -> None:
     signal.plot([r.at_s for r in rows], [r.rsrp_dbm for r in rows], color="#1f77b4", linewidth=0.8, alpha=0.5)
     signal.set_ylabel("RSRP (dBm)", color="#1f77b4")
     label: str | None = "handover"
-    for before, row in zip(rows, rows[1:], strict=False):
+    for before, row in itertools.pairwise(rows):
         if before.cell != row.cell:
             axes.axvline(row.at_s, color="#1f77b4", linestyle=":", linewidth=1.4, label=label)
             label = None
