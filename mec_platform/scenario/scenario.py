@@ -101,13 +101,13 @@ class DemandSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MeasurementSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How well members measure: relative noise (one standard deviation), drawn anew every `noise_every_s`.
-
-    Every member reports each `report_s`; a report takes `delay_ms`, and the share `lost_share` of them never arrives.
+    """How well members measure: themselves and their links every `measured_every_s`, with relative noise (one standard
+    deviation). Every member reports each `report_s`; a report takes `delay_ms`, and the share `lost_share` of them never
+    arrives.
     """
 
     noise: float = 0.03
-    noise_every_s: float = 1.0
+    measured_every_s: float = 1.0
     report_s: float = 1.0
     delay_ms: float = 20.0
     lost_share: float = 0.0
@@ -242,8 +242,8 @@ def _numbers(scenario: Scenario) -> Iterator[str]:
     measured = scenario.measurement
     if not 0 <= measured.noise < 1 or not 0 <= measured.lost_share < 1 or measured.delay_ms < 0:
         yield "measurement: noise and lost_share from 0 to below 1, and a delay_ms of 0 or more, are needed"
-    if not 0.1 <= measured.report_s <= 60 or measured.noise_every_s <= 0:
-        yield "measurement: report_s from 0.1 to 60, and noise_every_s above 0, are needed"
+    if not 0.1 <= measured.report_s <= 60 or measured.measured_every_s <= 0:
+        yield "measurement: report_s from 0.1 to 60, and measured_every_s above 0, are needed"
     for link in scenario.links:
         if link.mbit_per_s <= 0 or link.round_trip_ms < 0 or link.bandwidth_scale <= 0:
             yield f"link {link.source} -> {link.target}: rates above 0 and a round trip of 0 or more are needed"

@@ -16,6 +16,9 @@ from mec_platform.simulation.noise import uniform
 
 HOUR_S = 3600.0
 
+LARGE_MEASURED_EVERY_S, LARGE_TICK_S = 20.0, 5.0
+"""A platform of this size decides every five seconds, and members that have twenty peers probe each of them less often."""
+
 EVENTS_PER_DEPLOYMENT = 12
 """In an hour: one every five minutes, so that no deployment is left in peace for long."""
 
@@ -56,11 +59,11 @@ def large_scenario(nodes: int, deployments: int, seed: int = 1) -> Scenario:
         gateways=tuple(gateways),
         links=tuple(links),
         events=tuple(events),
-        measurement=MeasurementSpec(noise_every_s=60.0),
+        measurement=MeasurementSpec(measured_every_s=LARGE_MEASURED_EVERY_S),
         title=f"{nodes} nodes, {deployments} deployments",
         seed=seed,
         duration_s=HOUR_S,
-        tick_s=1.0,
+        tick_s=LARGE_TICK_S,
     )
 
 

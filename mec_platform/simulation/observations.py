@@ -47,6 +47,7 @@ class Observer:
     state: MonitoringState = field(default_factory=lambda: MonitoringState(started_s=CLOCK_S))
     _phases: dict[str, float] = field(default_factory=dict)
     _radio_told: dict[str, int] = field(default_factory=dict)
+    _probed: dict[str, int] = field(default_factory=dict)
 
     def listen(
         self, now_s: float, service: Service, taken: Mapping[str, float], held: Mapping[str, frozenset[int]]
@@ -169,7 +170,12 @@ class Observer:
         )
 
     def _links(self, name: str, at_s: float) -> Iterator[tuple[str, float, float]]:
-        """What probes to every other member of the deployment showed: rate and round trip."""
+        """What probes to every other member of the deployment showed: rate and round trip; nothing where it is not time."""
+        measured = self.world.scenario.measurement
+        number = floor(at_s / measured.measured_every_s)
+        if self._probed.get(name) == number:
+            return
+        self._probed[name] = number
         others = (*self.world.nodes_of(self.deployment), *self.world.gateways_of(self.deployment))
         for peer in others:
             state = self.world.link(name, peer, at_s) if peer != name else None
@@ -180,11 +186,11 @@ class Observer:
             yield peer, rate, min(trip, PROBE_TIMEOUT_S)
 
     def _wander(self, at_s: float, *key: str) -> float:
-        """By what a measurement is off; the same for all that is measured within `noise_every_s`."""
+        """By what a measurement is off; the same until it is made again."""
         measured = self.world.scenario.measurement
         if measured.noise == 0:
             return 1.0
-        return exp(measured.noise * normal(self.world.scenario.seed, *key, floor(at_s / measured.noise_every_s)))
+        return exp(measured.noise * normal(self.world.scenario.seed, *key, floor(at_s / measured.measured_every_s)))
 
     def _life(self, name: str, at_s: float) -> int:
         """Which life of a node this is: one that was lost comes back as another process."""

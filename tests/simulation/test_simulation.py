@@ -25,6 +25,7 @@ from mec_platform.simulation.controllers import Scheduled
 from mec_platform.simulation.engine import Engine
 from mec_platform.simulation.large import large_scenario
 from mec_platform.simulation.noise import normal, uniform
+from mec_platform.simulation.parts import independent_parts, joined_record
 from mec_platform.simulation.record import RunRecord
 from mec_platform.simulation.series import Series
 from mec_platform.simulation.summary import criteria, room, summarise
@@ -138,11 +139,13 @@ def test_reports_that_get_lost_make_no_plan_change():
     assert len(record.deployments[0].plans) == 1
 
 
-def test_a_large_world_is_shared_out_evenly_and_runs():
-    scenario = large_scenario(12, 3)
-    assert [spec.models for spec in scenario.nodes].count(("model-2",)) == 4
-    record = Comparison.of(World(replace(scenario, duration_s=120.0), {}), {}).run("even-split")
-    assert all(each.served for each in record.deployments)
+def test_a_large_world_fares_the_same_in_parts():
+    scenario = replace(large_scenario(9, 3), duration_s=60.0)
+    whole = Comparison.of(World(scenario, {}), {}).run("adaptive")
+    parts = independent_parts(scenario, 2)
+    records = [Comparison.of(World(part, {}), {}).run("adaptive") for part in parts]
+    assert [len(part.deployments) for part in parts] == [2, 1]
+    assert joined_record(records, [each.name for each in scenario.deployments]).deployments == whole.deployments
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)

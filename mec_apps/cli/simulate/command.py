@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,10 @@ from mec_platform.scenario.scenario import Scenario
 from mec_platform.simulation.compare import POLICIES, Comparison, slo_of
 from mec_platform.simulation.large import large_scenario
 from mec_platform.simulation.loading import BUILT_IN, Traces, find_scenario, load_world
+from mec_platform.simulation.parts import independent_parts, joined_record
+from mec_platform.simulation.record import RunRecord
 from mec_platform.simulation.summary import criteria, room, summarise
+from mec_platform.simulation.world import World
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -80,9 +86,14 @@ def simulate(
     if seed is not None:
         world = replace(world, seed=seed)
     loaded = load_world(world, traces, duration_s)
-    with _progress() as report:
-        comparison = Comparison.of(loaded.world, loaded.arrivals, report)
-        records = [comparison.run(policy) for policy in chosen]
+    comparison = Comparison.of(loaded.world, loaded.arrivals)
+    parts = independent_parts(loaded.world.scenario, os.cpu_count() or 1) if scale else (loaded.world.scenario,)
+    if len(parts) > 1:
+        records = _run_apart(parts, loaded.world.scenario, chosen)
+    else:
+        with _progress() as report:
+            comparison.on_progress = report
+            records = [comparison.run(policy) for policy in chosen]
     slos = {name: slo_of(settings) for name, settings in comparison.settings.items()}
     summaries = {record.policy: summarise(record, slos) for record in records}
     if draw is not None:
@@ -132,6 +143,26 @@ def _drawing(path: Path) -> Any:
             raise
         raise CliError('--figure needs matplotlib; install it with: pip install "mec-platform[plots]"') from error
     return draw_figure
+
+
+def _run_apart(parts: Sequence[Scenario], whole: Scenario, policies: Sequence[str]) -> list[RunRecord]:
+    """Every policy over every part, each part in a process of its own."""
+    order = [spec.name for spec in whole.deployments]
+    with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn")) as pool, _progress() as report:
+        waiting = {policy: [pool.submit(_run_part, part, policy) for part in parts] for policy in policies}
+        records = []
+        for policy, futures in waiting.items():
+            done = []
+            for number, future in enumerate(futures):
+                if report is not None:
+                    report(policy, number / len(futures))
+                done.append(future.result())
+            records.append(joined_record(done, order))
+    return records
+
+
+def _run_part(part: Scenario, policy: str) -> RunRecord:
+    return Comparison.of(World(part, {}), {}).run(policy)
 
 
 @contextmanager
