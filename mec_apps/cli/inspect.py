@@ -1,4 +1,4 @@
-"""`mec status`, `mec watch`, `mec plan`: what the platform knows and would do."""
+"""`mec status`, `mec watch`: what the platform knows and does."""
 
 from __future__ import annotations
 
@@ -125,32 +125,10 @@ def watch(
     run_async(_watch(platform_grpc, model, show_all, as_json))
 
 
-@click.command(epilog="Example: mec plan --exclude edge-2")
-@click.option("--exclude", multiple=True, help="Leave a node out (repeatable).")
-@deployment_option
-@platform_grpc_option
-@json_option
-def plan(exclude: tuple[str, ...], model: str, platform_grpc: str, as_json: bool) -> None:
-    """The best plan for the world as it is, explained; nothing is changed."""
-    proposal = run_async(_propose(platform_grpc, model, exclude))
-    if as_json:
-        print_json(as_dict(proposal))
-        return
-    for line in proposal.explanation:
-        click.echo(line)
-
-
 async def _snapshot(address: str, model: str) -> control_plane_pb2.Snapshot:
     async with platform_channel(address) as channel:
         return await control_plane_pb2_grpc.CapacityProfilerStub(channel).GetSnapshot(
             control_plane_pb2.GetSnapshotRequest(model=model)
-        )
-
-
-async def _propose(address: str, model: str, exclude: tuple[str, ...]) -> control_plane_pb2.ProposePlanReply:
-    async with platform_channel(address) as channel:
-        return await control_plane_pb2_grpc.SplitRevisionStub(channel).ProposePlan(
-            control_plane_pb2.ProposePlanRequest(exclude_nodes=exclude, model=model)
         )
 
 

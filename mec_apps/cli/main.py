@@ -26,7 +26,7 @@ COMMANDS = {
     "node": "node:node",
     "notifications": "notifications:notifications",
     "peers": "peers:peers",
-    "plan": "inspect:plan",
+    "plan": "plan:plan",
     "profile": "profile.command:profile",
     "reconfigure": "reconfigure:reconfigure",
     "restore": "state_files:restore",

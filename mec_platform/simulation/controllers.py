@@ -26,7 +26,7 @@ from mec_platform.control_plane.orchestrator.policy import decide
 from mec_platform.control_plane.orchestrator.state import PolicyState
 from mec_platform.control_plane.sharing import tick_shared
 from mec_platform.control_plane.split_revision.checker import check_stages
-from mec_platform.control_plane.split_revision.cost_model import plan_cost
+from mec_platform.control_plane.split_revision.cost_model import PlanCosts
 from mec_platform.control_plane.tick import plan_errors, tick
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.layers import ranges_from_cuts
@@ -170,13 +170,14 @@ def _cheapest(candidates: Iterator[Stages], seen: Snapshot, settings: ControlSet
     """The best of the candidates that keep all limits; the plan in force wins a tie."""
     assert seen.plan is not None
     best: PlanOption | None = None
+    costs = PlanCosts(seen, settings.planning)
     for _, stages in zip(range(MOST_CANDIDATES), candidates, strict=False):
-        cost = plan_cost(stages, seen, settings.planning)
+        cost = costs.cost(stages)
         if cost is None or (best is not None and cost.total_ms >= best.cost_ms - 1e-9):
             continue
         if not check_stages(replace(seen.plan, stages=stages), seen, settings.planning):
             best = PlanOption(stages, cost.total_ms, cost.latency_ms)
-    current = plan_cost(seen.plan.stages, seen, settings.planning)
+    current = costs.cost(seen.plan.stages)
     fits = current is not None and not check_stages(seen.plan, seen, settings.planning)
     if fits and current is not None and (best is None or current.total_ms <= best.cost_ms + 1e-9):
         return PlanOption(seen.plan.stages, current.total_ms, current.latency_ms)

@@ -81,7 +81,8 @@ class Observer:
     def _due(self, now_s: float) -> Iterator[tuple[float, str, float, int]]:
         """(arrival, member, sending, number) of every report that arrived since the last time.
 
-        Where very many did, the last few of each member: estimates are made of no more samples than that.
+        Where very many did, the last few of each member: estimates are made of no more samples than that. Where members
+        measure less often than they report, the last one: the others tell nothing else.
         """
         measured = self.world.scenario.measurement
         for name in (*self.world.nodes_of(self.deployment), *self.world.gateways_of(self.deployment)):
@@ -90,7 +91,8 @@ class Observer:
             offset = self._phases[name] + measured.delay_ms / 1e3
             last = floor((now_s - offset) / measured.report_s)
             first = floor((self.heard_s - offset) / measured.report_s) + 1
-            for number in range(max(first, last - MOST_REPORTS + 1), last + 1):
+            most = MOST_REPORTS if measured.measured_every_s <= measured.report_s else 1
+            for number in range(max(first, last - most + 1), last + 1):
                 sent_s = number * measured.report_s + self._phases[name]
                 yield sent_s + measured.delay_ms / 1e3, name, sent_s, number
 

@@ -39,16 +39,12 @@ class SplitRevisionService(control_plane_pb2_grpc.SplitRevisionServicer):
     ) -> control_plane_pb2.ProposePlanReply:
         world = await select_deployment(self._deployments, request.model, context)
         seen, settings = world.observe(), world.plan_settings()
-        taken = {node for replica in seen.replicas for node in replica.nodes}
-        found = best_plan(seen, settings, frozenset({*request.exclude_nodes, *taken}))
+        found = best_plan(seen, settings, frozenset(request.exclude_nodes))
         if isinstance(found, NoPlan):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, found.reason)
         return control_plane_pb2.ProposePlanReply(
             plan=plan_to_message(found.plan, world.addresses()),
             cost_ms=found.cost.total_ms,
             latency_ms=found.cost.latency_ms,
-            explanation=[
-                *explain_plan(found.plan, seen, settings),
-                *(f"beside it, chain {replica.chain}: {replica.describe()}" for replica in seen.replicas),
-            ],
+            explanation=explain_plan(found.plan, seen, settings, found.gap),
         )
