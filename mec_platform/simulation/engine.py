@@ -4,7 +4,8 @@ Observe, decide, act, as `control_loop` does it: reports become estimates, a con
 change takes its time in the true world. While a deployment is being changed nothing is decided about it.
 
 Where nothing has changed for so long that no cooldown is left, nothing is decided either: the same estimates give the
-same decision, and a quiet world costs next to nothing.
+same decision. Where members measure less often than they report (large worlds), nothing is even looked at between two
+measurements unless the world, the plan or the load is new; a quiet world costs next to nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import count
-from math import inf
+from math import floor, inf
 from typing import assert_never
 
 from mec_platform.control_plane.control_settings import ControlSettings
@@ -53,6 +54,12 @@ WARM_UP_S = 5.0
 
 DRAIN_S = 60.0
 """Requests that came within the run have so long to end after it; those that do not are not well served."""
+
+LOOK_AGAIN_S = 30.0
+"""A deployment of which nothing is new is looked at again after so long, for what was held back until some time."""
+
+NEWS_LAST_S = 8.0
+"""After an event, for so long: until silence is noticed, and a report period or two after it."""
 
 Progress = Callable[[float], None]
 
@@ -97,6 +104,8 @@ class _Run:
     quiet_since_s: float = -inf
     exposed_since_s: float | None = None
     forecasts: list[ForecastRecord] = field(default_factory=list)
+    looked_s: float = -inf
+    looked_at: tuple[object, ...] = ()
 
 
 class Engine:
@@ -233,6 +242,8 @@ class Engine:
                     loads, plan = run.service.gateway_loads(), run.service.plan
                     due[run.spec.name] = self._world.snapshot(run.spec, now_s, names, loads, plan)
                 continue
+            if self._is_old_news(now_s, run):
+                continue
             run.observer.listen(now_s, run.service, self._taken(index), run.held)
             seen = run.observer.estimate(now_s, run.service.plan)
             everyone[run.spec.name] = seen
@@ -250,6 +261,26 @@ class Engine:
             decision = decisions.get(run.spec.name)
             if decision is not None:
                 self._act(now_s, index, decision, due[run.spec.name])
+
+    def _is_old_news(self, now_s: float, run: _Run) -> bool:
+        """Whether all that is to be seen of a deployment was decided about already; only in worlds that measure seldom."""
+        measured = self._world.scenario.measurement
+        if measured.measured_every_s <= measured.report_s or run.shares:
+            return False
+        changed_s = max((t for t in self._world.change_times_of(run.spec) if t <= now_s), default=-inf)
+        plan = run.service.plan
+        news = (
+            floor(now_s / measured.measured_every_s),
+            changed_s,
+            None if plan is None else plan.epoch,
+            len(run.service.sessions),
+            len(run.service.waiting),
+            run.pending is None,
+        )
+        fresh = news != run.looked_at or now_s - changed_s <= NEWS_LAST_S or now_s - run.looked_s >= LOOK_AGAIN_S
+        if fresh:
+            run.looked_s, run.looked_at = now_s, news
+        return not fresh
 
     def _act(self, now_s: float, index: int, decision: Decision, seen: Snapshot) -> None:
         run = self._runs[index]

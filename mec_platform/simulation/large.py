@@ -16,7 +16,7 @@ from mec_platform.simulation.noise import uniform
 
 HOUR_S = 3600.0
 
-LARGE_MEASURED_EVERY_S, LARGE_TICK_S = 20.0, 5.0
+LARGE_MEASURED_EVERY_S, LARGE_TICK_S = 60.0, 5.0
 """A platform of this size decides every five seconds, and members that have twenty peers probe each of them less often."""
 
 EVENTS_PER_DEPLOYMENT = 12

@@ -147,7 +147,7 @@ class Observer:
             role="node",
             name=name,
             address="",
-            incarnation=f"{name}/{self._life(name, sent_s)}",
+            incarnation=f"{name}/{self.world.lives(name, sent_s)}",
             trusted=node.trusted,
             hardware=node.hardware,
             model=self.world.shape(self.deployment),
@@ -193,10 +193,3 @@ class Observer:
         if measured.noise == 0:
             return 1.0
         return exp(measured.noise * normal(self.world.scenario.seed, *key, floor(at_s / measured.measured_every_s)))
-
-    def _life(self, name: str, at_s: float) -> int:
-        """Which life of a node this is: one that was lost comes back as another process."""
-        return sum(
-            event.node in (name, "*") and event.lost and event.until_s is not None and event.until_s <= at_s
-            for event in self.world.scenario.events
-        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import inf
 
 from mec_platform.control_plane.split_revision.settings import PlanSettings
@@ -70,11 +71,14 @@ class World:
         self.gateway_specs = {spec.name: spec for spec in scenario.gateways}
         self._series = series
         self._links: dict[tuple[str, str], tuple[LinkSpec, LinkSeries, tuple[EventSpec, ...]] | None] = {}
+        self._index_links()
         self._timelines = {
             name: self._timeline(name) for name in (*sorted(self.node_specs), *sorted(self.gateway_specs))
         }
         self.radio = self._radio()
         self._capacities: dict[tuple[str, str], NodeCapacity] = {}
+        self._change_times: dict[str, tuple[float, ...]] = {}
+        self._nodes: dict[str, tuple[str, ...]] = {}
         self._shapes: dict[str, ModelShape] = {}
         nodes_join = (spec.joins_s for spec in scenario.nodes)
         ends = (event.until_s for event in scenario.events if event.until_s is not None)
@@ -88,13 +92,32 @@ class World:
 
     def nodes_of(self, deployment: DeploymentSpec) -> tuple[str, ...]:
         """Nodes that can serve a deployment, sooner or later."""
-        return tuple(
-            name for name, spec in self.node_specs.items() if not spec.models or deployment.name in spec.models
-        )
+        if deployment.name not in self._nodes:
+            self._nodes[deployment.name] = tuple(
+                name for name, spec in self.node_specs.items() if not spec.models or deployment.name in spec.models
+            )
+        return self._nodes[deployment.name]
 
     def gateways_of(self, deployment: DeploymentSpec) -> tuple[str, ...]:
         """Where its requests come in."""
         return deployment.gateways or tuple(self.gateway_specs)
+
+    def change_times_of(self, deployment: DeploymentSpec) -> tuple[float, ...]:
+        """Times at which an event changes something of a deployment's members or links."""
+        if deployment.name not in self._change_times:
+            members = {*self.nodes_of(deployment), *self.gateways_of(deployment), "*"}
+            members |= {self.spec(name).site for name in members - {"*"}} - {""}
+            events = [e for e in self.scenario.events if e.node in members or {e.source, e.target} & members]
+            times = {t for event in events for t in (event.at_s, event.until_s) if t is not None}
+            times |= {self.node_specs[name].joins_s for name in self.nodes_of(deployment)}
+            self._change_times[deployment.name] = tuple(sorted(times))
+        return self._change_times[deployment.name]
+
+    def lives(self, name: str, at_s: float) -> int:
+        """How many times a node has died and come back by then."""
+        starts, states = self._timelines[name]
+        seen = states[: bisect_right(starts, max(at_s, 0.0))]
+        return sum(not before.alive and after.alive for before, after in pairwise(seen))
 
     def member(self, name: str, at_s: float) -> MemberState:
         """A node or a gateway at that time."""
@@ -240,18 +263,25 @@ class World:
         self, sources: set[str], targets: set[str]
     ) -> tuple[LinkSpec, LinkSeries, tuple[EventSpec, ...]] | None:
         """The last entry of the scenario for that direction, as later entries win."""
-        for index in range(len(self.scenario.links) - 1, -1, -1):
-            spec = self.scenario.links[index]
-            forth = spec.source in sources and spec.target in targets
-            if forth or (not spec.one_way and spec.target in sources and spec.source in targets):
-                events = tuple(
-                    event
-                    for event in self.scenario.events
-                    if (event.source in sources and event.target in targets)
-                    or (event.target in sources and event.source in targets)
-                )
-                return spec, self._series.get(index, LinkSeries()), events
-        return None
+        ends = [(one, other) for one in sources for other in targets]
+        index = max((self._entries[pair] for pair in ends if pair in self._entries), default=None)
+        if index is None:
+            return None
+        events = sorted({number for pair in ends for number in self._link_events.get(pair, ())})
+        entry, series = self.scenario.links[index], self._series.get(index, LinkSeries())
+        return entry, series, tuple(self.scenario.events[number] for number in events)
+
+    def _index_links(self) -> None:
+        """By direction: the last entry that names it, and the events that do."""
+        self._entries: dict[tuple[str, str], int] = {}
+        for index, spec in enumerate(self.scenario.links):
+            self._entries[spec.source, spec.target] = index
+            if not spec.one_way:
+                self._entries[spec.target, spec.source] = index
+        self._link_events: dict[tuple[str, str], list[int]] = {}
+        for number, event in enumerate(self.scenario.events):
+            for pair in ((event.source, event.target), (event.target, event.source)) if event.source else ():
+                self._link_events.setdefault(pair, []).append(number)
 
 
 _UNMEASURED = PlanSettings().default_link
