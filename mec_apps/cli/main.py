@@ -34,6 +34,7 @@ COMMANDS = {
     "restore": "state_files:restore",
     "serve": "serve.command:serve",
     "services": "services:services",
+    "simulate": "simulate.command:simulate",
     "status": "inspect:status",
     "store": "store:store",
     "watch": "inspect:watch",

@@ -17,6 +17,9 @@ from mec_platform.domain.errors import MendableError
 
 LARGEST_SCENARIO_BYTES = 4 << 20
 
+GIVEN_TRACE = "-"
+"""In place of a path: the trace that whoever runs the scenario gives; without one the link is as its numbers say."""
+
 
 class ScenarioError(MendableError):
     """A scenario file cannot be used; the message names the file and the key."""
@@ -73,7 +76,8 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A link between `source` and `target`, in both directions unless `one_way`; later entries win over earlier ones.
 
     `radio` is a radio trace whose round trips, cells and signal it has; `bandwidth` a bandwidth trace, each value times
-    `bandwidth_scale`; paths are relative to the scenario file. Traces begin again when they end, unless the run ends first.
+    `bandwidth_scale`; paths are relative to the scenario file, "-" is a trace that is given with it. Traces begin again when
+    they end, unless the run ends first.
     """
 
     source: str
@@ -96,14 +100,31 @@ class DemandSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answer_tokens: int = 128
 
 
+class MeasurementSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How well members measure: themselves and their links every `measured_every_s`, with relative noise (one standard
+    deviation). Every member reports each `report_s`; a report takes `delay_ms`, and the share `lost_share` of them never
+    arrives.
+    """
+
+    noise: float = 0.03
+    measured_every_s: float = 1.0
+    report_s: float = 1.0
+    delay_ms: float = 20.0
+    lost_share: float = 0.0
+
+
 class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model that is served to `gateways` (all where empty). `policy` is a table as in a policy file."""
+    """A model that is served to `gateways` (all where empty). `policy` is a table as in a policy file.
+
+    Requests beyond `max_sessions` at a time wait, in the order in which they came.
+    """
 
     name: str
     model: ModelSpec = ModelSpec()
     gateways: tuple[str, ...] = ()
     policy: dict[str, Any] = {}
     demand: DemandSpec = DemandSpec()
+    max_sessions: int = 8
     sessions: int = 1
     context_positions: int = 256
 
@@ -133,13 +154,15 @@ class Scenario(
     forbid_unknown_fields=True,
     rename={"nodes": "node", "gateways": "gateway", "links": "link", "deployments": "deployment", "events": "event"},
 ):
-    """The whole file. `folder` is where it lies, which paths in it are relative to."""
+    """The whole file. `folder` is where it lies, which paths in it are relative to. The platform decides every `tick_s`."""
 
     nodes: tuple[NodeSpec, ...]
     deployments: tuple[DeploymentSpec, ...] = (DeploymentSpec("model"),)
     gateways: tuple[GatewaySpec, ...] = (GatewaySpec("gateway"),)
     links: tuple[LinkSpec, ...] = ()
     events: tuple[EventSpec, ...] = ()
+    measurement: MeasurementSpec = MeasurementSpec()
+    tick_s: float = 1.0
     title: str = ""
     seed: int = 1
     duration_s: float = 60.0
@@ -214,6 +237,13 @@ def _numbers(scenario: Scenario) -> Iterator[str]:
         times = (node.block_us, node.row_us, node.head_us, node.head_row_us, node.prefill_row_us, node.position_ns)
         if not 1 <= node.count <= 100_000 or node.block_us <= 0 or min(times) < 0 or node.memory_mib < 0:
             yield f"node {node.name}: count from 1 to 100000, block_us above 0, and nothing below 0"
+    if not 0.1 <= scenario.tick_s <= 600:
+        yield f"tick_s: {scenario.tick_s:g} is not between 0.1 and 600"
+    measured = scenario.measurement
+    if not 0 <= measured.noise < 1 or not 0 <= measured.lost_share < 1 or measured.delay_ms < 0:
+        yield "measurement: noise and lost_share from 0 to below 1, and a delay_ms of 0 or more, are needed"
+    if not 0.1 <= measured.report_s <= 60 or measured.measured_every_s <= 0:
+        yield "measurement: report_s from 0.1 to 60, and measured_every_s above 0, are needed"
     for link in scenario.links:
         if link.mbit_per_s <= 0 or link.round_trip_ms < 0 or link.bandwidth_scale <= 0:
             yield f"link {link.source} -> {link.target}: rates above 0 and a round trip of 0 or more are needed"
@@ -222,5 +252,7 @@ def _numbers(scenario: Scenario) -> Iterator[str]:
         sizes = (model.block_mib, model.embed_mib, model.head_mib, model.kv_bytes_per_token_per_block)
         if not 1 <= model.blocks <= 1000 or model.hidden_bytes < 1 or min(sizes) < 0:
             yield f"deployment {deployment.name}: 1 to 1000 blocks, hidden_bytes above 0, and no size below 0"
+        if deployment.max_sessions < 1:
+            yield f"deployment {deployment.name}: max_sessions from 1 is needed"
         if demand.speedup <= 0 or demand.per_s < 0 or demand.prompt_tokens < 1 or demand.answer_tokens < 1:
             yield f"deployment {deployment.name}: demand needs speedup above 0, per_s of 0 or more, and tokens from 1"

@@ -9,7 +9,7 @@ from mec_platform.domain.model_shape import ModelShape
 from mec_platform.scenario.scenario import DeploymentSpec, LinkSpec, ModelSpec, NodeSpec, Scenario, node_names
 
 MIB = 1 << 20
-_SIMULATED_HARDWARE = HardwareTarget(arch="simulated", cpu_model="simulated", compile_target="", cores=1, threads=1)
+SIMULATED_HARDWARE = HardwareTarget(arch="simulated", cpu_model="simulated", compile_target="", cores=1, threads=1)
 
 
 def initial_snapshot(scenario: Scenario, deployment: DeploymentSpec) -> Snapshot:
@@ -68,7 +68,7 @@ def node_capacity(spec: NodeSpec, name: str, deployment: DeploymentSpec) -> Node
         name=name,
         address="",
         trusted=spec.trusted,
-        hardware=_SIMULATED_HARDWARE,
+        hardware=SIMULATED_HARDWARE,
         memory_bytes=int(spec.memory_mib * MIB),
         block_time_s=spec.block_us / 1e6,
         head_time_s=spec.head_us / 1e6,

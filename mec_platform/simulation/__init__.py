@@ -1,1 +1,5 @@
-"""The control plane's decisions in a simulated world: a discrete-event model of nodes, links and requests."""
+"""The decision code of production over a simulated world: nodes, links, requests and time are models, decisions are not.
+
+`run` runs one policy over a scenario, `compare` several over the same world and the same random numbers. All of it is pure:
+the same scenario gives the same result, to the last digit.
+"""

@@ -199,6 +199,8 @@ def _with_forecasts(
         return links
 
     def told(link: LinkCapacity) -> LinkCapacity:
+        if behind.get(link.source) == behind.get(link.target):
+            return link  # what is between members behind one UE does not go over its radio link
         ues = tuple(dict.fromkeys(behind[end] for end in (link.source, link.target) if end in behind))
         forecast = forecast_link(link, ues, state.radio, now_s, settings.radio) if ues else None
         return link if forecast is None else replace(link, forecast=forecast)

@@ -79,7 +79,9 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
         return "pre_copy"
     sessions, positions = chain_load(snapshot)
     copy, replay = transfer_ms(snapshot.plan, new, snapshot, settings), replay_ms(new, snapshot, settings)
+    # A link that stands still is a long round trip at an unchanged rate: the last pages do not arrive before it is over.
     pause = copy * min(1.0, PAUSE_POSITIONS * sessions / positions) if positions else 0.0
+    pause += _longest_trip_ms(snapshot.plan, new, snapshot)
     if pause > replay or copy > max(SHORT_COPY_MS, LONGEST_COPY_IN_REPLAYS * replay):
         return "replay"
     return "pre_copy"
@@ -91,6 +93,13 @@ def transfer_ms(old: SplitPlan, new: SplitPlan, snapshot: Snapshot, settings: Po
     links = measured_links(snapshot, [(move.source, move.target) for move in moves])
     blocks_s = [len(move.layers) / _rate(links, move.source, move.target, settings) for move in moves]
     return sum(blocks_s) * _kv_bytes_per_block(snapshot) * 1e3
+
+
+def _longest_trip_ms(old: SplitPlan, new: SplitPlan, snapshot: Snapshot) -> float:
+    """The longest round trip of the links that KV moves over; those that nobody has measured count for nothing."""
+    moves = kv_moves(old, new)
+    links = measured_links(snapshot, [(move.source, move.target) for move in moves])
+    return max((link.round_trip_s for link in links.values()), default=0.0) * 1e3
 
 
 def replay_ms(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:

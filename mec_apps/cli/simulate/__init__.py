@@ -1,0 +1,1 @@
+"""`mec simulate`."""
