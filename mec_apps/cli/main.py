@@ -28,6 +28,7 @@ COMMANDS = {
     "peers": "peers:peers",
     "plan": "inspect:plan",
     "profile": "profile.command:profile",
+    "radio": "radio:radio",
     "reconfigure": "reconfigure:reconfigure",
     "restore": "state_files:restore",
     "serve": "serve.command:serve",
