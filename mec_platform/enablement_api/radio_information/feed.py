@@ -50,6 +50,7 @@ class RadioFeed:
         self._pending: deque[_Told] = deque()
         self._something_waits = asyncio.Event()
         self._running = False
+        self._tasks = BackgroundTasks()
         self.happened: Counter[str] = Counter()
         """What happened, by kind."""
 
@@ -65,7 +66,6 @@ class RadioFeed:
         app.on_cleanup.append(self._on_cleanup)
 
     async def _on_startup(self, app: web.Application) -> None:
-        self._tasks = BackgroundTasks()
         self._running = True
         self._tasks.start("radio notifications", self._tell_on())
 
