@@ -43,6 +43,7 @@ from mec_platform.enablement_api.server import EnablementRunner
 from mec_platform.exposure import decide_exposure
 from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
+from mec_platform.radio_access import RadioAccess, RadioSettings
 from mec_platform.registry.etcd.settings import EtcdSettings
 from mec_platform.registry.federation.federation import Federation
 from mec_platform.registry.federation.peers import FederationSettings, PeerAccess
@@ -65,6 +66,7 @@ _SERVICES = tuple(
         "SplitRevision",
         "ReconfigurationBroadcast",
         "ContentStore",
+        "RadioAccess",
     )
 )
 LARGEST_REGISTRY_REQUEST_BYTES = 4 << 20
@@ -90,6 +92,7 @@ class PlatformSettings:
     credentials lie (see `credential_files`); a place beside the state where None. `seeds` names application instances that are
     made at the start where they are not there (see `app_seeds`). `peers` are the hosts to share services with, by their names,
     followed as `federation` says. `policies` is a policy file, read again when it changes; what it leaves out is as `control`.
+    `radio` has traces to replay as radio information.
     """
 
     host: str = "127.0.0.1"
@@ -119,6 +122,7 @@ class PlatformSettings:
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     peers: Mapping[str, PeerAccess] = field(default_factory=dict)
     federation: FederationSettings = field(default_factory=FederationSettings)
+    radio: RadioSettings = field(default_factory=RadioSettings)
 
 
 class Platform:
@@ -141,7 +145,7 @@ class Platform:
         """Where ServiceRegistry is served over TLS; empty where it is not."""
 
     async def start(self) -> None:
-        """Raises AddressError, DataPlaneError, LocalityError, SeedError or LogUnavailable; nothing is left running."""
+        """Raises AddressError, DataPlaneError, LocalityError, SeedError, TraceError or LogUnavailable; nothing is left running."""
         try:
             await self._start()
         except BaseException:
@@ -173,6 +177,7 @@ class Platform:
             quotas=settings.quotas,
             exchange=self._store.exchange,
         )
+        self._radio = RadioAccess(self._host, settings.radio)
         self._reconciler = enforce_rules(self._host.registry, planes)
         await leadership.start()
         await self._host.start()
@@ -202,11 +207,15 @@ class Platform:
         await self._serve_grpc()
         await self._serve_registry()
         await self._serve_rest()
+        reached_at = self._uri() if settings.rest_port else self.rest_uri
+        self._radio.start(platform_transports(reached_at, authenticate=self._exposure.authenticate)[0])
 
     async def stop(self) -> None:
         """Takes everything down in the opposite order; parts that never started are left alone."""
         if self._listens_for_hangup:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        if hasattr(self, "_radio"):
+            await self._radio.stop()
         if hasattr(self, "_runner"):
             await self._runner.cleanup()
         if hasattr(self, "_protection"):
@@ -241,6 +250,7 @@ class Platform:
         control_plane_pb2_grpc.add_ReconfigurationBroadcastServicer_to_server(
             ReconfigurationBroadcastService(self._deployments), server
         )
+        self._radio.add_to(server)
         content_store_pb2_grpc.add_ContentStoreServicer_to_server(
             ContentStoreService(ContentStore(self._settings.store_dir), self._find_sources), server
         )
@@ -301,6 +311,7 @@ class Platform:
             data_plane=lambda: self._reconciler.statuses,
             localities=self._localities,
             peers=lambda: self._federation.statuses,
+            radio=self._radio.network,
         )
         if self._extend is not None:
             self._extend(app, self.grpc_address)

@@ -29,6 +29,7 @@ COMMANDS = {
     "plan": "plan:plan",
     "policy": "policy:policy",
     "profile": "profile.command:profile",
+    "radio": "radio:radio",
     "reconfigure": "reconfigure:reconfigure",
     "replay": "replay:replay_command",
     "restore": "state_files:restore",

@@ -13,13 +13,18 @@ _WIDE = 10_000
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints rows under headings. What others chose is neither read as markup nor moves the terminal's cursor."""
+    """Prints rows under headings."""
+    Console(width=_WIDE).print(make_table(headings, rows))
+
+
+def make_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Rows under headings. What others chose is neither read as markup nor moves the terminal's cursor."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading.upper())
     for row in rows:
         table.add_row(*(Text(printable(str(each))) for each in row))
-    Console(width=_WIDE).print(table)
+    return table
 
 
 def printable(text: str) -> str:

@@ -19,3 +19,13 @@ class RadioMeasurement:
     rsrp_dbm: float
     sinr_db: float
     round_trip_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellChange:
+    """A UE was handed over from one cell to another. `at_s` is as in `RadioMeasurement`."""
+
+    at_s: float
+    ue: str
+    source: str
+    cell: str

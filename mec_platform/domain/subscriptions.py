@@ -75,6 +75,33 @@ class Topic(StrEnum):
 
     SERVICE_AVAILABILITY = "SerAvailabilityNotificationSubscription"
     APP_TERMINATION = "AppTerminationNotificationSubscription"
+    CELL_CHANGE = "CellChangeSubscription"
+    BEARER_ESTABLISHMENT = "RabEstSubscription"
+    BEARER_MODIFICATION = "RabModSubscription"
+    BEARER_RELEASE = "RabRelSubscription"
+    MEASUREMENT = "MeasRepUeSubscription"
+    NR_MEASUREMENT = "NrMeasRepUeSubscription"
+    TIMING_ADVANCE = "MeasTaSubscription"
+    CARRIER_AGGREGATION = "CaReconfSubscription"
+    S1_BEARER = "S1BearerSubscription"
+
+
+RADIO_TOPICS = frozenset(Topic) - {Topic.SERVICE_AVAILABILITY, Topic.APP_TERMINATION}
+"""Those of MEC 012, which are a client's own and not an application instance's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """When a subscription ends by itself (MEC 012, expiryDeadline), and when its subscriber is told so; Unix time."""
+
+    deadline_unix_ns: int
+    notice_unix_ns: int
+    noticed: bool = False
+
+    @property
+    def next_unix_ns(self) -> int:
+        """When there is something to do next."""
+        return self.deadline_unix_ns if self.noticed else self.notice_unix_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +111,10 @@ class Subscription:
     `filter` is looked at for SERVICE_AVAILABILITY only. `criteria_text` is the filter as its subscriber wrote it, JSON, which
     is what a GET shows; None where there was none. `platform_uri` is the origin at which the subscriber reached the platform:
     links in its notifications begin with it, as nothing else says under which address the platform is known to it.
+
+    A subscription to one of `RADIO_TOPICS` is that of the client `owner` (empty where authentication is off). It has an
+    application instance where it is to end with that one, else an empty `app_instance_id`, and `criteria_text` is all that its
+    subscriber wrote.
     """
 
     subscription_id: str
@@ -93,6 +124,8 @@ class Subscription:
     filter: AvailabilityFilter = AvailabilityFilter()
     criteria_text: JsonText | None = None
     platform_uri: str = ""
+    owner: str = ""
+    expiry: Expiry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +148,19 @@ class TerminationAnnounced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notification:
-    """One message to one subscription: changed services, or a termination, or (with neither) a test (MEC 009 clause 6.12).
+class ExpiryAnnounced:
+    """ExpiryNotification (MEC 012 clause 6.4.10): the subscription ends at the deadline unless it is replaced before."""
 
+    at_unix_ns: int
+    deadline_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """One message to one subscription: changed services, or a termination, or the subscription's own end, or what happened in the
+    radio network, or (with none of these) a test (MEC 009 clause 6.12).
+
+    `radio` is JSON as the HTTP edge wrote it, without the link to the subscription: the registry does not look into it.
     `sequence` is the revision of its cause: it grows within a subscription.
     """
 
@@ -125,6 +168,8 @@ class Notification:
     sequence: int
     services: tuple[ServiceReference, ...] = ()
     termination: TerminationAnnounced | None = None
+    expiry: ExpiryAnnounced | None = None
+    radio: JsonText | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,12 @@ _TRAFFIC_RULE: dict[str, Any] = {
     "state": "ACTIVE",
 }
 
+_RADIO_SUBSCRIPTION: dict[str, Any] = {
+    "subscriptionType": "CellChangeSubscription",
+    "callbackReference": "http://192.0.2.11:8080/handovers",
+    "filterCriteriaAssocHo": {"associateId": [{"type": 1, "value": "198.51.100.7"}], "hoStatus": [3]},
+}
+
 EXAMPLES: dict[str, Any] = {
     "registerApplication": {"appName": "face-recognition", "appProvider": "example.com", "appDId": "faces-2.1"},
     "replaceRegistration": {"appName": "face-recognition", "appProvider": "example.com", "appDId": "faces-2.2"},
@@ -62,6 +68,8 @@ EXAMPLES: dict[str, Any] = {
         "callbackReference": "http://192.0.2.11:8080/terminations",
         "appInstanceId": "5c3dcb5b-6e1f-4d0c-9a5e-2f1d8c0b7a11",
     },
+    "createRadioSubscription": _RADIO_SUBSCRIPTION,
+    "replaceRadioSubscription": _RADIO_SUBSCRIPTION | {"expiryDeadline": {"seconds": 4102444800, "nanoSeconds": 0}},
     "createAppInstance": {
         "appInstanceId": "faces-1",
         "appName": "face-recognition",

@@ -135,6 +135,12 @@ def read_values(request: web.Request, parameter: QueryParameter) -> list[Any]:
     return [_value(parameter, text) for text in request.query.getall(parameter.name, [])]
 
 
+def read_list(request: web.Request, parameter: QueryParameter) -> list[Any]:
+    """As `read_values`, where commas separate values too, as MEC 012 has it. Raises BadRequest likewise."""
+    texts = request.query.getall(parameter.name, [])
+    return [_value(parameter, each) for text in texts for each in text.split(",")]
+
+
 def read_value(request: web.Request, parameter: QueryParameter) -> Any:
     """The value of a query parameter that is given once, or None. Raises BadRequest as `read_values` does."""
     return next(iter(read_values(request, parameter)), None)

@@ -31,6 +31,7 @@ from mec_platform.enablement_api.notifications.settings import DeliverySettings
 from mec_platform.enablement_api.notifications.targets import CallbackPolicy
 from mec_platform.enablement_api.operations import OPERATIONS, Operation, OperationTable, operations_of
 from mec_platform.enablement_api.problem_details import answer_or_problem
+from mec_platform.enablement_api.radio_information.composition import make_radio_information
 from mec_platform.enablement_api.registry_view.handlers import RegistryView
 from mec_platform.enablement_api.registry_watch.handlers import EVENT_STREAM, RegistryWatch
 from mec_platform.enablement_api.security.protection import Protection
@@ -38,6 +39,7 @@ from mec_platform.enablement_api.security.settings import SecuritySettings
 from mec_platform.enablement_api.security.token_endpoint import TOKEN
 from mec_platform.enablement_api.service_management.handlers import ServiceManagement
 from mec_platform.enablement_api.service_management.subscriptions import AVAILABILITY_SUBSCRIPTIONS
+from mec_platform.radio.network import RadioNetwork
 from mec_platform.registry.host import HostRegistry
 
 STRICT = CallbackPolicy()
@@ -127,6 +129,7 @@ def make_enablement_app(
     data_plane: ReadStatuses = tuple,
     localities: LocalityTree | None = None,
     peers: ReadPeers = tuple,
+    radio: RadioNetwork | None = None,
 ) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
@@ -136,6 +139,7 @@ def make_enablement_app(
     `public_uri` is what links begin with where clients do not reach the platform directly.
     `host_time`, `data_plane` and `peers` are what is known of the host's clock, how the host enforces rules, and how its links
     to other hosts stand. `localities` are the places where operators may put application instances.
+    `radio` is the radio network of the host; without it there is one that nobody reports to.
     `callbacks` says where notifications may go; they go, as patiently as `delivery` says, while the application is served.
     """
     collectors = collectors or CollectorRegistry()
@@ -160,6 +164,8 @@ def make_enablement_app(
     notifier.attach(app)
     for api in (TERMINATION_SUBSCRIPTIONS, AVAILABILITY_SUBSCRIPTIONS):
         add_operations(app, SubscriptionResources(api, host.subscriptions, notifier).operations())
+    network = radio or RadioNetwork(host.registry.clock)
+    add_operations(app, make_radio_information(app, host, network, notifier, collectors))
     watch = RegistryWatch(host, protection.check)
     watch.attach(app)
     add_operations(app, watch.operations())

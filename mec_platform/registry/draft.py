@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mec_platform.domain.applications import AppInstance
-from mec_platform.domain.services import ServiceInfo
+from mec_platform.domain.services import JsonText, ServiceInfo
 from mec_platform.domain.subscriptions import (
     ChangeType,
     DeadLetter,
+    ExpiryAnnounced,
     Notification,
     Outbox,
     ServiceReference,
@@ -93,7 +94,13 @@ class Draft:
         self.apps = self.apps.delete(app_instance_id)
         del self._order[app_instance_id]
         if app_instance_id in self.clients:
-            self.clients = self.clients.delete(app_instance_id)
+            self.drop_client(app_instance_id)
+
+    def drop_client(self, client_id: str) -> None:
+        self.clients = self.clients.delete(client_id)
+        ids = self._subscriptions_by.get(("client", client_id))
+        for subscription_id in sorted(ids, key=self._order.__getitem__):
+            self.drop_subscription(subscription_id)
 
     # Services
 
@@ -141,14 +148,34 @@ class Draft:
         self.subscriptions = self.subscriptions.set(subscription_id, subscription)
         self.outboxes = self.outboxes.set(subscription_id, Outbox())
         self._subscriptions_by.add(subscription_keys(subscription), subscription_id)
+        self._await_expiry(None, subscription)
+
+    def replace_subscription(self, subscription: Subscription) -> None:
+        subscription_id = subscription.subscription_id
+        before = self.subscriptions[subscription_id]
+        self._subscriptions_by.remove(subscription_keys(before), subscription_id)
+        self._subscriptions_by.add(subscription_keys(subscription), subscription_id)
+        self.subscriptions = self.subscriptions.set(subscription_id, subscription)
+        self._await_expiry(before, subscription)
+        if self.outboxes[subscription_id].waiting:
+            self.do(to_do.DeliverNotifications(subscription_id))  # It may be another way that they go now.
+
+    def _await_expiry(self, before: Subscription | None, after: Subscription) -> None:
+        was = None if before is None else before.expiry
+        if after.expiry is not None and after.expiry != was:
+            self.do(to_do.AwaitExpiry(after.subscription_id, after.expiry.next_unix_ns))
+        elif after.expiry is None and was is not None:
+            self.do(to_do.ForgetExpiry(after.subscription_id))
 
     def drop_subscription(self, subscription_id: str) -> None:
-        keys = subscription_keys(self.subscriptions[subscription_id])
-        self._subscriptions_by.remove(keys, subscription_id)
+        subscription = self.subscriptions[subscription_id]
+        self._subscriptions_by.remove(subscription_keys(subscription), subscription_id)
         self.subscriptions = self.subscriptions.delete(subscription_id)
         self.outboxes = self.outboxes.delete(subscription_id)
         del self._order[subscription_id]
         self.do(to_do.EndSubscription(subscription_id))
+        if subscription.expiry is not None:
+            self.do(to_do.ForgetExpiry(subscription_id))
 
     def subscriptions_of(self, app_instance_id: str, topic: Topic | None = None) -> list[str]:
         ids = self._subscriptions_by.get(("app", app_instance_id))
@@ -186,9 +213,16 @@ class Draft:
         subscription_id: str,
         services: tuple[ServiceReference, ...] = (),
         termination: TerminationAnnounced | None = None,
+        expiry: ExpiryAnnounced | None = None,
+        radio: JsonText | None = None,
     ) -> None:
         notification = Notification(
-            subscription_id=subscription_id, sequence=self.revision, services=services, termination=termination
+            subscription_id=subscription_id,
+            sequence=self.revision,
+            services=services,
+            termination=termination,
+            expiry=expiry,
+            radio=radio,
         )
         outbox = self.outboxes[subscription_id]
         waiting, dead = (*outbox.waiting, notification), outbox.dead

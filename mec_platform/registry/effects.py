@@ -59,6 +59,21 @@ class EndSubscription:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitExpiry:
+    """At this time the subscription's end is to be announced, or it is to end."""
+
+    subscription_id: str
+    at_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetExpiry:
+    """The end of this subscription is awaited no more."""
+
+    subscription_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyRules:
     """The rules of this application instance, or whether they count, changed."""
 
@@ -87,6 +102,8 @@ Effect = (
     | ForgetHeartbeats
     | DeliverNotifications
     | EndSubscription
+    | AwaitExpiry
+    | ForgetExpiry
     | ApplyRules
     | AwaitTermination
     | ForgetTermination

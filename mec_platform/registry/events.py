@@ -13,7 +13,7 @@ from mec_platform.domain.applications import AppDescription, AppInstance, Operat
 from mec_platform.domain.credentials import Client, SigningKey
 from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.rules import DnsRule, TrafficRule
-from mec_platform.domain.services import ServiceInfo, ServiceState
+from mec_platform.domain.services import JsonText, ServiceInfo, ServiceState
 from mec_platform.domain.subscriptions import Subscription
 
 
@@ -131,6 +131,31 @@ class Unsubscribed:
 
 
 @dataclass(frozen=True, slots=True)
+class SubscriptionReplaced:
+    """A client wants to be told otherwise, or for longer; id, topic and owner stay, and so does what waits."""
+
+    subscription: Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryNoticeGiven:
+    """A subscriber is told that its subscription ends soon."""
+
+    subscription_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RadioTold:
+    """Something happened in the radio network, and these subscribers are told of it, in the words of `message` (JSON).
+
+    Whom it concerns was decided before: the radio network is no part of the registry's state.
+    """
+
+    message: JsonText
+    subscription_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NotificationsSettled:
     """Subscribers took their notifications: sequences of each subscription.
 
@@ -234,6 +259,9 @@ Event = (
     | ServiceRemoved
     | Subscribed
     | Unsubscribed
+    | SubscriptionReplaced
+    | ExpiryNoticeGiven
+    | RadioTold
     | NotificationsSettled
     | NotificationBuried
     | DeadLettersRevived
@@ -258,7 +286,7 @@ class Occurrence:
 
 
 def subject_of(event: Event) -> str:
-    """The id of the resource that an event is about, for the audit trail; empty for settlements, which are about many."""
+    """The id of the resource that an event is about, for the audit trail; empty for what is about many."""
     match event:
         case AppRegistered(app):
             return app.app_instance_id
@@ -268,11 +296,11 @@ def subject_of(event: Event) -> str:
             return event.service_id
         case DnsRuleChanged(app_instance_id, rule) | TrafficRuleChanged(app_instance_id, rule):
             return f"{app_instance_id}/{rule.rule_id}"
-        case Subscribed(subscription):
+        case Subscribed(subscription) | SubscriptionReplaced(subscription):
             return subscription.subscription_id
-        case Unsubscribed() | NotificationBuried() | DeadLettersRevived() | DeadLettersDropped():
+        case Unsubscribed() | ExpiryNoticeGiven() | NotificationBuried() | DeadLettersRevived() | DeadLettersDropped():
             return event.subscription_id
-        case NotificationsSettled():
+        case NotificationsSettled() | RadioTold():
             return ""
         case ClientAdded(client):
             return client.client_id

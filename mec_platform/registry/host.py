@@ -9,8 +9,10 @@ from mec_platform.domain.quotas import Quotas
 from mec_platform.domain.services import TransportInfo
 from mec_platform.registry.applications import Applications
 from mec_platform.registry.change_feed import ChangeFeed
+from mec_platform.registry.client_subscriptions import ClientSubscriptions
 from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.event_log import EventLog
+from mec_platform.registry.expiries import Expiries
 from mec_platform.registry.heartbeats import HeartbeatExchange
 from mec_platform.registry.mass_expiry import MassExpirySettings
 from mec_platform.registry.registry import Registry
@@ -44,8 +46,10 @@ class HostRegistry:
         )
         self.changes = ChangeFeed(registry, quotas)
         self.subscriptions = Subscriptions(registry, quotas)
+        self.client_subscriptions = ClientSubscriptions(registry, quotas)
         self.credentials = Credentials(registry)
         self._terminations = Terminations(registry, self.applications)
+        self._expiries = Expiries(registry, self.client_subscriptions)
 
     async def start(self) -> None:
         """Raises LogUnavailable or IllegalEvent, as `Registry.start`."""
@@ -58,6 +62,7 @@ class HostRegistry:
         await self.registry.stop()
         # Behind the registry, whose last changes may still name deadlines.
         await self._terminations.stop()
+        await self._expiries.stop()
 
     @property
     def log(self) -> EventLog:

@@ -22,9 +22,11 @@ from mec_platform.background import BackgroundTasks
 from mec_platform.registry.actor import current_actor
 from mec_platform.registry.clock import Clock, SystemClock
 from mec_platform.registry.effects import (
+    AwaitExpiry,
     AwaitTermination,
     DeliverNotifications,
     Effect,
+    ForgetExpiry,
     ForgetTermination,
     HistoryBegins,
 )
@@ -40,6 +42,7 @@ from mec_platform.registry.transitions import (
     apply_events,
     effects_between,
     effects_of,
+    pending_expiries,
     pending_terminations,
 )
 
@@ -64,6 +67,8 @@ LINES_AT_A_TIME, GIVE_WAY_S = 50, 0.000_1
 FOLLOW_AGAIN_S = 0.5
 """Between attempts to follow a log that cannot be read."""
 
+_AWAITED = (AwaitTermination, AwaitExpiry)
+
 Decide: TypeAlias = Callable[[RegistryState], Event | None]
 """A pure function: what shall happen in this state; None for nothing. Raises RegistryError to refuse. May run again."""
 
@@ -81,7 +86,7 @@ class Registry:
     """The state of one MEC host's applications, in step with the log between `start` and `stop`.
 
     Where the log is shared, every registry over it is told the same effects in the same order, but for
-    `AwaitTermination`: that is the leader's, who is told again what there is to await when it begins to lead.
+    `AwaitTermination` and `AwaitExpiry`: these are the leader's, who is told again what there is to await when it begins to lead.
     """
 
     def __init__(
@@ -242,15 +247,16 @@ class Registry:
 
     def _tell(self, effects: Iterable[Effect]) -> None:
         leads = self.leadership.is_leader
-        _tell([each for each in effects if leads or not isinstance(each, AwaitTermination)], self._listeners)
+        _tell([each for each in effects if leads or not isinstance(each, _AWAITED)], self._listeners)
 
     def _hear_of_leadership(self, leads: bool) -> None:
         if leads:
-            to_do = (DeliverNotifications, AwaitTermination)
+            to_do = (DeliverNotifications, *_AWAITED)
             self._tell(effect for effect in effects_of(self._state) if isinstance(effect, to_do))
             self._note_growth()
         else:
             self._tell(ForgetTermination(each) for each in pending_terminations(self._state))
+            self._tell(ForgetExpiry(each) for each in pending_expiries(self._state))
 
     # The log
 

@@ -16,7 +16,7 @@ from mec_platform.domain.applications import AppInstance
 from mec_platform.domain.credentials import Client, SigningKey
 from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.services import ServiceInfo
-from mec_platform.domain.subscriptions import AvailabilityFilter, Outbox, Subscription, Topic
+from mec_platform.domain.subscriptions import RADIO_TOPICS, AvailabilityFilter, Outbox, Subscription, Topic
 
 Key: TypeAlias = tuple[str, str]
 """A kind of attribute and its value, as in ("name", "greeting")."""
@@ -74,6 +74,10 @@ class RegistryState:
         ids = self.subscriptions_by.get(("app", app_instance_id), _NONE)
         return [self.subscriptions[each] for each in self.in_order(ids)]
 
+    def subscriptions_with(self, key: Key) -> Map[str, None]:
+        """Ids of the subscriptions that are under this key; see `subscription_keys`."""
+        return self.subscriptions_by.get(key, _NONE)
+
 
 _NONE: Map[str, None] = Map()
 
@@ -104,9 +108,14 @@ def _registration(app_instance_id: str, key: str) -> Key:
 
 
 def subscription_keys(subscription: Subscription) -> list[Key]:
-    """Under what a subscription is found: its application, and where it is about services, each that it names or ANY."""
-    about_services = subscription.topic is Topic.SERVICE_AVAILABILITY
-    return [("app", subscription.app_instance_id), *(_wanted(subscription.filter) if about_services else ())]
+    """Under what a subscription is found: its application, and where it is about services, each that it names or ANY; where
+    it is about radio, its topic and its owner."""
+    keys = [("app", subscription.app_instance_id)] if subscription.app_instance_id else []
+    if subscription.topic is Topic.SERVICE_AVAILABILITY:
+        keys += _wanted(subscription.filter)
+    if subscription.topic in RADIO_TOPICS:
+        keys += [("topic", subscription.topic.value), ("client", subscription.owner)]
+    return keys
 
 
 def keys_of_interest(service: ServiceInfo) -> list[Key]:

@@ -22,8 +22,11 @@ from mec_platform.domain.applications import (
 from mec_platform.domain.rules import DnsRule, RuleState, TrafficRule
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import (
+    RADIO_TOPICS,
     ChangeType,
+    ExpiryAnnounced,
     Outbox,
+    Subscription,
     TerminationAnnounced,
     Topic,
 )
@@ -78,6 +81,11 @@ def effects_of(state: RegistryState) -> tuple[to_do.Effect, ...]:
             for app_id, app in state.apps.items()
             if app.termination is not None
         ),
+        *(
+            to_do.AwaitExpiry(subscription_id, subscription.expiry.next_unix_ns)
+            for subscription_id, subscription in state.subscriptions.items()
+            if subscription.expiry is not None
+        ),
     )
 
 
@@ -91,6 +99,7 @@ def effects_between(before: RegistryState, after: RegistryState) -> tuple[to_do.
             effects.append(to_do.AnnounceService(ChangeType.REMOVED, service, after.revision))
     effects += [to_do.EndSubscription(each) for each in before.subscriptions if each not in after.subscriptions]
     effects += [to_do.ForgetTermination(each) for each in pending_terminations(before) - pending_terminations(after)]
+    effects += [to_do.ForgetExpiry(each) for each in pending_expiries(before) - pending_expiries(after)]
     effects += [
         to_do.ApplyRules(app_id)
         for app_id, app in before.apps.items()
@@ -108,6 +117,11 @@ def effects_between(before: RegistryState, after: RegistryState) -> tuple[to_do.
 def pending_terminations(state: RegistryState) -> set[str]:
     """Application instances whose end is awaited."""
     return {each for each, app in state.apps.items() if app.termination is not None}
+
+
+def pending_expiries(state: RegistryState) -> set[str]:
+    """Subscriptions that end by themselves."""
+    return {each for each, subscription in state.subscriptions.items() if subscription.expiry is not None}
 
 
 def _sends_heartbeats(state: RegistryState, service_id: str) -> bool:
@@ -151,6 +165,8 @@ def _apply(draft: Draft, event: Event) -> None:
             _change_service(draft, event)
         case events.Subscribed() | events.Unsubscribed():
             _change_subscription(draft, event)
+        case events.SubscriptionReplaced() | events.ExpiryNoticeGiven() | events.RadioTold():
+            _change_radio_subscription(draft, event)
         case (
             events.NotificationsSettled()
             | events.NotificationBuried()
@@ -251,11 +267,46 @@ def _change_subscription(draft: Draft, event: events.Subscribed | events.Unsubsc
         draft.drop_subscription(event.subscription_id)
         return
     subscription = event.subscription
-    _require(subscription.app_instance_id in draft.apps, event)
+    of_client = subscription.topic in RADIO_TOPICS and not subscription.app_instance_id
+    _require(of_client or subscription.app_instance_id in draft.apps, event)
     _require(subscription.subscription_id not in draft.subscriptions, event)
     draft.put_subscription(subscription)
     if subscription.delivery.requests_test:
         draft.notify(subscription.subscription_id)
+
+
+def _change_radio_subscription(
+    draft: Draft, event: events.SubscriptionReplaced | events.ExpiryNoticeGiven | events.RadioTold
+) -> None:
+    match event:
+        case events.SubscriptionReplaced(subscription):
+            before = _subscription(draft, subscription.subscription_id, event)
+            _require((before.topic, before.owner) == (subscription.topic, subscription.owner), event)
+            _require(not subscription.app_instance_id or subscription.app_instance_id in draft.apps, event)
+            draft.replace_subscription(subscription)
+            if subscription.delivery.requests_test:
+                draft.notify(subscription.subscription_id)
+        case events.ExpiryNoticeGiven(subscription_id):
+            subscription = _subscription(draft, subscription_id, event)
+            if subscription.expiry is None:
+                raise _contradiction(event)
+            draft.replace_subscription(replace(subscription, expiry=replace(subscription.expiry, noticed=True)))
+            announced = ExpiryAnnounced(
+                at_unix_ns=draft.now_unix_ns, deadline_unix_ns=subscription.expiry.deadline_unix_ns
+            )
+            draft.notify(subscription_id, expiry=announced)
+        case events.RadioTold(message, subscription_ids):
+            # A subscription may have ended since it was found that this is for it.
+            for each in subscription_ids:
+                if each in draft.subscriptions:
+                    draft.notify(each, radio=message)
+
+
+def _subscription(draft: Draft, subscription_id: str, event: Event) -> Subscription:
+    subscription = draft.subscriptions.get(subscription_id)
+    if subscription is None or subscription.topic not in RADIO_TOPICS:
+        raise _contradiction(event)
+    return subscription
 
 
 def _change_outbox(
@@ -291,7 +342,7 @@ def _change_credentials(
             draft.clients = draft.clients.set(client.client_id, client)
         case events.ClientRemoved(client_id):
             _require(client_id in draft.clients, event)
-            draft.clients = draft.clients.delete(client_id)
+            draft.drop_client(client_id)
         case events.SigningKeyAdded(key):
             _require(key.key_id not in draft.signing_keys, event)
             draft.signing_keys = draft.signing_keys.set(key.key_id, key)

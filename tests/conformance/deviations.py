@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.conformance.specifications import APPS, SERVICES
+from tests.conformance.specifications import APPS, RADIO, SERVICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ ROUTES_BESIDE = (
     Deviation(f"GET /websockets{APPS}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),
     Deviation(f"GET /websockets{SERVICES}{SUBSCRIPTION}", "the platform chooses websocketUri (MEC 009 clause 6.12a)"),
     Deviation(
+        f"GET /websockets{RADIO}/subscriptions/{{subscriptionId}}",
+        "the platform chooses websocketUri (MEC 009 clause 6.12a)",
+    ),
+    Deviation(
         f"GET {LIVENESS}", "3.1.1 leaves the URI to the platform and writes resource_uri_allocated_by_MEC_platform"
     ),
     Deviation(
@@ -47,6 +51,9 @@ ROUTES_WITHOUT = (
     Deviation(f"GET {SERVICES}/resource_uri_allocated_by_MEC_platform", "stands for the liveness resource, see above"),
     Deviation(
         f"PATCH {SERVICES}/resource_uri_allocated_by_MEC_platform", "stands for the liveness resource, see above"
+    ),
+    Deviation(
+        f"POST {RADIO}/notifications/mec011/appTermination", "a callback of one implementation, in its file only"
     ),
 )
 """What the files name and the platform does not offer under that name."""

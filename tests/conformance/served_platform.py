@@ -17,13 +17,26 @@ from mec_platform.domain.applications import AppDescription
 from mec_platform.domain.credentials import Scope
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.rules import DnsRule, FilterType, IpAddressType, TrafficAction, TrafficFilter, TrafficRule
-from mec_platform.domain.services import SerializerType, ServiceDescription, ServiceState
-from mec_platform.domain.subscriptions import Delivery, Subscription, Topic
+from mec_platform.domain.services import JsonText, SerializerType, ServiceDescription, ServiceState
+from mec_platform.domain.subscriptions import RADIO_TOPICS, Delivery, Subscription, Topic
 from mec_platform.enablement_api.notifications.targets import CallbackPolicy
 from mec_platform.enablement_api.routes import make_enablement_app, platform_transports
 from mec_platform.enablement_api.security.protection import Protection
 from mec_platform.enablement_api.security.rate_limit import Rate
 from mec_platform.enablement_api.security.settings import SecuritySettings
+from mec_platform.radio.network import RadioNetwork
+from mec_platform.radio.reports import BearerReported, S1BearerReported
+from mec_platform.radio.values import (
+    Bearer,
+    BearerChange,
+    Cell,
+    Plmn,
+    S1Bearer,
+    Technology,
+    TunnelEnd,
+    Ue,
+    associate_of,
+)
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
@@ -31,7 +44,11 @@ from tests.enablement_api.conftest import StandingClock
 
 APP, SERVICE, CLIENT, OPERATOR = "the-application", "the-service", "the-client", "the-operator"
 DNS_RULE, TRAFFIC_RULE = "the-dns-rule", "the-traffic-rule"
-SUBSCRIPTIONS = {topic: f"the-{topic.name.lower()}-subscription" for topic in Topic}
+SUBSCRIPTIONS = {topic: f"the-{topic.name.lower()}-subscription" for topic in Topic if topic not in RADIO_TOPICS}
+RADIO_SUBSCRIPTION = "the-radio-subscription"
+RADIO_CRITERIA = JsonText(
+    '{"subscriptionType":"CellChangeSubscription","callbackReference":"http://callback.example/","filterCriteriaAssocHo":{}}'
+)
 OPERATOR_SECRET = "nobody guesses this"
 
 MOST_RECORDS = 60
@@ -71,6 +88,8 @@ class ServedPlatform:
         if len(state.apps) + len(state.services) + len(state.subscriptions) > MOST_RECORDS:
             for app_id in state.apps:
                 await host.applications.remove(app_id)
+            for subscription in host.client_subscriptions.of("") + host.client_subscriptions.of(OPERATOR):
+                await host.client_subscriptions.unsubscribe(None, subscription.subscription_id)
         for client_id in [each for each in host.registry.state.clients if each.startswith("id-")]:
             await host.credentials.remove(client_id)
         app = host.registry.state.apps.get(APP)
@@ -104,6 +123,8 @@ class ServedPlatform:
                 await host.subscriptions.subscribe(
                     Subscription(subscription_id="", app_instance_id=APP, topic=topic, delivery=delivery)
                 )
+        if RADIO_SUBSCRIPTION not in state.subscriptions:
+            await self._subscribe_to_radio()
         service = state.services.get(SERVICE)
         if service is not None and service.liveness_interval_s is None:
             await host.services.remove_service(APP, SERVICE)
@@ -113,6 +134,18 @@ class ServedPlatform:
         if CLIENT not in state.clients:
             await host.credentials.create([Scope.APP_SUPPORT], CLIENT)
         await self._leave_dead_letter()
+
+    async def _subscribe_to_radio(self) -> None:
+        self.ids.next.append(RADIO_SUBSCRIPTION)
+        await self.host.client_subscriptions.subscribe(
+            Subscription(
+                subscription_id="",
+                app_instance_id="",
+                topic=Topic.CELL_CHANGE,
+                delivery=Delivery(callback_uri="http://callback.example/", websocket=True),
+                criteria_text=RADIO_CRITERIA,
+            )
+        )
 
     def _offer(self) -> ServiceDescription:
         transport = self.host.services.transports[0]
@@ -148,6 +181,17 @@ def served_platform(*, authenticate: bool = False) -> Iterator[ServedPlatform]:
         loop.close()
 
 
+def _radio_network(host: HostRegistry) -> RadioNetwork:
+    """One UE with a bearer of each kind."""
+    network = RadioNetwork(host.registry.clock)
+    ue, cell = Ue((associate_of("198.51.100.7"),)), Cell(Plmn("001", "01"), "5C4225714", Technology.NR)
+    bearer = BearerReported(ue, cell, change=BearerChange.ESTABLISHED, bearer=Bearer(5, 9))
+    tunnel = S1Bearer(5, TunnelEnd("192.0.2.1", "1a"), TunnelEnd("192.0.2.2", "1b"))
+    for report in (bearer, S1BearerReported(ue, cell, change=BearerChange.ESTABLISHED, bearer=tunnel)):
+        network.take(report, "a test")
+    return network
+
+
 async def _serve(stack: AsyncExitStack, authenticate: bool) -> ServedPlatform:
     ids = KnownIds()
     log = await SqliteEventLog.open(":memory:")
@@ -163,7 +207,7 @@ async def _serve(stack: AsyncExitStack, authenticate: bool) -> ServedPlatform:
     # Without a limit that the requests of a test would come to.
     settings = SecuritySettings(authenticate=authenticate, rate=Rate(per_s=1e6, burst=10**6))
     protection = Protection(host.registry, host.credentials, settings)
-    app = make_enablement_app(host, protection=protection, callbacks=EVERYWHERE)
+    app = make_enablement_app(host, protection=protection, callbacks=EVERYWHERE, radio=_radio_network(host))
     app.on_startup.clear()  # the delivery of notifications
     runner = web.AppRunner(app)
     await runner.setup()

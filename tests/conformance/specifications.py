@@ -16,20 +16,27 @@ import jsonschema
 import yaml
 
 from mec_platform.enablement_api.app_support.handlers import ROOT as APPS
+from mec_platform.enablement_api.notifications.messages import RADIO_INFORMATION_ROOT as RADIO
 from mec_platform.enablement_api.service_management.handlers import ROOT as SERVICES
 
-WHERE = "needs the OpenAPI files of MEC 011: name their folder in MEC_SPECS"
+WHERE = "needs the OpenAPI files of MEC 011 and 012: name their folder in MEC_SPECS"
 
 WIRE_FILES = (
     ("etsi-mec011-MecAppSupportApi-2.1.1-oas31.yaml", APPS),
     ("etsi-mec011-MecServiceMgmtApi-2.1.1-oas31.yaml", SERVICES),
     ("advantedge-mec011-app-support-2.2.1.yaml", APPS),
     ("advantedge-mec011-service-mgmt-2.2.1.yaml", SERVICES),
+    ("etsi-mec012-RniAPI.yaml", RADIO),
+    ("advantedge-mec012-rnis-2.2.1.yaml", RADIO),
 )
 """Files whose messages are those of the wire, and the root under which the platform offers their paths."""
 
-LATEST_FILES = (("mec-v3/MecAppSupportApi.yaml", APPS), ("mec-v3/MecServiceMgmtApi.yaml", SERVICES))
-"""3.1.1: has registrations and liveness, but wraps every message in an attribute of its own."""
+LATEST_FILES = (
+    ("mec-v3/MecAppSupportApi.yaml", APPS),
+    ("mec-v3/MecServiceMgmtApi.yaml", SERVICES),
+    ("mec-v3/RniAPI.yaml", RADIO),
+)
+"""3.1.1 of MEC 011, 2.2.1 of MEC 012: has registrations and liveness, but wraps every message in an attribute of its own."""
 
 METHODS = ("get", "put", "post", "patch", "delete")
 

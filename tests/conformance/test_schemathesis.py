@@ -21,6 +21,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.generation.hypothesis.builder import HypothesisTestConfig, HypothesisTestMode, create_test
 from schemathesis.schemas import BaseSchema
 
+from mec_platform.enablement_api.notifications.messages import RADIO_INFORMATION_ROOT as RADIO
 from mec_platform.enablement_api.security.token_endpoint import TOKEN
 from tests.conformance.served_platform import (
     APP,
@@ -28,6 +29,7 @@ from tests.conformance.served_platform import (
     DNS_RULE,
     OPERATOR,
     OPERATOR_SECRET,
+    RADIO_SUBSCRIPTION,
     SERVICE,
     SUBSCRIPTIONS,
     TRAFFIC_RULE,
@@ -44,6 +46,9 @@ IDS = {
     "clientId": (CLIENT,),
 }
 """What the platform holds, by the names that ids have in paths."""
+
+RADIO_IDS = IDS | {"subscriptionId": (RADIO_SUBSCRIPTION,)}
+"""The same in paths of MEC 012."""
 
 ENDLESS = "watchServices"
 """Its answer is a stream of events that a client ends."""
@@ -98,9 +103,10 @@ class Requests:
 def _name_what_exists(case: schemathesis.Case) -> None:
     """Puts ids of what exists into most paths, and what is in the path into the body, as a function of the case alone."""
     die = crc32(repr((case.path_parameters, case.query, case.body)).encode("utf-8", "surrogatepass"))
-    for name in sorted(set(case.path_parameters) & set(IDS)):
+    known = RADIO_IDS if RADIO in case.operation.path else IDS
+    for name in sorted(set(case.path_parameters) & set(known)):
         if die % OTHER_IDS:
-            case.path_parameters[name] = IDS[name][die // OTHER_IDS % len(IDS[name])]
+            case.path_parameters[name] = known[name][die // OTHER_IDS % len(known[name])]
         if die % 2 and isinstance(case.body, dict) and isinstance(case.body.get(name), str):
             case.body = case.body | {name: case.path_parameters[name]}
         die //= 3

@@ -6,12 +6,12 @@ import pytest
 
 from mec_platform.domain.applications import AppDescription, AppState, OperationAction
 from mec_platform.domain.locality import Locality
+from mec_platform.registry.deadlines import RETRY_S
 from mec_platform.registry.effects import ForgetTermination
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
-from mec_platform.registry.terminations import RETRY_S
 
 
 class BrittleLog:

@@ -29,6 +29,7 @@ from mec_platform.domain.rules import (
 )
 from mec_platform.domain.services import (
     EndPoint,
+    JsonText,
     SerializerType,
     ServiceInfo,
     ServiceState,
@@ -39,6 +40,8 @@ from mec_platform.domain.subscriptions import (
     AvailabilityFilter,
     ChangeType,
     Delivery,
+    Expiry,
+    ExpiryAnnounced,
     Notification,
     ServiceReference,
     Subscription,
@@ -49,11 +52,13 @@ from mec_platform.registry.draft import MOST_DEAD, MOST_WAITING, OVERFLOW
 from mec_platform.registry.effects import (
     AnnounceService,
     ApplyRules,
+    AwaitExpiry,
     AwaitTermination,
     DeliverNotifications,
     Effect,
     EndSubscription,
     ExpectHeartbeats,
+    ForgetExpiry,
     ForgetHeartbeats,
     ForgetTermination,
 )
@@ -72,11 +77,13 @@ from mec_platform.registry.events import (
     DeadLettersRevived,
     DnsRuleChanged,
     Event,
+    ExpiryNoticeGiven,
     NotificationBuried,
     NotificationsSettled,
     Occurrence,
     PeerForgotten,
     PeerServicesChanged,
+    RadioTold,
     RegistryFounded,
     ServiceRegistered,
     ServiceRemoved,
@@ -85,6 +92,7 @@ from mec_platform.registry.events import (
     SigningKeyAdded,
     SigningKeyRemoved,
     Subscribed,
+    SubscriptionReplaced,
     TerminationRequested,
     TrafficRuleChanged,
     Unsubscribed,
@@ -223,6 +231,16 @@ SUBSCRIPTION = Subscription(
     topic=Topic.SERVICE_AVAILABILITY,
     delivery=Delivery(callback_uri="http://127.0.0.1:9/"),
 )
+RADIO_SUBSCRIPTION = Subscription(
+    subscription_id="radio-1",
+    app_instance_id="",
+    topic=Topic.CELL_CHANGE,
+    delivery=Delivery(callback_uri="http://127.0.0.1:9/"),
+    criteria_text=JsonText("{}"),
+    owner="app-1",
+    expiry=Expiry(deadline_unix_ns=20, notice_unix_ns=10),
+)
+TOLD = JsonText('{"notificationType":"CellChangeNotification"}')
 TERMINATION = PendingTermination(action=OperationAction.TERMINATING, max_graceful_timeout_s=10, deadline_unix_ns=10**10)
 DNS_RULE = DnsRule(rule_id="dns-1", domain_name="a.example", address_type=IpAddressType.IP_V4, ip_address="192.0.2.1")
 TRAFFIC_RULE = TrafficRule(
@@ -427,10 +445,56 @@ def test_a_process_that_begins_with_a_state_is_told_what_is_left_to_do():
     }
 
 
+def test_news_of_radio_wait_for_those_that_are_still_there_and_settle_like_others():
+    state, effects = apply(Subscribed(RADIO_SUBSCRIPTION), RadioTold(TOLD, ("gone", "radio-1")))
+    assert waiting(state, "radio-1") == [Notification(subscription_id="radio-1", sequence=2, radio=TOLD)]
+    assert effects == (AwaitExpiry("radio-1", 10), DeliverNotifications("radio-1"))
+
+
+def test_an_end_is_announced_once_and_awaited_then_unless_there_is_more_time():
+    state, effects = apply(Subscribed(RADIO_SUBSCRIPTION), ExpiryNoticeGiven("radio-1"))
+    announced = ExpiryAnnounced(at_unix_ns=7, deadline_unix_ns=20)
+    assert waiting(state, "radio-1") == [Notification(subscription_id="radio-1", sequence=2, expiry=announced)]
+    assert [each for each in effects if isinstance(each, AwaitExpiry)] == [
+        AwaitExpiry("radio-1", 10),
+        AwaitExpiry("radio-1", 20),
+    ]
+    longer = replace(RADIO_SUBSCRIPTION, expiry=Expiry(deadline_unix_ns=200, notice_unix_ns=100))
+    extended, effects = apply(SubscriptionReplaced(longer), to=state)
+    assert AwaitExpiry("radio-1", 100) in effects
+    assert waiting(extended, "radio-1") == waiting(state, "radio-1")
+    for_ever, effects = apply(SubscriptionReplaced(replace(longer, expiry=None)), to=extended)
+    assert ForgetExpiry("radio-1") in effects
+    assert not [each for each in effects_of(for_ever) if isinstance(each, AwaitExpiry)]
+
+
+def test_a_clients_subscriptions_end_with_the_client():
+    state, effects = apply(ClientAdded(CLIENT), Subscribed(RADIO_SUBSCRIPTION), ClientRemoved("app-1"))
+    assert not state.subscriptions
+    assert effects[-2:] == (EndSubscription("radio-1"), ForgetExpiry("radio-1"))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Subscribed(replace(RADIO_SUBSCRIPTION, subscription_id="radio-2", app_instance_id="nobody")),
+        SubscriptionReplaced(replace(RADIO_SUBSCRIPTION, subscription_id="radio-2")),
+        SubscriptionReplaced(replace(RADIO_SUBSCRIPTION, owner="somebody else")),
+        SubscriptionReplaced(replace(RADIO_SUBSCRIPTION, topic=Topic.S1_BEARER)),
+        ExpiryNoticeGiven("radio-2"),
+    ],
+)
+def test_refuses_what_no_radio_subscription_can_become(event: Event):
+    state, _ = apply(Subscribed(RADIO_SUBSCRIPTION))
+    with pytest.raises(IllegalEvent):
+        apply(event, to=state)
+
+
 def possible_event(kind: str, app_id: str, number: int, service_state: ServiceState) -> Event:
     service = replace(SERVICE, service_id=f"service-{number}", app_instance_id=app_id, state=service_state)
     subscription_id = f"subscription-{number}"
     topic = [Topic.SERVICE_AVAILABILITY, Topic.APP_TERMINATION][number % 2]
+    radio = replace(RADIO_SUBSCRIPTION, subscription_id=subscription_id, owner=app_id)
     app = replace(APP, app_instance_id=app_id, dns_rules=(DNS_RULE,), traffic_rules=(TRAFFIC_RULE,))
     possible: dict[str, Event] = {
         "app.registered": AppRegistered(app),
@@ -447,9 +511,19 @@ def possible_event(kind: str, app_id: str, number: int, service_state: ServiceSt
         "service.state_changed": ServiceStateChanged(service.service_id, service_state),
         "service.removed": ServiceRemoved(service.service_id),
         "subscription.added": Subscribed(
-            replace(SUBSCRIPTION, subscription_id=subscription_id, app_instance_id=app_id, topic=topic)
+            radio
+            if service_state is ServiceState.SUSPENDED
+            else replace(SUBSCRIPTION, subscription_id=subscription_id, app_instance_id=app_id, topic=topic)
         ),
         "subscription.removed": Unsubscribed(subscription_id),
+        "subscription.replaced": SubscriptionReplaced(
+            replace(
+                radio,
+                expiry=None if service_state is ServiceState.ACTIVE else Expiry(deadline_unix_ns=9, notice_unix_ns=8),
+            )
+        ),
+        "subscription.expiry_noticed": ExpiryNoticeGiven(subscription_id),
+        "radio.told": RadioTold(TOLD, ("subscription-0", subscription_id)),
         "notification.settled": NotificationsSettled({subscription_id: (number * 10,)}),
         "notification.buried": NotificationBuried(subscription_id, number * 3, "refused"),
         "notification.revived": DeadLettersRevived(subscription_id),
@@ -591,7 +665,8 @@ def test_refuses_a_snapshot_that_it_cannot_read(payload: bytes):
 def test_nothing_is_without_its_application_and_announcements_add_up(history: list[Event]):
     state, effects = apply(*history)
     own = [each for each in state.services.values() if not each.origin]
-    assert {each.app_instance_id for each in (*own, *state.subscriptions.values())} <= set(state.apps)
+    assert {each.app_instance_id for each in own} <= set(state.apps)
+    assert {each.app_instance_id for each in state.subscriptions.values()} <= {"", *state.apps}
     assert {each.origin for each in state.services.values()} <= {"", *state.peers}
     assert set(state.outboxes) == set(state.subscriptions)
     assert set(state.order) == {*state.apps, *state.services, *state.subscriptions}
@@ -645,8 +720,10 @@ def standing(*tellings: tuple[Effect, ...]) -> Standing:
                 found.heartbeats.pop(service_id, None)
             case AwaitTermination(app_id, deadline_unix_ns):
                 found.awaited[app_id] = deadline_unix_ns
-            case ForgetTermination(app_id):
+            case ForgetTermination(app_id) | ForgetExpiry(app_id):
                 found.awaited.pop(app_id, None)
+            case AwaitExpiry(subscription_id, at_unix_ns):
+                found.awaited[subscription_id] = at_unix_ns
             case AnnounceService(ChangeType.REMOVED, service):
                 found.announced.pop(service.service_id, None)
             case AnnounceService(_, service):

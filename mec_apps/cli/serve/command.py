@@ -16,12 +16,14 @@ from mec_apps.cli.serve.callbacks import Callbacks, callback_options
 from mec_apps.cli.serve.control import Control, control_options
 from mec_apps.cli.serve.host import Host, host_options
 from mec_apps.cli.serve.peers import Peers, peer_options
+from mec_apps.cli.serve.radio import radio_options
 from mec_apps.cli.serve.security import Security, quota_options, security_options
 from mec_apps.cli.state_address import EtcdAccess, etcd_options
 from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.dashboard.server import add_dashboard_routes
 from mec_platform.application import Platform, PlatformSettings
 from mec_platform.domain.quotas import Quotas
+from mec_platform.radio_access import RadioSettings
 
 EXAMPLES = """\b
 On this machine alone, without authentication:
@@ -67,6 +69,7 @@ class _LongLivedPlatform(Platform):
 @host_options
 @etcd_options
 @peer_options
+@radio_options
 @click.option(
     "--state",
     metavar="PATH|ETCD",
@@ -90,6 +93,7 @@ def serve(
     host: Host,
     etcd: EtcdAccess,
     peers: Peers,
+    radio: RadioSettings,
     state: str | None,
     seeds: Path | None,
     ready_file: Path | None,
@@ -124,6 +128,7 @@ def serve(
         data_planes=host.data_planes,
         peers=peers.accesses,
         federation=peers.settings,
+        radio=radio,
     )
     run_process("platform", lambda: _LongLivedPlatform(settings, _add_dashboard), _describe, ready_file, verbose)
 

@@ -12,9 +12,7 @@ from mec_platform.domain.credentials import Scope
 from mec_platform.domain.subscriptions import DeadLetter, Subscription, Topic
 from mec_platform.enablement_api.exchange import json_response, no_content, read_value
 from mec_platform.enablement_api.notifications.messages import (
-    AppTerminationNotification,
-    ServiceAvailabilityNotification,
-    TestNotification,
+    NotificationMessage,
     make_message,
 )
 from mec_platform.enablement_api.notifications.transmission import message_id, target_of
@@ -40,7 +38,7 @@ class DeadLetterMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel
     target: str
     reason: str
     given_up_unix_s: int
-    notification: ServiceAvailabilityNotification | AppTerminationNotification | TestNotification
+    notification: NotificationMessage
 
 
 class DeadLetterAdministration:

@@ -57,4 +57,8 @@ def topic_of(notification: Notification) -> str:
     """A label: what the notification is about."""
     if notification.termination is not None:
         return "app_termination"
+    if notification.radio is not None:
+        return "radio_information"
+    if notification.expiry is not None:
+        return "expiry"
     return "service_availability" if notification.services else "test"

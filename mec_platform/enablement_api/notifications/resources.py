@@ -165,18 +165,22 @@ class SubscriptionResources:
         return self._subscriptions.get(ids["appInstanceId"], self._api.topic, ids["subscriptionId"])
 
     def _answer(self, request: web.Request, subscription: Subscription) -> Any:
-        delivery = subscription.delivery
-        websocket = None
-        if delivery.websocket:
-            http_uri = resource_uri(request, f"{WEBSOCKETS_ROOT}{subscription_path(subscription)}")
-            websocket = WebsockNotifConfig(websocket_uri=http_uri.replace("http", "ws", 1))
-        shared = {
-            "callback_reference": delivery.callback_uri,
-            "request_test_notification": delivery.requests_test,
-            "websock_notif_config": websocket,
-            "links": SelfLink(LinkType(_uri(request, subscription))),
-        }
-        return self._api.write(subscription, shared)
+        return self._api.write(subscription, delivery_answer(request, subscription))
+
+
+def delivery_answer(request: web.Request, subscription: Subscription) -> dict[str, Any]:
+    """The attributes of `SubscriptionAnswer`: how this subscription is delivered, and where it is."""
+    delivery = subscription.delivery
+    websocket = None
+    if delivery.websocket:
+        http_uri = resource_uri(request, f"{WEBSOCKETS_ROOT}{subscription_path(subscription)}")
+        websocket = WebsockNotifConfig(websocket_uri=http_uri.replace("http", "ws", 1))
+    return {
+        "callback_reference": delivery.callback_uri,
+        "request_test_notification": delivery.requests_test,
+        "websock_notif_config": websocket,
+        "links": SelfLink(LinkType(_uri(request, subscription))),
+    }
 
 
 def _uri(request: web.Request, subscription: Subscription) -> str:

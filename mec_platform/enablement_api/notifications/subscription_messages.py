@@ -46,6 +46,12 @@ class SubscriptionRequest(msgspec.Struct, frozen=True, kw_only=True, rename="cam
         )
 
 
+class SubscriptionLinks(msgspec.Struct, frozen=True):
+    """`_links` of a notification: which subscription it belongs to."""
+
+    subscription: LinkType
+
+
 class SelfLink(msgspec.Struct, frozen=True):
     """`_links` of a resource."""
 
