@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
 from mec_apps.cli.requests import CliError
 from mec_apps.cli.testbed.run import Measured
+from mec_apps.cli.testbed.timeline import CpuShare, LinkRate, NodeKilled, NodeStarted
 from mec_platform.rpc.convert import plan_from_message
 
 BIN_S = 1.0
@@ -77,13 +78,29 @@ def figure(runs: Sequence[Measured], path: Path, title: str) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CliError("figures need matplotlib: pip install 'mec-platform[plots]'") from error
-    drawing = Figure(figsize=(9, 5.5), layout="constrained")
-    rates, tokens = drawing.subplots(2, 1, sharex=True, height_ratios=[1, 2])
+    changed = _changed_links(runs[0])
+    drawing = Figure(figsize=(9, 5.5 if changed else 4), layout="constrained")
     drawing.suptitle(title)
-    for (source, target), points in _changed_links(runs[0]).items():
-        rates.step(*zip(*points, strict=True), where="post", label=f"{source} → {target}")
-    rates.set(yscale="log", ylabel="Mbit/s")
-    rates.legend(fontsize=8)
+    panels = drawing.subplots(
+        2 if changed else 1, 1, sharex=True, squeeze=False, height_ratios=[1, 2][-1 - bool(changed) :]
+    )
+    tokens = panels[-1, 0]
+    if changed:
+        rates = panels[0, 0]
+        for (source, target), points in changed.items():
+            rates.step(*zip(*points, strict=True), where="post", label=f"{source} → {target}")
+        rates.set(yscale="log", ylabel="Mbit/s")
+        rates.legend(fontsize=8)
+    for at_s, words in _events(runs[0]):
+        tokens.axvline(at_s, color="grey", linewidth=1)
+        tokens.annotate(
+            words,
+            (at_s, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -10),
+            textcoords="offset points",
+            fontsize=8,
+        )
     for run, colour in zip(runs, ("#1b7f5c", "#b5482f"), strict=False):
         label = "with adaptation" if run.adaptive else "plan left as it is"
         tokens.plot(np.arange(len(_rates(run))) * BIN_S + BIN_S / 2, _rates(run), color=colour, label=label)
@@ -108,11 +125,27 @@ def _rates(run: Measured) -> np.ndarray[Any, Any]:
 
 def _changed_links(run: Measured) -> dict[tuple[str, str], list[tuple[float, float]]]:
     """Mbit/s over time of the links whose rate changed, one direction of each."""
-    changed = {tuple(sorted((rate.source, rate.target))) for rate in run.rates if rate.at_s > 0}
+    rates = [change for change in run.changes if isinstance(change, LinkRate)]
+    changed = {tuple(sorted((rate.source, rate.target))) for rate in rates if rate.at_s > 0}
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for rate in run.rates:
+    for rate in rates:
         if tuple(sorted((rate.source, rate.target))) in changed and rate.source < rate.target:
             found.setdefault((rate.source, rate.target), []).append((rate.at_s, rate.bytes_per_s * 8 / 1e6))
     for points in found.values():
         points.append((run.duration_s, points[-1][1]))
     return found
+
+
+def _events(run: Measured) -> Iterator[tuple[float, str]]:
+    for change in run.changes:
+        match change:
+            case CpuShare():
+                yield change.at_s, f"{change.node} has {change.share:.0%} of its CPU"
+            case NodeKilled():
+                yield change.at_s, f"{change.node} is killed"
+            case NodeStarted():
+                yield change.at_s, f"{change.node} is back"
+            case LinkRate():
+                pass
+            case _:
+                assert_never(change)

@@ -45,7 +45,7 @@ class Measured:
     duration_s: float
     tokens_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
-    rates: list[LinkRate] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     plans: list[tuple[float, str]] = field(default_factory=list)
     reconfigurations: list[tuple[float, control_plane_pb2.Reconfiguration]] = field(default_factory=list)
     failures: list[tuple[float, str]] = field(default_factory=list)
@@ -187,7 +187,7 @@ async def _play(
 ) -> Measured:
     """Answers without pause on `streams` streams for `duration_s`, while the changes happen at their times."""
     measured = Measured(adaptive, duration_s)
-    measured.rates = [LinkRate(0.0, source, target, rate) for (source, target), rate in testbed.rates.items()]
+    measured.changes = [LinkRate(0.0, source, target, rate) for (source, target), rate in testbed.rates.items()]
     began = time.perf_counter()
     async with BackgroundTasks() as tasks:
         tasks.start("reconfigurations", _follow(testbed, measured, began))
@@ -196,8 +196,7 @@ async def _play(
         for change in sorted(changes, key=lambda each: each.at_s):
             await asyncio.sleep(began + change.at_s - time.perf_counter())
             await testbed.apply(change)
-            if isinstance(change, LinkRate):
-                measured.rates.append(change)
+            measured.changes.append(change)
         await asyncio.sleep(began + duration_s - time.perf_counter())
     return measured
 
