@@ -60,6 +60,22 @@ class NodeOptions:
     """Whether it serves the cluster's encoder instead of its language model."""
 
 
+class Premises:
+    """Where the processes of a cluster run: here, on loopback, with nothing to prove to each other. Others may differ."""
+
+    def command(self, member: str) -> tuple[str, ...]:
+        """What the member's own command is run by; empty where it needs nothing."""
+        return ()
+
+    def listening(self, member: str) -> list[str]:
+        """Options by which the member listens where the others find it."""
+        return []
+
+    async def access(self, member: str, platform_url: str) -> list[str]:
+        """Options by which the member proves who it is to the platform."""
+        return []
+
+
 class LocalCluster:
     """An async context manager: at its end, and when this process dies, every process of the cluster is gone."""
 
@@ -78,7 +94,9 @@ class LocalCluster:
         encoder: CompiledFolders | None = None,
         store: Path | None = None,
         prefer_peers: bool = False,
+        premises: Premises | None = None,
     ) -> None:
+        self._premises = premises or Premises()
         self._compiled = compiled
         self._encoder = encoder
         self._options = {node.name: node for node in nodes}
@@ -219,7 +237,7 @@ class LocalCluster:
             arguments += self._folder_arguments(options.artefact)
         else:
             arguments += ["--source", "platform", "--store", str(options.store), "--model", self._shape_name()]
-        await self._start_process(name, [*arguments, *self._platform_arguments()], options.interpreter)
+        await self._start_process(name, [*arguments, *await self._member_arguments(name)], options.interpreter)
 
     def log_tail(self, name: str, lines: int = 5) -> str:
         """The end of a process's log."""
@@ -232,13 +250,17 @@ class LocalCluster:
         serve += ["--expected-nodes", str(self._expected_nodes()), "--cooldown-s", str(self._cooldown_s)]
         serve += ["--beta", str(self._beta), *(["--prefer-peers"] if self._prefer_peers else [])]
         serve += [] if self._store is None else ["--store", str(self._store)]
-        await self._start_process("platform", [*serve, *(["--manual"] if self._manual else [])])
+        serve += [*(["--manual"] if self._manual else []), *self._premises.listening("platform")]
+        await self._start_process("platform", serve)
         encoder = [] if self._encoder is None else ["--encoder", str(self._encoder.package)]
         gateway = ["gateway", *encoder, "--name", "gateway", "--port", str(http_port), "--context", str(self._context)]
         await asyncio.gather(
-            self._start_process("gateway", [*gateway, *self._folder_arguments(), *self._platform_arguments()]),
+            self._start_gateway([*gateway, *self._folder_arguments()]),
             *(self.start_node(name) for name in self._options),
         )
+
+    async def _start_gateway(self, arguments: list[str]) -> None:
+        await self._start_process("gateway", [*arguments, *await self._member_arguments("gateway")])
 
     def _expected_nodes(self) -> int:
         """The nodes of the smaller deployment: the platform has one number for all."""
@@ -249,8 +271,10 @@ class LocalCluster:
     def _folder_arguments(self, artefact: Path | None = None) -> list[str]:
         return ["--package", str(self._compiled.package), "--artefact", str(artefact or self._compiled.artefact)]
 
-    def _platform_arguments(self) -> list[str]:
-        return ["--platform-url", self.platform_url, "--platform-grpc", self.platform_grpc]
+    async def _member_arguments(self, name: str) -> list[str]:
+        addresses = ["--platform-url", self.platform_url, "--platform-grpc", self.platform_grpc]
+        access = await self._premises.access(name, self.platform_url)
+        return [*addresses, *self._premises.listening(name), *access]
 
     def _shape_name(self) -> str:
         """What the compiled package calls its model."""
@@ -263,6 +287,7 @@ class LocalCluster:
         ready.unlink(missing_ok=True)
         with self._log_path(name).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
+                *self._premises.command(name),
                 *interpreter,
                 "-m",
                 "mec_apps.cli",

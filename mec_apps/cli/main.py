@@ -38,6 +38,7 @@ COMMANDS = {
     "simulate": "simulate.command:simulate",
     "status": "inspect:status",
     "store": "store:store",
+    "testbed": "testbed.command:testbed",
     "watch": "inspect:watch",
 }
 """Where each command is, below `mec_apps.cli`: a command loads what it needs itself and not what all others need."""

@@ -1,0 +1,151 @@
+"""What testbed runs showed: as numbers, as a table, and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+
+from mec_apps.cli.requests import CliError
+from mec_apps.cli.testbed.run import Measured
+from mec_apps.cli.testbed.timeline import CpuShare, LinkRate, NodeKilled, NodeStarted
+from mec_platform.rpc.convert import plan_from_message
+
+BIN_S = 1.0
+
+
+def summary(runs: Sequence[Measured], after_s: float) -> dict[str, Any]:
+    """Plain data; `after_s` is when the trouble was there in full."""
+    return {"runs": [_of_run(run, after_s) for run in runs]}
+
+
+def _of_run(run: Measured, after_s: float) -> dict[str, Any]:
+    times = np.array(run.tokens_s)
+    gaps_ms = np.array(run.gaps_s or [0.0]) * 1e3
+    return {
+        "adaptive": run.adaptive,
+        "tokens": len(times),
+        "tokens_per_s": round(len(times) / run.duration_s, 1),
+        "tokens_per_s_before": round(float((times < after_s).sum()) / after_s, 1),
+        "tokens_per_s_after": round(float((times >= after_s).sum()) / (run.duration_s - after_s), 1),
+        "token_gap_ms": {f"p{p}": round(float(np.percentile(gaps_ms, p)), 2) for p in (50, 95, 99)},
+        "longest_gap_ms": round(float(gaps_ms.max()), 1),
+        "broken_answers": [{"at_s": round(at_s, 2), "reason": reason} for at_s, reason in run.failures],
+        "first_plan": run.plans[0][1] if run.plans else "",
+        "reconfigurations": [
+            {
+                "at_s": round(at_s, 2),
+                "kind": done.kind,
+                "reason": done.reason,
+                "outcome": done.outcome,
+                "plan": plan_from_message(done.plan).describe(),
+                "pause_ms": round(done.pause_ms_max, 1),
+                "moved_bytes": done.moved_bytes,
+                "replayed_tokens": done.replayed_tokens,
+            }
+            for at_s, done in run.reconfigurations
+        ],
+        "tokens_each_s": _rates(run).tolist(),
+    }
+
+
+def table(runs: Sequence[Measured], after_s: float) -> str:
+    """Lines for a terminal."""
+    lines = []
+    for run in runs:
+        facts = _of_run(run, after_s)
+        lines.append(
+            f"{'with' if run.adaptive else 'without'} adaptation: {facts['tokens_per_s_before']:g} tokens/s before "
+            f"{after_s:g} s, {facts['tokens_per_s_after']:g} after; gap p99 {facts['token_gap_ms']['p99']:g} ms; "
+            f"{len(run.failures)} answers broke off; first plan {facts['first_plan']}"
+        )
+        lines += [
+            f"  {done['at_s']:6.1f} s  {done['kind']} ({done['outcome']}): {done['reason']}; pause {done['pause_ms']:g} ms"
+            for done in facts["reconfigurations"]
+        ]
+    return "\n".join(lines)
+
+
+def figure(runs: Sequence[Measured], path: Path, title: str) -> None:
+    """Tokens per second over time with and without adaptation, above the rates of the links that changed.
+
+    Raises:
+        CliError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise CliError("figures need matplotlib: pip install 'mec-platform[plots]'") from error
+    changed = _changed_links(runs[0])
+    drawing = Figure(figsize=(9, 5.5 if changed else 4), layout="constrained")
+    drawing.suptitle(title)
+    panels = drawing.subplots(
+        2 if changed else 1, 1, sharex=True, squeeze=False, height_ratios=[1, 2][-1 - bool(changed) :]
+    )
+    tokens = panels[-1, 0]
+    if changed:
+        rates = panels[0, 0]
+        for (source, target), points in changed.items():
+            rates.step(*zip(*points, strict=True), where="post", label=f"{source} → {target}")
+        rates.set(yscale="log", ylabel="Mbit/s")
+        rates.legend(fontsize=8)
+    for at_s, words in _events(runs[0]):
+        tokens.axvline(at_s, color="grey", linewidth=1)
+        tokens.annotate(
+            words,
+            (at_s, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -10),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    for run, colour in zip(runs, ("#1b7f5c", "#b5482f"), strict=False):
+        label = "with adaptation" if run.adaptive else "plan left as it is"
+        tokens.plot(np.arange(len(_rates(run))) * BIN_S + BIN_S / 2, _rates(run), color=colour, label=label)
+        for at_s, done in run.reconfigurations:
+            if done.outcome == "committed":
+                tokens.axvline(at_s, color=colour, linestyle=":", linewidth=1)
+                tokens.annotate(
+                    done.kind.replace("_", "-"), (at_s, 0), xytext=(3, 4), textcoords="offset points", fontsize=8
+                )
+    tokens.set(xlabel="s", ylabel="tokens/s", ylim=(0, None), xlim=(0, runs[0].duration_s))
+    tokens.legend(loc="lower left", fontsize=8)
+    try:
+        drawing.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise CliError(f"{path} cannot be written: {error}") from error
+
+
+def _rates(run: Measured) -> np.ndarray[Any, Any]:
+    edges = np.arange(0, run.duration_s + BIN_S, BIN_S)
+    return np.histogram(run.tokens_s, edges)[0] / BIN_S
+
+
+def _changed_links(run: Measured) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Mbit/s over time of the links whose rate changed, one direction of each."""
+    rates = [change for change in run.changes if isinstance(change, LinkRate)]
+    changed = {tuple(sorted((rate.source, rate.target))) for rate in rates if rate.at_s > 0}
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for rate in rates:
+        if tuple(sorted((rate.source, rate.target))) in changed and rate.source < rate.target:
+            found.setdefault((rate.source, rate.target), []).append((rate.at_s, rate.bytes_per_s * 8 / 1e6))
+    for points in found.values():
+        points.append((run.duration_s, points[-1][1]))
+    return found
+
+
+def _events(run: Measured) -> Iterator[tuple[float, str]]:
+    for change in run.changes:
+        match change:
+            case CpuShare():
+                yield change.at_s, f"{change.node} has {change.share:.0%} of its CPU"
+            case NodeKilled():
+                yield change.at_s, f"{change.node} is killed"
+            case NodeStarted():
+                yield change.at_s, f"{change.node} is back"
+            case LinkRate():
+                pass
+            case _:
+                assert_never(change)

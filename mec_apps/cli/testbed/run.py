@@ -1,0 +1,233 @@
+"""Runs a scenario on the testbed: the network, the processes, answers without pause, and what is done to them meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import assert_never
+
+import click
+import grpc.aio
+
+from mec_apps.cli.compile import CompiledFolders
+from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
+from mec_apps.cli.requests import run_async
+from mec_apps.cli.testbed.cleanup import Cleaner, prefix_of, remove_leftovers
+from mec_apps.cli.testbed.kernel import check_tools
+from mec_apps.cli.testbed.network import Network, enter_namespace
+from mec_apps.cli.testbed.premises import GATEWAY, PLATFORM, NamespacedPremises
+from mec_apps.cli.testbed.quotas import CpuQuotas
+from mec_apps.cli.testbed.timeline import Change, CpuShare, LinkRate, NodeKilled, NodeStarted
+from mec_platform.background import BackgroundTasks
+from mec_platform.domain.split_plan import SplitPlan, Stage
+from mec_platform.rpc.convert import plan_from_message
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2
+
+QUESTION = "Explain step by step how to plan, plant and care for a vegetable garden through all four seasons."
+ANSWER_TOKENS = 400
+SETTLE_S = 6.0
+"""From the first plan until time begins: members have measured each other several times by then."""
+
+_RETRY_S = 0.2
+
+
+@dataclass(slots=True)
+class Measured:
+    """What a run showed; times are seconds since its beginning. `tokens_s` are the times at which tokens arrived."""
+
+    adaptive: bool
+    duration_s: float
+    tokens_s: list[float] = field(default_factory=list)
+    gaps_s: list[float] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    plans: list[tuple[float, str]] = field(default_factory=list)
+    reconfigurations: list[tuple[float, control_plane_pb2.Reconfiguration]] = field(default_factory=list)
+    failures: list[tuple[float, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a testbed stands on: the network and the quotas. `cores` are those that nodes compute with."""
+
+    network: Network
+    quotas: CpuQuotas
+    cores: dict[str, int]
+
+
+@dataclass(slots=True)
+class Testbed:
+    """A cluster on its ground; `rates` are what links carry now, in bytes per second; `first_plan` stood at the beginning."""
+
+    ground: Ground
+    cluster: LocalCluster
+    rates: dict[tuple[str, str], float] = field(default_factory=dict)
+    first_plan: SplitPlan | None = None
+
+    async def apply(self, change: Change) -> None:
+        """Makes the change. Raises CliError where that fails."""
+        match change:
+            case LinkRate():
+                self.ground.network.shape(change.source, change.target, change.bytes_per_s)
+                self.rates[change.source, change.target] = change.bytes_per_s
+            case CpuShare():
+                self.ground.quotas.limit(change.node, self.ground.cores[change.node] * change.share)
+            case NodeKilled():
+                await self.cluster.kill(change.node)
+            case NodeStarted():
+                await self.cluster.start_node(change.node)
+            case _:
+                assert_never(change)
+
+
+@contextmanager
+def lay_ground(nodes: Sequence[NodeOptions]) -> Iterator[Ground]:
+    """Network and quotas, taken down at the end, whatever happens; this process is inside the network from then on.
+
+    Comes before anything that makes threads: those would stay outside.
+
+    Raises:
+        CliError: this process may not, or the kernel does not do it.
+    """
+    check_tools()
+    remove_leftovers()
+    prefix, names = prefix_of(os.getpid()), [node.name for node in nodes]
+    cleaner = Cleaner(prefix)
+    try:
+        ground = Ground(
+            Network(prefix, [PLATFORM, GATEWAY, *names]), CpuQuotas(prefix), {node.name: node.threads for node in nodes}
+        )
+        ground.network.set_up()
+        ground.quotas.set_up(names)
+        enter_namespace(ground.network.hub)
+        yield ground
+    finally:
+        cleaner.finish()
+
+
+@asynccontextmanager
+async def open_testbed(
+    ground: Ground,
+    compiled: CompiledFolders,
+    nodes: Sequence[NodeOptions],
+    rates: Mapping[tuple[str, str], float],
+    *,
+    adaptive: bool,
+    cooldown_s: float,
+    stages: Sequence[Stage] | None = None,
+) -> AsyncIterator[Testbed]:
+    """Every process up and a plan committed that is made of settled measurements, over links of those rates.
+
+    With `stages` it is that plan, whatever the platform would have chosen: for runs that are to begin alike.
+
+    Raises:
+        CliError: a process does not start, or there is no plan.
+    """
+    for node in nodes:
+        ground.quotas.limit(node.name, node.threads)
+    with tempfile.TemporaryDirectory(prefix="mec-testbed-") as folder:
+        premises = NamespacedPremises(ground.network, ground.quotas, list(ground.cores), Path(folder))
+        cluster = LocalCluster(compiled, nodes, manual=not adaptive, cooldown_s=cooldown_s, premises=premises)
+        async with cluster:
+            testbed = Testbed(ground, cluster)
+            for (source, target), rate in rates.items():
+                await testbed.apply(LinkRate(0.0, source, target, rate))
+            await cluster.wait_for_plan()
+            await asyncio.sleep(SETTLE_S)
+            testbed.first_plan = plan_from_message(await cluster.wait_for_plan())
+            if stages is not None and tuple(stages) != testbed.first_plan.stages:
+                await cluster.apply([(s.node, s.layers.start, s.layers.stop) for s in stages], "both runs begin alike")
+                testbed.first_plan = plan_from_message(await cluster.wait_for_plan())
+            yield testbed
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is done with and without adaptation; `story` says what happens, once the first plan is known."""
+
+    nodes: Sequence[NodeOptions]
+    rates: Mapping[tuple[str, str], float]
+    story: Callable[[Testbed], Sequence[Change]]
+    duration_s: float
+    streams: int
+    cooldown_s: float
+
+
+def run_trial(trial: Trial, compiled: CompiledFolders) -> list[Measured]:
+    """First with adaptation, then from the same plan without. Raises CliError where the testbed cannot be made or fails."""
+    with lay_ground(trial.nodes) as ground:
+        return run_async(_both(trial, ground, compiled))
+
+
+async def _both(trial: Trial, ground: Ground, compiled: CompiledFolders) -> list[Measured]:
+    runs, stages = [], None
+    for adaptive in (True, False):
+        click.echo(f"{'with' if adaptive else 'without'} adaptation: {trial.duration_s:g} s ...", err=True)
+        async with open_testbed(
+            ground,
+            compiled,
+            trial.nodes,
+            trial.rates,
+            adaptive=adaptive,
+            cooldown_s=trial.cooldown_s,
+            stages=stages,
+        ) as bed:
+            stages = None if bed.first_plan is None else bed.first_plan.stages
+            runs.append(await _play(bed, trial.story(bed), trial.duration_s, adaptive, trial.streams))
+    return runs
+
+
+async def _play(
+    testbed: Testbed, changes: Sequence[Change], duration_s: float, adaptive: bool, streams: int
+) -> Measured:
+    """Answers without pause on `streams` streams for `duration_s`, while the changes happen at their times."""
+    measured = Measured(adaptive, duration_s)
+    measured.changes = [LinkRate(0.0, source, target, rate) for (source, target), rate in testbed.rates.items()]
+    began = time.perf_counter()
+    async with BackgroundTasks() as tasks:
+        tasks.start("reconfigurations", _follow(testbed, measured, began))
+        for stream in range(streams):
+            tasks.start(f"answers {stream}", _answer(testbed, measured, began))
+        for change in sorted(changes, key=lambda each: each.at_s):
+            await asyncio.sleep(began + change.at_s - time.perf_counter())
+            await testbed.apply(change)
+            measured.changes.append(change)
+        await asyncio.sleep(began + duration_s - time.perf_counter())
+    return measured
+
+
+async def _answer(testbed: Testbed, measured: Measured, began: float) -> None:
+    """One answer after the other; one that breaks off is noted, and the next one asked for."""
+    while True:
+        request = inference_pb2.GenerateRequest(
+            messages=[inference_pb2.ChatMessage(role="user", content=QUESTION)], max_tokens=ANSWER_TOKENS
+        )
+        last: float | None = None
+        try:
+            async for _ in testbed.cluster.inference.Generate(request):
+                now = time.perf_counter()
+                measured.tokens_s.append(now - began)
+                if last is not None:
+                    measured.gaps_s.append(now - last)
+                last = now
+        except grpc.aio.AioRpcError as error:
+            measured.failures.append((time.perf_counter() - began, error.details() or error.code().name))
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _follow(testbed: Testbed, measured: Measured, began: float) -> None:
+    stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(testbed.cluster.platform)
+    first = plan_from_message(await stub.GetPlan(control_plane_pb2.GetPlanRequest()))
+    measured.plans.append((0.0, first.describe()))
+    async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest()):
+        if done.plan.epoch <= first.epoch:
+            continue
+        now = time.perf_counter() - began
+        measured.reconfigurations.append((now, done))
+        if done.outcome == "committed":
+            measured.plans.append((now, plan_from_message(done.plan).describe()))
