@@ -43,6 +43,7 @@ from mec_platform.enablement_api.server import EnablementRunner
 from mec_platform.exposure import decide_exposure
 from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
+from mec_platform.profiler_radio import ProfilerRadio, RadioSource
 from mec_platform.radio_access import RadioAccess, RadioSettings
 from mec_platform.registry.etcd.settings import EtcdSettings
 from mec_platform.registry.federation.federation import Federation
@@ -177,7 +178,7 @@ class Platform:
             quotas=settings.quotas,
             exchange=self._store.exchange,
         )
-        self._radio = RadioAccess(self._host, settings.radio)
+        self._radio = RadioAccess(self._host, settings.radio, self._profile_radio)
         self._reconciler = enforce_rules(self._host.registry, planes)
         await leadership.start()
         await self._host.start()
@@ -195,6 +196,9 @@ class Platform:
             leadership=leadership,
         )
         await self._deployments.start()
+        self._profiler_radio = ProfilerRadio(
+            self._host.credentials, f"{socket.gethostname()}:{settings.grpc_port}", self._deployments.take_radio
+        )
         if settings.policies is not None:
             self._policy_reload = PolicyReload(settings.policies, settings.control, self._deployments.change_policies)
             self._policy_reload.start()
@@ -214,6 +218,8 @@ class Platform:
         """Takes everything down in the opposite order; parts that never started are left alone."""
         if self._listens_for_hangup:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        if hasattr(self, "_profiler_radio"):
+            await self._profiler_radio.stop()
         if hasattr(self, "_radio"):
             await self._radio.stop()
         if hasattr(self, "_runner"):
@@ -273,6 +279,11 @@ class Platform:
             _SERVICES[:2],
             self._grpc_certificates.credentials(),
         )
+
+    async def _profile_radio(self) -> None:
+        reached_at = self._uri() if self._settings.rest_port else self.rest_uri
+        source = RadioSource(reached_at, self._exposure.authenticate, self._settings.tls)
+        await self._profiler_radio.start(source)
 
     def _add_registry(self, server: grpc.aio.Server) -> None:
         add_service_registry(server, self._host, self._protection.grpc_gate, self._calls.note)

@@ -71,36 +71,25 @@ def read_client_secret(path: Path, platform_url: str) -> ClientSecret:
     return ClientSecret(content.client_id, content.client_secret, platform_url.rstrip("/"))
 
 
-class GrpcPeerAccess:
-    """To the peer at `address`; without `tls` in the clear, without `secret` without tokens.
+class Tokens:
+    """Access tokens of one client, obtained when they are needed and kept while they are good; `https` is for an https address."""
 
-    Raises:
-        PeerAccessError: a file cannot be read.
-    """
-
-    def __init__(self, address: str, *, tls: PeerTls | None = None, secret: ClientSecret | None = None) -> None:
-        self.address = address
+    def __init__(self, secret: ClientSecret, https: ssl.SSLContext | None = None) -> None:
         self._secret = secret
-        self._credentials = None if tls is None else _channel_credentials(tls)
-        self._https = None if tls is None else _https_context(tls)
+        self._https = https
         self._token = ""
         self._renew_at_s = 0.0
 
-    def open_channel(self) -> grpc.aio.Channel:
-        """A new channel, which its user closes."""
-        return open_channel(self.address, self._credentials, reconnect_ms=RECONNECT_MS)
-
-    async def metadata(self, *, renew: bool) -> tuple[tuple[str, str], ...]:
-        """What goes with a call. Raises PeerAccessError where the peer gives no token."""
-        if self._secret is None:
-            return ()
+    async def get(self, *, renew: bool = False) -> str:
+        """A token that is valid for some time yet. Raises PeerAccessError where the platform gives none."""
         now_s = asyncio.get_running_loop().time()
         if renew or now_s >= self._renew_at_s:
-            issued = await self._obtain_token(self._secret)
+            issued = await self._obtain()
             self._token, self._renew_at_s = issued.access_token, now_s + issued.expires_in * RENEW_AT
-        return (("authorization", f"Bearer {self._token}"),)
+        return self._token
 
-    async def _obtain_token(self, secret: ClientSecret) -> _Token:
+    async def _obtain(self) -> _Token:
+        secret = self._secret
         form = {
             "grant_type": "client_credentials",
             "client_id": secret.client_id,
@@ -120,6 +109,29 @@ class GrpcPeerAccess:
                 return msgspec.json.decode(body, type=_Token)
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
             raise PeerAccessError(f"no token from {url}: {str(error) or type(error).__name__}") from error
+
+
+class GrpcPeerAccess:
+    """To the peer at `address`; without `tls` in the clear, without `secret` without tokens.
+
+    Raises:
+        PeerAccessError: a file cannot be read.
+    """
+
+    def __init__(self, address: str, *, tls: PeerTls | None = None, secret: ClientSecret | None = None) -> None:
+        self.address = address
+        self._credentials = None if tls is None else _channel_credentials(tls)
+        self._tokens = None if secret is None else Tokens(secret, None if tls is None else _https_context(tls))
+
+    def open_channel(self) -> grpc.aio.Channel:
+        """A new channel, which its user closes."""
+        return open_channel(self.address, self._credentials, reconnect_ms=RECONNECT_MS)
+
+    async def metadata(self, *, renew: bool) -> tuple[tuple[str, str], ...]:
+        """What goes with a call. Raises PeerAccessError where the peer gives no token."""
+        if self._tokens is None:
+            return ()
+        return (("authorization", f"Bearer {await self._tokens.get(renew=renew)}"),)
 
 
 def _channel_credentials(tls: PeerTls) -> grpc.ChannelCredentials:

@@ -6,7 +6,7 @@ It is registered with the first report: a host without a RAN has nothing to offe
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,11 +52,21 @@ class RadioSettings:
     replay: ReplaySettings = field(default_factory=ReplaySettings)
 
 
-class RadioAccess:
-    """It implements `RadioSink` for all adapters. Raises TraceError where a trace cannot be read."""
+async def _nobody() -> None:
+    """Is told of the offer where nobody wants to be."""
 
-    def __init__(self, host: HostRegistry, settings: RadioSettings) -> None:
+
+class RadioAccess:
+    """It implements `RadioSink` for all adapters; `on_offered` is awaited once it is offered.
+
+    Raises TraceError where a trace cannot be read.
+    """
+
+    def __init__(
+        self, host: HostRegistry, settings: RadioSettings, on_offered: Callable[[], Awaitable[None]] = _nobody
+    ) -> None:
         self._host = host
+        self._on_offered = on_offered
         self.network = RadioNetwork(host.registry.clock)
         traces = {ue: Trace(path.name, read_radio_trace(path, ue)) for ue, path in settings.traces.items()}
         self._replay = TraceReplay(traces, self, host.registry.clock, settings.replay)
@@ -98,6 +108,7 @@ class RadioAccess:
                 logger.error("radio information is not registered as a service: %s", error)
                 return
             else:
+                await self._on_offered()
                 return
 
     async def _register(self) -> None:
