@@ -223,7 +223,7 @@ def _take_carriers(
 ) -> tuple[UeRecord, tuple[Happening, ...]]:
     removed = tuple(each for each in dict.fromkeys(report.removed) if each in before.carriers)
     kept = tuple(each for each in before.carriers if each not in removed)
-    added = tuple(each for each in dict.fromkeys(report.added) if each not in kept and each not in removed)
+    added = tuple(each for each in dict.fromkeys(report.added) if each not in kept and each not in report.removed)
     if len(kept) + len(added) > MOST_CARRIERS:
         raise ReportRefused(f"UE {report.ue.name!r} would have more than {MOST_CARRIERS} secondary cells")
     if not added and not removed:
