@@ -10,7 +10,6 @@ import pytest
 from mec_platform.domain.applications import AppDescription
 from mec_platform.radio.reports import HandoverReported, UeReport
 from mec_platform.radio.values import HandoverStatus
-from mec_platform.registry.deadlines import Deadlines
 from tests.enablement_api.radio.conftest import SUBSCRIPTIONS
 from tests.enablement_api.radio.wishes import ASSOCIATE, ECGI, KINDS, TOLD, wish
 from tests.radio.reporting import UE, A, B, measured, ue
@@ -202,32 +201,3 @@ async def test_a_subscription_that_names_an_application_instance_ends_with_it(cl
     await host.applications.remove(app.app_instance_id)
     statuses = [(await client.get(urlsplit(each["_links"]["self"]["href"]).path)).status for each in answers]
     assert statuses == [404, 200]
-
-
-async def test_deadlines_are_kept_by_a_clock_that_ticks(clock):
-    """The waiting itself, by a clock whose sleeps are counted."""
-    slept: list[float] = []
-    done: list[str] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        clock.now_s += seconds
-
-    clock.sleep = sleep
-
-    async def act(name: str) -> None:
-        done.append(name)
-        deadlines.forget(name)
-        if len(done) == 2:
-            over.set()
-
-    import asyncio
-
-    over = asyncio.Event()
-    deadlines = Deadlines("a test", clock, act)
-    deadlines.expect("later", clock.unix_ns() + 130 * 10**9)
-    deadlines.expect("sooner", clock.unix_ns() + 10**9)
-    await over.wait()
-    await deadlines.stop()
-    assert done == ["sooner", "later"]
-    assert max(slept) <= 60
