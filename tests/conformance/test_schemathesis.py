@@ -140,7 +140,6 @@ def check_every_operation(
     """Each operation is one subtest; `random_cases` come on top of the systematic ones."""
     how = settings(
         max_examples=random_cases,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
