@@ -124,9 +124,17 @@ def _place(before: UeRecord | None, report: UeReport, at_unix_ns: int) -> tuple[
             raise ReportRefused(f"UE {report.ue.name!r} is not known: its first report must name its cell")
         return UeRecord(ue=report.ue, cell=report.cell), ()
     known = replace(before, ue=report.ue)
-    if report.cell is None or report.cell == before.cell:
+    if report.cell in (None, before.cell) or _is_done(before, report):
         return known, ()
     return _hand_over(known, (report.cell,), HandoverStatus.COMPLETED, at_unix_ns)
+
+
+def _is_done(before: UeRecord, report: UeReport) -> bool:
+    """A handover that is reported again begins where the UE is not any more."""
+    match report:
+        case HandoverReported(status=HandoverStatus.COMPLETED, targets=targets):
+            return targets == (before.cell,)
+    return False
 
 
 def _hand_over(

@@ -164,7 +164,7 @@ async def test_what_cannot_be_is_refused_with_its_field_and_what_came_before_sta
     [
         (of("", attached()), "source"),
         (of("a\nsimulator", attached()), "source"),
-        (of("a simulator", *[attached()] * (MOST_REPORTS + 1)), "at most 1000"),
+        (of("a simulator", *[attached()] * (MOST_REPORTS + 1)), "at most 200"),
     ],
 )
 async def test_a_message_without_a_source_or_with_too_much_is_refused_as_a_whole(network, report, message, complaint):
