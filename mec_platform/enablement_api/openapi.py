@@ -66,7 +66,7 @@ def make_document(operations: Iterable[Operation], version: str) -> JsonObject:
         "info": {
             "title": "MEC platform",
             "version": version,
-            "description": "Application enablement at the edge: ETSI GS MEC 011 over Mp1, and what the platform adds to it. "
+            "description": "Application enablement at the edge: ETSI GS MEC 011 and 012, and what the platform adds to them. "
             "An attribute of a request that is null counts as absent.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

@@ -16,7 +16,9 @@ from mec_platform.rpc.v1 import radio_pb2, radio_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
-MOST_REPORTS = 1_000
+MOST_REPORTS = 200
+"""In one message: they are taken without a pause, for some milliseconds."""
+
 LONGEST_SOURCE = 64
 
 

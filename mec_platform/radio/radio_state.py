@@ -124,9 +124,17 @@ def _place(before: UeRecord | None, report: UeReport, at_unix_ns: int) -> tuple[
             raise ReportRefused(f"UE {report.ue.name!r} is not known: its first report must name its cell")
         return UeRecord(ue=report.ue, cell=report.cell), ()
     known = replace(before, ue=report.ue)
-    if report.cell is None or report.cell == before.cell:
+    if report.cell in (None, before.cell) or _is_done(before, report):
         return known, ()
     return _hand_over(known, (report.cell,), HandoverStatus.COMPLETED, at_unix_ns)
+
+
+def _is_done(before: UeRecord, report: UeReport) -> bool:
+    """A handover that is reported again begins where the UE is not any more."""
+    match report:
+        case HandoverReported(status=HandoverStatus.COMPLETED, targets=targets):
+            return targets == (before.cell,)
+    return False
 
 
 def _hand_over(
@@ -223,7 +231,7 @@ def _take_carriers(
 ) -> tuple[UeRecord, tuple[Happening, ...]]:
     removed = tuple(each for each in dict.fromkeys(report.removed) if each in before.carriers)
     kept = tuple(each for each in before.carriers if each not in removed)
-    added = tuple(each for each in dict.fromkeys(report.added) if each not in kept and each not in removed)
+    added = tuple(each for each in dict.fromkeys(report.added) if each not in kept and each not in report.removed)
     if len(kept) + len(added) > MOST_CARRIERS:
         raise ReportRefused(f"UE {report.ue.name!r} would have more than {MOST_CARRIERS} secondary cells")
     if not added and not removed:

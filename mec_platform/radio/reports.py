@@ -95,7 +95,7 @@ class TimingAdvanceReported(UeReport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarriersReported(UeReport):
-    """Secondary cells were added to, or removed from, those that serve the UE."""
+    """Secondary cells were added to, or removed from, those that serve the UE; one that is both is removed."""
 
     added: tuple[Cell, ...] = ()
     removed: tuple[Cell, ...] = ()

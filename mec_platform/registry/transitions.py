@@ -34,9 +34,7 @@ from mec_platform.registry import effects as to_do
 from mec_platform.registry import events
 from mec_platform.registry.draft import Draft
 from mec_platform.registry.events import Event, Occurrence
-from mec_platform.registry.state import (
-    RegistryState,
-)
+from mec_platform.registry.state import RegistryState
 
 Rule = TypeVar("Rule", DnsRule, TrafficRule)
 

@@ -51,15 +51,16 @@ class AnswerChecker:
         if not response.content_type.endswith("json"):
             return []
         message = json.loads(body or b"")
-        complaints = _errors("the platform's document", validator, message)
+        complaints = errors_of("the platform's document", validator, message)
         for specification in wire_specifications():
             standard = _standard_validator(specification.file, operation.method, operation.path, status)
             if standard is not None:
-                complaints += _errors(specification.file, standard, message)
+                complaints += errors_of(specification.file, standard, message)
         return complaints
 
 
-def _errors(source: str, validator: jsonschema.Draft202012Validator, message: Any) -> list[str]:
+def errors_of(source: str, validator: jsonschema.Draft202012Validator, message: Any) -> list[str]:
+    """What a schema refuses of a message, but for the deviations that are meant."""
     found = []
     for error in validator.iter_errors(message):
         steps = [step for step in error.absolute_path if isinstance(step, str)] or ["the message"]

@@ -69,6 +69,11 @@ ANSWERS = (
         "of callbackReference and websockNotifConfig the chosen one is answered alone (MEC 009 clause 6.12a)",
         "websockNotifConfig",
     ),
+    *(
+        Deviation("the message", "oneOf in 2.1.1 of types that its schemas cannot tell apart", kind)
+        for kind in ("RabModSubscription", "RabRelSubscription", "MeasTaSubscription", "CaReconfSubscription")
+    ),
+    Deviation("_links", "the subscription of an ExpiryNotification is called self in 2.1.1", "subscription"),
     Deviation("endpoint", "a kind of endpoint that the text has (clause 8.1.5.3) and the files forgot", "fqdn"),
 )
 """Values that the schemas of the files refuse though the standard's text, or a later version of it, has them."""

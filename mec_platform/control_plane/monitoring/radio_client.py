@@ -112,6 +112,8 @@ class RadioClient:
         self._tls = tls
         self._settings = settings or RadioClientSettings()
         self._tasks = BackgroundTasks()
+        self.connected = 0
+        """Subscriptions that are listened to now, of three."""
 
     async def start(self) -> None:
         """Begins to subscribe; that nobody answers yet is no problem."""
@@ -125,7 +127,8 @@ class RadioClient:
             self._tasks.start(f"radio: {wish['subscriptionType']}", self._follow(wish))
 
     async def stop(self) -> None:
-        """Ends the subscriptions, where the platform answers, and then the connections."""
+        """Ends the subscriptions, where the platform answers, and then the connections. One that was just being made is left
+        to end by itself."""
         await self._tasks.stop()
         await self._session.close()
 
@@ -174,10 +177,14 @@ class RadioClient:
             BackgroundTasks() as tasks,
         ):
             tasks.start("renewal of a radio subscription", self._renew(made, wish, socket, is_new=is_new))
-            async for frame in socket:
-                if frame.type is aiohttp.WSMsgType.TEXT:
-                    heard.anything = True
-                    self._take(frame.data)
+            self.connected += 1
+            try:
+                async for frame in socket:
+                    if frame.type is aiohttp.WSMsgType.TEXT:
+                        heard.anything = True
+                        self._take(frame.data)
+            finally:
+                self.connected -= 1
 
     async def _renew(
         self, made: _Subscription, wish: dict[str, Any], socket: aiohttp.ClientWebSocketResponse, *, is_new: bool

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -33,7 +32,6 @@ from mec_platform.registry.host import HostRegistry
 logger = logging.getLogger(__name__)
 
 MOST_PENDING = 1_000
-AT_A_TIME = 64
 RETRY_S = 1.0
 
 _Told = tuple[JsonText, tuple[str, ...]]
@@ -103,24 +101,22 @@ class RadioFeed:
             self._interests.pop(effect.subscription_id, None)
 
     async def _tell_on(self) -> None:
+        """One after the other: several under way could fail one by one, and their subscribers would be told out of order."""
         current_actor.set("platform")
         while True:
             await self._something_waits.wait()
             self._something_waits.clear()
             while self._pending:
-                batch = [self._pending.popleft() for _ in range(min(len(self._pending), AT_A_TIME))]
-                await self._tell(batch)
+                message, told = self._pending[0]
+                try:
+                    await self._subscriptions.tell(message, told)
+                except LogUnavailable as error:
+                    logger.error("%d radio notifications wait for the log: %s", len(self._pending), error)
+                    await self._registry.clock.sleep(RETRY_S)
+                else:
+                    self._drop(message)
 
-    async def _tell(self, batch: Sequence[_Told]) -> None:
-        """Many at once, so that they are one append; the registry decides in the order in which it is asked."""
-        outcomes = await asyncio.gather(
-            *(self._subscriptions.tell(message, ids) for message, ids in batch), return_exceptions=True
-        )
-        failed = [each for each, outcome in zip(batch, outcomes, strict=True) if isinstance(outcome, LogUnavailable)]
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, LogUnavailable):
-                raise outcome
-        if failed:
-            logger.error("%d radio notifications wait for the log", len(failed) + len(self._pending))
-            self._pending.extendleft(reversed(failed))
-            await self._registry.clock.sleep(RETRY_S)
+    def _drop(self, message: JsonText) -> None:
+        """Takes out what was told, unless so much came meanwhile that it was lost already."""
+        if self._pending and self._pending[0][0] is message:
+            self._pending.popleft()

@@ -182,7 +182,7 @@ class RadioQueries:
         return json_response(L2Meas(self._now(), cells, list_ue_loads(self._records(), wanted, of_ues)))
 
     def _records(self) -> list[UeRecord]:
-        return list(self._network.state.ues.values())
+        return sorted(self._network.state.ues.values(), key=lambda each: each.ue.name)
 
     def _now(self) -> TimeStamp:
         return from_unix_ns(self._network.now_unix_ns)

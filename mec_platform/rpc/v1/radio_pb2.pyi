@@ -71,7 +71,7 @@ class RadioReports(_message.Message):
     """who reports, as operators are to see it; 1 to 64 characters"""
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___RadioReport]:
-        """at most 1000"""
+        """at most 200"""
 
     def __init__(
         self,
