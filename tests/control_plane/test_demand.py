@@ -64,11 +64,18 @@ def run(
 
 
 def test_demand_that_lasts_adds_a_chain_on_nodes_of_its_own(shop: Any) -> None:
-    ((second, decision),) = run(shop, TARGET, [(20, 0)] * 8)
+    ((second, decision),) = run(shop, TARGET, [(12, 0)] * 20)
     assert isinstance(decision, AddChain)
     assert (second, decision.trigger) == (3, Trigger.SLO_AT_RISK)
     assert "a" not in decision.plan.nodes
-    assert decision.reason.startswith("20 sessions, 1 chain carry 9 within 40 ms per token; another one gives")
+    assert decision.reason.startswith("12 sessions, 1 chain carry 9 within 40 ms per token; another one gives")
+
+
+def test_demand_above_what_all_chains_carry_is_limited_too(shop: Any) -> None:
+    (_, added), (_, limited) = run(shop, TARGET, [(20, 5)] * 20)
+    assert isinstance(added, AddChain)
+    assert isinstance(limited, Shed)
+    assert limited.reason == "at most 20 sessions: 18 are allowed, the 20 that are live may end in their time"
 
 
 def test_demand_that_passes_adds_none(shop: Any) -> None:
