@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
 
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan
 from mec_apps.split_inference.gateway.switching import SwitchReport
-from mec_apps.split_inference.generation import NotAdmitted
+from mec_apps.split_inference.generation import NotAdmitted, SamplingSettings
 from mec_platform.domain.split_plan import SplitPlan
-from tests.split_inference.in_process import ALONE, Client, Stages, drained
+from tests.split_inference.in_process import ALONE, PROMPT, Client, Stages, drained
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 SECOND: Stages = [("b", 0, 14), ("c", 14, 30)]
+TOKENS = 60
+AHEAD = 20
+"""Tokens after which an answer waits: with the prompt, more KV than one round of copying takes."""
 
 
 class Answers:
-    """Answers that begin one after the other, each once the one before has some tokens."""
+    """Answers that begin one after the other, wait after their first tokens for `go_on`, and then flow side by side."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._asked: list[asyncio.Future[list[int]]] = []
+        self._going_on = asyncio.Event()
 
-    async def begin(self, tokens: int = 60, ahead: int = 5) -> None:
+    async def begin(self) -> None:
         reached = asyncio.Event()
-        answer = self._client.answer(tokens, on_token=lambda made: reached.set() if made >= ahead else None)
-        self._asked.append(asyncio.ensure_future(answer))
+        self._asked.append(asyncio.ensure_future(self._answer(reached)))
         await reached.wait()
 
+    async def _answer(self, reached: asyncio.Event) -> list[int]:
+        made = []
+        async with aclosing(self._client.sessions.generate(PROMPT, TOKENS, SamplingSettings())) as tokens:
+            async for token in tokens:
+                made.append(token.token)
+                if len(made) == AHEAD:
+                    reached.set()
+                    await self._going_on.wait()
+        return made
+
+    def go_on(self) -> None:
+        self._going_on.set()
+
     async def all(self) -> list[list[int]]:
+        self.go_on()
         return list(await asyncio.gather(*self._asked))
 
     @property
@@ -72,6 +90,7 @@ async def test_a_chain_that_is_dropped_hands_its_sessions_over_without_a_lost_to
     await client.use_chain(1, SECOND)
     for _ in range(4):
         await answers.begin()
+    answers.go_on()
     reports = await end_chain(client, 1)
     assert [report.mode for report in reports] == ["pre_copy", "pre_copy"]
     assert answers.chains == [0] * 4
@@ -87,7 +106,8 @@ async def test_sessions_of_a_dropped_chain_are_shared_by_those_that_stay(
     await client.use(ALONE)
     await client.use_chain(1, [("b", 0, 30)])
     for _ in range(4):
-        await answers.begin(ahead=3)
+        await answers.begin()
+    answers.go_on()
     await client.use_chain(2, [("c", 0, 30)])
     await end_chain(client, 0)
     assert sorted(answers.chains) == [1, 1, 2, 2]
@@ -102,6 +122,7 @@ async def test_a_lost_node_hurts_the_sessions_of_its_chain_only_and_they_go_on_a
     for _ in range(2):
         await answers.begin()
     first, second = sorted(client.sessions.live.values(), key=lambda session: session.active.plan.chain)
+    answers.go_on()
     try:
         await client.edge.nodes["b"].vanish()
         assert await answers.all() == [undisturbed] * 2
@@ -120,6 +141,7 @@ async def test_a_chain_that_is_changed_moves_its_own_sessions_only(
     await client.use_chain(1, SECOND)
     for _ in range(2):
         await answers.begin()
+    answers.go_on()
     before = {session.id: session.active for session in client.sessions.live.values()}
     (report,) = await client.use_chain(1, [("b", 0, 20), ("c", 20, 30)])
     assert before[report.session].plan.chain == 1
@@ -204,6 +226,7 @@ async def test_a_chain_may_be_changed_while_sessions_come_over_from_another(
     await client.use_chain(1, [("b", 0, 30)])
     for _ in range(4):
         await answers.begin()
+    answers.go_on()
     await asyncio.gather(end_chain(client, 1), client.use_chain(0, [("c", 0, 30)], leaving=["a"]))
     in_use = client.sessions.chains[0]
     assert all(session.active is in_use for session in client.sessions.live.values())
