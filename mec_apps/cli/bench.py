@@ -86,6 +86,14 @@ def notifications(quick: bool, as_json: bool) -> None:
     _report(_module("notifications").run(quick=quick, kills=5 if quick else 100), as_json)
 
 
+@bench.command(epilog="Example: mec bench plan --quick --json")
+@click.option("--quick", is_flag=True, help="Under a minute, with fewer and smaller problems.")
+@json_option
+def plan(quick: bool, as_json: bool) -> None:
+    """Plans against brute force and an exact solver, how long they take for many nodes, and whether they keep limits."""
+    _report(_module("plan").run(quick=quick), as_json)
+
+
 @bench.command(epilog="Example: mec bench quality --quantisation int8 --tokens 512 --json")
 @model_option
 @click.option(

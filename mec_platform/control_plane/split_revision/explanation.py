@@ -7,8 +7,9 @@ from math import inf
 
 from mec_platform.control_plane.split_revision.checker import check_stages
 from mec_platform.control_plane.split_revision.cost_model import PlanCost, PlanCosts, kv_positions, stage_memory_bytes
+from mec_platform.control_plane.split_revision.limits import keeps_limits
 from mec_platform.control_plane.split_revision.node_times import describe_load
-from mec_platform.control_plane.split_revision.search import describe_gap, keeps_limits
+from mec_platform.control_plane.split_revision.search import describe_gap
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.layers import LayerRange, even_ranges

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import inf
 
 import numpy as np
@@ -28,14 +27,13 @@ import numpy as np
 from mec_platform.control_plane.split_revision.cost_model import (
     PlanCost,
     PlanCosts,
-    kv_positions,
-    stage_memory_bytes,
 )
+from mec_platform.control_plane.split_revision.intervals import TIE, Interval, busy_levels, cut_in_parts, first_cut
+from mec_platform.control_plane.split_revision.limits import keeps_limits, why_none_is_usable, why_nothing_fits
 from mec_platform.control_plane.split_revision.narrowing import (
     additive_through,
     both_ways,
     crossings,
-    least_bottleneck_ms,
     most_promising,
 )
 from mec_platform.control_plane.split_revision.settings import PlanSettings
@@ -54,19 +52,17 @@ from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.model_shape import ModelShape
 from mec_platform.domain.split_plan import SplitPlan, Stage
 
-# Costs closer than this, as a share, are equal: sums in another order differ by less.
-TIE = 1e-9
 # A step of a sweep over so many numbers takes a few times as long as the calls that it consists of.
 _CELLS = 40_000
 _LEAST_AT_ONCE, _MOST_AT_ONCE = 5, 48
 # Plans are first looked for among so many nodes: it takes longer than a bound.
 _FIRST_LOOK = 16
+# A search that has not found any plan goes on for so many times as long.
+_PATIENCE = 20
 # Of so few nodes all are remembered from the start.
 _ALL_REMEMBERED = 4
 # An interval is narrow where its width costs less than this share of what may still be won.
 _NARROW = 0.3
-# Busiest resources are a few times an even share mostly.
-_MOSTLY_WITHIN = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +102,12 @@ def best_plan(snapshot: Snapshot, settings: PlanSettings, exclude: frozenset[str
     costs = PlanCosts(snapshot, settings, exclude)
     nodes = tuple(sorted((node for node in snapshot.nodes if costs.is_usable(node)), key=lambda node: node.name))
     if not nodes:
-        return NoPlan(_why_none_is_usable(snapshot, exclude))
+        return NoPlan(why_none_is_usable(snapshot, exclude))
     search = _Search(costs, model, nodes)
     search.run()
     if search.best is None:
-        return NoPlan(_why_nothing_fits(costs, model, nodes))
+        reason = why_nothing_fits(costs, model, nodes)
+        return NoPlan(reason if search.bound == inf else f"{reason}; not all cuts could be looked at")
     stages, cost = _in_order(search.best, costs, model)
     if current is not None and current.stages == stages and current.model == model.name:
         return FoundPlan(current, cost, search.gap)
@@ -141,22 +138,6 @@ def _in_order(best: _Best, costs: PlanCosts, model: ModelShape) -> _Best:
             stages = tuple(swapped)
             cost = new
     return stages, cost
-
-
-@dataclass(frozen=True, slots=True)
-class _Interval:
-    """Plans whose busiest resource is one of `levels[low:high + 1]`; what adds up of their cost is `additive` at least.
-
-    `root` is the interval of the first cut that this one is a part of; `twice` are nodes that the chain of the bound uses
-    more than once.
-    """
-
-    root: int
-    low: int
-    high: int
-    additive: float
-    bound: float
-    twice: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +194,9 @@ class _Search:
         self._offer(self._current())
         if len(nodes) > self._settings.dense_nodes:
             stay, left_out = self._narrow(ground)
+            if not len(stay):
+                self.bound = left_out
+                return
             ground, nodes = ground.take(stay), tuple(nodes[index] for index in stay.tolist())
         field = _Field(np.arange(len(nodes)), ground, survey_hops(self._costs, nodes))
         open_ = self._begin(field)
@@ -220,9 +204,9 @@ class _Search:
 
     def _narrow(self, ground: Ground) -> tuple[Ints, float]:
         """The nodes to look at closely, of too many; and what a plan costs at least that uses any other."""
-        self._levels = _levels(ground, None, self._weight)
+        self._levels = busy_levels(ground, None, self._weight)
         onwards, backwards = crossings(self._costs, self._nodes)
-        roots = _first_cut(self._levels, _LEAST_AT_ONCE)
+        roots = first_cut(self._levels, _LEAST_AT_ONCE)
         most = self._levels[[each.high for each in roots]]
         front = Bounds(ground, most, onwards, Memories.of((), len(ground.names)))
         through = additive_through(front, ground, backwards, most, np.arange(len(roots)))
@@ -230,14 +214,15 @@ class _Search:
         stay = most_promising(least, ground, self._settings.dense_nodes, self._in_plan(ground))
         return stay, float(np.delete(least, stay).min(initial=inf))
 
-    def _begin(self, field: _Field) -> list[_Interval]:
+    def _begin(self, field: _Field) -> list[Interval]:
         """The first intervals, with bounds; and what plans cost at least in them that use a node."""
         ground, hops = field.ground, field.hops
-        self._levels = _levels(ground, hops, self._weight)
+        self._levels = busy_levels(ground, hops, self._weight)
         if len(ground.names) <= _ALL_REMEMBERED:
             self._remembered = list(range(len(ground.names)))
-        roots = _first_cut(self._levels, _at_once(field, len(self._remembered)))
+        roots = first_cut(self._levels, _at_once(field, len(self._remembered)))
         most = self._levels[[each.high for each in roots]]
+        self._steps -= sweep_steps(ground, len(roots), len(self._remembered))
         front = Bounds(ground, most, Dense.within(hops, most), Memories.of(self._remembered, len(ground.names)))
         open_ = [
             left
@@ -252,25 +237,26 @@ class _Search:
                 self._find(field, np.array([inf]))
             return self._still_open(open_)
         rows = np.array(sorted({each.root for each in open_}), dtype=np.int64)
+        self._steps -= sweep_steps(ground, len(rows), 0)
         self._through[rows] = additive_through(front, ground, both_ways(hops)[1], most, rows) + self._disturbance
         self._look(field, open_)
         return self._still_open(open_)
 
-    def _look(self, field: _Field, open_: list[_Interval]) -> None:
+    def _look(self, field: _Field, open_: list[Interval]) -> None:
         """Plans on the most promising nodes in the most promising intervals, so that bounds have something to beat."""
         if not open_:
             return
         least = self._least_through(open_)
         few = field.take(most_promising(least, field.ground, _FIRST_LOOK, self._in_plan(field.ground)))
-        parts = [part for interval in open_[:3] for part in _parts(interval, self._levels, 4)]
+        parts = [part for interval in open_[:3] for part in cut_in_parts(interval, self._levels, 4)]
         most = self._levels[[part.high for part in parts]]
+        self._steps -= sweep_steps(few.ground, len(parts), 0)
         chains = bound_chains(few.ground, few.hops, most, ())
         for chain in chains:
             if not chain.repeated():
                 self._offer(_stages(few.ground, chain))
-        ranked = sorted(range(len(parts)), key=lambda each: chains[each].additive + self._price_at(parts[each].high))
-        if doubtful := [each for each in ranked[:4] if chains[each].repeated()]:
-            self._find(few, most[doubtful])
+        if self.best is None:
+            self._find(few, most)
         if self.best is None:
             self._find(field, np.array([inf]))
 
@@ -278,13 +264,14 @@ class _Search:
         for chain in find_chains(field.ground, field.hops, most_ms):
             self._offer(_stages(field.ground, chain))
 
-    def _refine(self, field: _Field, open_: list[_Interval]) -> float:
+    def _refine(self, field: _Field, open_: list[Interval]) -> float:
         """Looks at the intervals with the lowest bounds until none is below the best plan, or no step is left.
 
         Returns the bound that is left.
         """
         everything = field
-        while open_ and self._steps > 0:
+        last = -_PATIENCE * self._settings.search_steps  # without any plan yet
+        while open_ and self._steps > (0 if self.best else last):
             stay = np.flatnonzero(self._least_through(open_) < self._enough)
             if len(stay) < 0.8 * len(field.columns):
                 field = everything.take(stay)
@@ -294,13 +281,13 @@ class _Search:
             open_ = self._still_open(rest)
         return min((each.bound for each in open_), default=inf)
 
-    def _sweep(self, field: _Field, batch: list[_Interval]) -> list[Chain]:
+    def _sweep(self, field: _Field, batch: list[Interval]) -> list[Chain]:
         most = self._levels[[each.high for each in batch]]
         local = np.flatnonzero(np.isin(field.columns, self._remembered)).tolist()
         self._steps -= sweep_steps(field.ground, len(batch), len(local))
         return bound_chains(field.ground, field.hops, most, local)
 
-    def _judge(self, field: _Field, interval: _Interval, chain: Chain) -> Iterable[_Interval]:
+    def _judge(self, field: _Field, interval: Interval, chain: Chain) -> Iterable[Interval]:
         """What is left of an interval now that the cheapest chain at its upper end is known."""
         if not chain.stages:
             return
@@ -313,16 +300,16 @@ class _Search:
             high = min(high, int(np.searchsorted(self._levels, busiest * (1 - TIE))) - 1)
         if high >= interval.low:
             bound = additive + self._price_at(interval.low)
-            yield _Interval(interval.root, interval.low, high, additive, bound, twice)
+            yield Interval(interval.root, interval.low, high, additive, bound, twice)
 
-    def _choose(self, field: _Field, open_: list[_Interval]) -> tuple[list[_Interval], list[_Interval]]:
+    def _choose(self, field: _Field, open_: list[Interval]) -> tuple[list[Interval], list[Interval]]:
         """What to look at next, and what to leave for later. Every look can tell something new.
 
         A wide interval is cut. Where it is narrow against what there is to win and its chain uses nodes twice, these are
         remembered if its bound is the lowest, for all chains from then on; remembering two nodes takes four times as long.
         """
-        batch: list[_Interval] = []
-        rest: list[_Interval] = []
+        batch: list[Interval] = []
+        rest: list[Interval] = []
         slots = _at_once(field, len(self._remembered))
         for interval in open_:
             new = [node for node in interval.twice if node not in self._remembered]
@@ -334,17 +321,17 @@ class _Search:
                 self._remembered += new[:2] if new and narrow else []
                 batch.append(interval)
             else:
-                for part in _parts(interval, self._levels, max(2, slots // 4 if batch else slots // 2)):
+                for part in cut_in_parts(interval, self._levels, max(2, slots // 4 if batch else slots // 2)):
                     batch.append(replace(part, bound=max(part.bound, part.additive + self._price_at(part.low))))
         return batch, rest
 
-    def _still_open(self, intervals: list[_Interval]) -> list[_Interval]:
+    def _still_open(self, intervals: list[Interval]) -> list[Interval]:
         """Those that may hold something better, the lowest bound first."""
         return sorted(
             (each for each in intervals if each.bound < self._enough), key=lambda each: (each.bound, each.low)
         )
 
-    def _least_through(self, open_: list[_Interval]) -> Floats:
+    def _least_through(self, open_: list[Interval]) -> Floats:
         """For each node of the first field, what a plan of these intervals costs at least that uses it."""
         if not open_:
             return np.full(self._through.shape[1], inf)
@@ -356,7 +343,7 @@ class _Search:
         """What a level costs as the busiest resource."""
         return self._weight * float(self._levels[level]) if self._weight else 0.0
 
-    def _price_of(self, intervals: list[_Interval]) -> Floats:
+    def _price_of(self, intervals: list[Interval]) -> Floats:
         return np.array([self._price_at(each.low) for each in intervals])
 
     def _in_plan(self, ground: Ground) -> Ints:
@@ -378,48 +365,8 @@ class _Search:
         return plan.stages if keeps_limits(plan.stages, self._costs, model) else ()
 
 
-def keeps_limits(stages: tuple[Stage, ...], costs: PlanCosts, model: ModelShape) -> bool:
-    """Whether stages that cover the model keep the limits of memory, trust and links."""
-    settings, positions = costs.settings, kv_positions(costs.snapshot, costs.settings)
-    for stage in stages:
-        node = costs.nodes.get(stage.node)
-        if node is None or not costs.is_usable(node):
-            return False
-        if stage_memory_bytes(stage.layers, model, settings, positions) > node.memory_bytes:
-            return False
-        shallow = stage.layers.start < max(settings.trusted_first_blocks, 1)
-        deep = stage.layers.stop > model.blocks - max(settings.trusted_last_blocks, 1)
-        if not node.trusted and (shallow or deep):
-            return False
-    hops = [costs.between(a.node, b.node) for a, b in pairwise(stages)]
-    ends = [costs.entry(stages[0].node), costs.exit(stages[-1].node)]
-    return all(hop.measured_busy_ms <= settings.longest_transmission_ms for hop in (*hops, *ends))
-
-
-def _levels(ground: Ground, hops: Hops | None, weight: float) -> Floats:
-    """Every time that a busiest resource can take, in order: no plan is between two of them.
-
-    Without `hops`, where there are too many, only how long stages take.
-    """
-    if not weight:
-        return np.array([inf])
-    stages = np.arange(1, ground.blocks + 1)[:, None] * ground.block_ms
-    times = [stages, stages + ground.last_ms, ground.entry_busy, ground.exit_busy]
-    times.append(np.array([inf]) if hops is None else hops.busy)
-    levels = np.unique(np.concatenate([each.reshape(-1) for each in times]))
-    return levels[levels >= least_bottleneck_ms(ground) * (1 - TIE)]
-
-
-def _first_cut(levels: Floats, count: int) -> list[_Interval]:
-    """All levels in up to `count` intervals, by how much longer they are than the shortest."""
-    targets = levels[0] * np.geomspace(1, _MOSTLY_WITHIN, count)[1:]
-    edges = np.searchsorted(levels, targets, side="right") - 1
-    edges = np.unique(np.append(edges[edges >= 0], len(levels) - 1))
-    lows = [0, *(edges[:-1] + 1).tolist()]
-    return [
-        _Interval(root, low, high, -inf, -inf)
-        for root, (low, high) in enumerate(zip(lows, edges.tolist(), strict=True))
-    ]
+def _stages(ground: Ground, chain: Chain) -> tuple[Stage, ...]:
+    return tuple(Stage(ground.names[node], LayerRange(start, stop)) for node, start, stop in chain.stages)
 
 
 def _at_once(field: _Field, remembered: int) -> int:
@@ -427,56 +374,3 @@ def _at_once(field: _Field, remembered: int) -> int:
     count = len(field.ground.names)
     cells = count * (count + field.ground.blocks // 2) << remembered
     return min(max(_CELLS // cells, _LEAST_AT_ONCE >> min(remembered, 2)), _MOST_AT_ONCE)
-
-
-def _parts(whole: _Interval, levels: Floats, count: int) -> list[_Interval]:
-    """The interval cut into up to `count` parts, evenly by time."""
-    low, high = whole.low, whole.high
-    if low == high:
-        return [whole]
-    targets = np.linspace(levels[low], levels[high], count + 1)[1:]
-    edges = np.unique(np.append(np.clip(np.searchsorted(levels, targets, side="right") - 1, low, high), high))
-    lows = [low, *(edges[:-1] + 1).tolist()]
-    return [replace(whole, low=start, high=stop) for start, stop in zip(lows, edges.tolist(), strict=True)]
-
-
-def _stages(ground: Ground, chain: Chain) -> tuple[Stage, ...]:
-    return tuple(Stage(ground.names[node], LayerRange(start, stop)) for node, start, stop in chain.stages)
-
-
-def _why_none_is_usable(snapshot: Snapshot, exclude: frozenset[str]) -> str:
-    taken = {name for plan in snapshot.replicas for name in plan.nodes}
-    counts = {
-        "have no artefact of the model for their target": sum(not node.runs_model for node in snapshot.nodes),
-        "are in another chain of the deployment": sum(node.name in taken for node in snapshot.nodes),
-        "are excluded": sum(node.name in exclude for node in snapshot.nodes),
-    }
-    why = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
-    return f"no plan: none of {len(snapshot.nodes)} live nodes may be used: {why}"
-
-
-def _why_nothing_fits(costs: PlanCosts, model: ModelShape, nodes: tuple[NodeCapacity, ...]) -> str:
-    settings, positions = costs.settings, kv_positions(costs.snapshot, costs.settings)
-    needed = stage_memory_bytes(LayerRange(0, model.blocks), model, settings, positions)
-    offered = sum(node.memory_bytes for node in nodes)
-    offer = "1 node offers" if len(nodes) == 1 else f"{len(nodes)} nodes offer"
-    room = f"{offer} {offered / 1e6:.1f} MB, the model needs {needed / 1e6:.1f} MB"
-    detail = (
-        f"{model.blocks} blocks of {model.block_bytes / 1e6:.2f} MB, embedding {model.embed_bytes / 1e6:.1f} MB, "
-        f"head {model.head_bytes / 1e6:.1f} MB, KV for {positions} positions"
-    )
-    trusted = [node for node in nodes if node.trusted]
-    if not trusted:
-        return f"no plan: none of {len(nodes)} live nodes is trusted, and the first and the last stage see tokens"
-    if offered < needed:
-        return f"no plan: {room} ({detail})"
-    shallow = LayerRange(0, min(max(settings.trusted_first_blocks, 1), model.blocks))
-    deep = LayerRange(max(model.blocks - max(settings.trusted_last_blocks, 1), 0), model.blocks)
-    largest = max(node.memory_bytes for node in trusted)
-    links = ""
-    if settings.longest_transmission_ms < inf:
-        links = f", and links that take more than {settings.longest_transmission_ms:g} ms for a step are not used"
-    return (
-        f"no plan: {room} ({detail}), but no cut fits them: embedding and blocks {shallow}, and the head and blocks {deep}, "
-        f"must be on trusted nodes, of which there are {len(trusted)}, the largest with {largest / 1e6:.1f} MB{links}"
-    )
