@@ -63,6 +63,8 @@ class RadioSettings:
     falling_db_per_s: float = 0.5
     # A UE that was not heard of for so long has no forecast.
     stale_s: float = 5.0
+    # And one of which nothing was heard for this long is forgotten with all that it taught.
+    forget_after_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
