@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
@@ -29,10 +29,12 @@ from mec_platform.control_plane.monitoring.estimates import (
     MonitoringState,
     Refusal,
     apply_failure,
+    apply_radio,
     apply_report,
-    is_alive,
+    gone_members,
     snapshot,
 )
+from mec_platform.control_plane.monitoring.radio_forecast import RadioState
 from mec_platform.control_plane.options import distrusting
 from mec_platform.control_plane.orchestrator.decisions import (
     AddChain,
@@ -51,6 +53,7 @@ from mec_platform.control_plane.split_revision.checker import check_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.standing import SessionLimit, Standing, share_of_limit
 from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
@@ -102,7 +105,7 @@ class ControlLoop:
         self._monitoring_settings = monitoring
         self._manual = manual
         self._monitoring = MonitoringState(started_s=0.0)
-        self._chains = Chains(model, journal, self._commit, self.addresses, lambda: frozenset(self._gone()))
+        self._chains = Chains(model, journal, self._commit, self.addresses, self._gone)
         self._limit: SessionLimit | None = None
         self._tasks = BackgroundTasks()
         self._wake = asyncio.Event()
@@ -206,6 +209,14 @@ class ControlLoop:
         if is_new:
             self._wake.set()
         return None
+
+    def take_radio(self, measurement: RadioMeasurement) -> None:
+        """Takes in what a radio network tells of a UE, stamped with `now_s`."""
+        self._monitoring = apply_radio(self._monitoring, measurement, self._monitoring_settings)
+
+    def radio(self) -> RadioState:
+        """What is known of UEs, and how right forecasts of them have been."""
+        return self._monitoring.radio
 
     def fail_member(self, name: str, reason: str) -> None:
         """Takes word of a member's failure and decides at once; others' members are no matter of this deployment."""
@@ -395,7 +406,5 @@ class ControlLoop:
             self._wake.set()
         return ended
 
-    def _gone(self) -> Iterator[str]:
-        for name, member in self._monitoring.members.items():
-            if not is_alive(member, self.now_s, self._monitoring_settings):
-                yield name
+    def _gone(self) -> frozenset[str]:
+        return gone_members(self._monitoring, self.now_s, self._monitoring_settings)
