@@ -95,6 +95,7 @@ class LocalCluster:
         store: Path | None = None,
         prefer_peers: bool = False,
         premises: Premises | None = None,
+        policy: Path | None = None,
     ) -> None:
         self._premises = premises or Premises()
         self._compiled = compiled
@@ -107,6 +108,7 @@ class LocalCluster:
         self._ports = (rest_port, grpc_port, http_port)
         self._store = store
         self._prefer_peers = prefer_peers
+        self._policy = policy
         self._folder = tempfile.TemporaryDirectory(prefix="mec-cluster-")
         self._channels = Channels()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -250,6 +252,7 @@ class LocalCluster:
         serve += ["--expected-nodes", str(self._expected_nodes()), "--cooldown-s", str(self._cooldown_s)]
         serve += ["--beta", str(self._beta), *(["--prefer-peers"] if self._prefer_peers else [])]
         serve += [] if self._store is None else ["--store", str(self._store)]
+        serve += [] if self._policy is None else ["--policy", str(self._policy)]
         serve += [*(["--manual"] if self._manual else []), *self._premises.listening("platform")]
         await self._start_process("platform", serve)
         encoder = [] if self._encoder is None else ["--encoder", str(self._encoder.package)]

@@ -43,7 +43,11 @@ PROBE_LASTS_S = 0.015
 """What a probe is to take on a link whose rate is known: clear of noise, and 1 % of the time every one and a half seconds."""
 
 PROBES = 3
-"""Probes of a size, the quickest of which counts; one that is slower than SURE_S is no accident and not repeated."""
+"""Probes of a size, the quickest of which counts. One that says what was known is not repeated, and two that are slower than
+SURE_S are no accident; while processes start, a machine may stand still for that long once."""
+
+FAST_BYTES_PER_S = 50e6
+"""Between links that are faster than this, a probe of milliseconds cannot tell."""
 
 ROUND_TRIPS = 3
 """Empty probes, where the first took longer than the last ones: the shortest counts."""
@@ -148,7 +152,8 @@ class PeerLink:
             self._rate_due_s = 0.0  # frames went faster than the link was thought to be
         if not rate and now_s >= self._rate_due_s and self._is_idle and self._budget.allows(self._probe_bytes(), now_s):
             rate = await self._probe_rate(self._round_trip_s)
-            self._rate_due_s = time.perf_counter() + PROBE_EVERY_S
+            # What says something else than before is asked again at once: estimates follow when two agree.
+            self._rate_due_s = time.perf_counter() + PROBE_EVERY_S if self._agrees(rate) else 0.0
         if rate:
             self._rate = rate = min(rate, FASTEST_MEASURABLE_BYTES_PER_S)
             self._budget.know(rate, time.perf_counter())
@@ -198,16 +203,17 @@ class PeerLink:
         A busy machine delays a probe by milliseconds now and then; a slow link delays every one of them.
         """
         least = PROBE_TIMEOUT_S
-        for _ in range(PROBES):
+        for number in range(PROBES):
             self._budget.spend(size)
             took_s = await self.ping(bytes(size))
             least = min(least, PROBE_TIMEOUT_S if took_s is None else took_s - round_trip_s)
-            if least > SURE_S or least < CLEAR_S or self._agrees(size / least):
+            if least < CLEAR_S or self._agrees(size / least) or (number and least > SURE_S):
                 break
         return least
 
     def _agrees(self, rate: float) -> bool:
-        return 0.8 * self._rate < rate < 1.25 * self._rate
+        both_fast = min(rate, self._rate) > FAST_BYTES_PER_S
+        return both_fast or 0.8 * self._rate < rate < 1.25 * self._rate
 
     async def _ping_or_lose(self, size: int) -> float:
         self._budget.spend(size)

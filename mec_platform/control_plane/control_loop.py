@@ -11,14 +11,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, assert_never
+from dataclasses import replace
+from typing import assert_never
 
 from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationAborted, ReconfigurationEnded
 from mec_platform.control_plane.chain_control import ChainControl, Order
 from mec_platform.control_plane.chains import Chains
 from mec_platform.control_plane.control_settings import ControlSettings
+from mec_platform.control_plane.deciding import Decider, DecisionMade
 from mec_platform.control_plane.decision_codec import DecisionRecord
 from mec_platform.control_plane.feed import Feed
 from mec_platform.control_plane.journal import Journal
@@ -60,25 +61,6 @@ from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
 TICK_S = 1.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionMade:
-    """A decision about a chain and when it was made (seconds of the platform's monotonic clock)."""
-
-    at_s: float
-    decision: Decision
-    chain: int = 0
-
-
-class Decider(Protocol):
-    """What a loop needs of all deployments: they share nodes, and have policies of their own."""
-
-    def settings(self, model: str) -> ControlSettings:
-        """The policy in force of a deployment."""
-
-    def decide(self, model: str, seen: Snapshot, state: PolicyState) -> tuple[Decision, PolicyState, Snapshot]:
-        """A decision about a chain of a deployment, what to remember, and the view that it was made from."""
 
 
 class ControlLoop:

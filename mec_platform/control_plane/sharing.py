@@ -219,7 +219,8 @@ def _usages(plan: SplitPlan, snapshot: Snapshot, settings: ControlSettings, *, i
     model = snapshot.model
     if model is None:
         return []
-    small = only_nodes(at_share(snapshot, 1 + len(snapshot.replicas)), set(plan.nodes))
+    apart = replace(at_share(snapshot, 1 + len(snapshot.replicas)), links=(), site_links=())  # hops take no compute
+    small = only_nodes(apart, set(plan.nodes))
     positions = kv_positions(small, settings.planning)
     machines = {node.name: node.machine for node in small.nodes}
     live = tuple(stage for stage in plan.stages if stage.node in machines)

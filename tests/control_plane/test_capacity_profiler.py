@@ -11,10 +11,12 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from mec_platform.control_plane.deployments import Deployments
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
+from mec_platform.control_plane.monitoring.metrics import CapacityMetrics
 from mec_platform.control_plane.monitoring.service import CapacityProfilerService
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.policy_file import Policies
@@ -164,3 +166,17 @@ async def test_radio_measurements_reach_links_and_the_record_of_forecasts_is_sho
     assert forecast.after_s == 2.0
     assert forecast.round_trip_ms > 20
     assert "ue-7" in forecast.reason
+
+
+async def test_members_and_links_are_scraped_with_their_names(profiler: Profiler) -> None:
+    links = [types_pb2.LinkEstimate(peer="b", bytes_per_s=2e6, round_trip_ms=20)]
+    await profiler.open(profiler.report("a", links=links))
+    await profiler.open(profiler.report("b"))
+    profiler.deployments.take_radio(RadioMeasurement(profiler.deployments.loops[0].now_s, "ue-7", "c", -80.0, 12.0))
+    collectors = CollectorRegistry()
+    collectors.register(CapacityMetrics(profiler.deployments))
+    text = generate_latest(collectors).decode()
+    assert 'mec_node_block_time_seconds{member="a",model="model"} 0.0009' in text
+    assert 'mec_link_bytes_per_second{model="model",source="a",target="b"} 2e+06' in text
+    assert 'mec_mass_silence{model="model"} 0.0' in text
+    assert 'mec_radio_forecast_error_seconds{forecast="persistence",ue="ue-7"} 0.0' in text

@@ -192,6 +192,23 @@ def test_after_a_restart_nodes_of_the_plan_have_time_to_report(report: Report, w
     assert snapshot(state, 11.0, plan, SETTINGS).lost_nodes == {"edge-2"}
 
 
+def test_peers_that_are_not_measured_any_more_are_forgotten_with_the_next_new_one(report: Report) -> None:
+    state = take(EMPTY, report(0.0, links=(("old", 1e6, 0.01),)), report(700.0, links=(("new", 1e6, 0.01),)))
+    assert list(state.members["edge-1"].links) == ["new"]
+
+
+def test_names_that_come_and_go_do_not_pile_up_in_what_snapshots_remember(report: Report) -> None:
+    state = EMPTY
+    for at_s in range(0, 4000, 10):
+        state = take(
+            state, report(at_s, links=((f"job-{at_s}", 1e6, 0.01),)), report(at_s, f"job-{at_s}", block_time_s=0.0)
+        )
+        snapshot(state, at_s + 0.5, None, SETTINGS)
+        snapshot(state, at_s + 2.5, None, SETTINGS)
+    assert len(state.memo.nodes) + len(state.memo.fresh) <= 12
+    assert len(state.memo.links) <= 12
+
+
 def test_members_that_are_long_gone_are_forgotten(report: Report) -> None:
     state = take(EMPTY, report(0.0, "old"), report(4000.0))
     assert sorted(state.members) == ["edge-1"]

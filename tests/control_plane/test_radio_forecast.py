@@ -124,6 +124,15 @@ def test_breaks_that_do_not_come_are_believed_less() -> None:
     assert left.breaks.confidence == 0.75
 
 
+def test_cells_and_ues_of_long_ago_are_forgotten() -> None:
+    state = RadioState()
+    for number in range(60):
+        state = observe_radio(state, RadioMeasurement(100.0 * number, f"ue-{number}", "a", -80.0, 10.0, 0.02), SETTINGS)
+        state = observe_radio(state, RadioMeasurement(100.0 * number, "bus", f"c{number}", -80.0, 10.0, 0.02), SETTINGS)
+    assert len(state.ues) == 38  # those of the last hour, and the bus
+    assert list(state.ues["bus"].by_sinr) == [f"c{number}" for number in range(44, 60)]
+
+
 def test_a_stall_does_not_teach_that_the_signal_is_bad() -> None:
     known = SignalMap()
     for number in range(300):

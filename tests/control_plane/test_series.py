@@ -11,7 +11,7 @@ from mec_platform.control_plane.monitoring.series import Series, add_sample, age
 from mec_platform.control_plane.monitoring.settings import SeriesSettings
 
 SETTINGS = SeriesSettings()
-values = st.floats(1e-6, 1e9)
+values = st.floats(0, exclude_min=True, allow_infinity=False)
 lists = st.lists(values, min_size=1, max_size=20)
 
 
@@ -54,6 +54,13 @@ def test_a_step_is_followed_with_its_second_sample(samples: list[float], factor:
         third = add_sample(series, factor, 3.0, SETTINGS)
         assert third is not None
         assert third.level == factor
+
+
+def test_a_step_is_followed_out_of_any_noise() -> None:
+    noisy = [230e6, 90e6, 1e9, 180e6, 700e6, 120e6, 400e6]
+    stepped = series_of([*noisy, 0.2e6, 0.21e6])
+    assert stepped.level == 0.21e6
+    assert confidence(stepped, 0.0, SETTINGS) > 0.6 > confidence(series_of(noisy), 0.0, SETTINGS)
 
 
 def test_of_two_samples_beyond_the_band_the_more_cautious_one_counts() -> None:

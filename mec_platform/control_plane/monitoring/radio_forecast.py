@@ -40,6 +40,7 @@ _SURE_AFTER = 20
 """Forecasts that have to come due before their record counts for half."""
 
 _LEFT_CELLS = 5
+_MAPPED_CELLS = 16
 _BREAKS_KEPT = 10
 _SILENT_S = 1.0
 """A UE that is not heard of for so long has lost its cell, or was handed over with a gap."""
@@ -150,7 +151,11 @@ def observe_radio(state: RadioState, measurement: RadioMeasurement, settings: Ra
     if measurement.round_trip_s is not None and measurement.round_trip_s > 0:
         after = _with_round_trip(after, measurement, measurement.round_trip_s, settings)
     after = _with_forecast(after, measurement, settings)
-    return RadioState({**state.ues, measurement.ue: after})
+    others: Mapping[str, UeState] = state.ues
+    if measurement.ue not in state.ues:  # names come and go
+        oldest_s = measurement.at_s - settings.forget_after_s
+        others = {name: ue for name, ue in state.ues.items() if ue.signals[-1].at_s >= oldest_s}
+    return RadioState({**others, measurement.ue: after})
 
 
 def forecast_link(
@@ -217,17 +222,18 @@ def _with_round_trip(
     return replace(
         before,
         trips=(*kept, (measurement.at_s, round_trip_s)),
-        by_sinr={
-            **before.by_sinr,
-            cell: before.by_sinr.get(cell, SignalMap()).learn(measurement.sinr_db, round_trip_s),
-        },
-        by_rsrp={
-            **before.by_rsrp,
-            cell: before.by_rsrp.get(cell, SignalMap()).learn(measurement.rsrp_dbm, round_trip_s),
-        },
+        by_sinr=_learn(before.by_sinr, cell, measurement.sinr_db, round_trip_s),
+        by_rsrp=_learn(before.by_rsrp, cell, measurement.rsrp_dbm, round_trip_s),
         trials=before.trials[len(due) :],
         record=record,
     )
+
+
+def _learn(maps: Mapping[str, SignalMap], cell: str, signal_db: float, round_trip_s: float) -> Mapping[str, SignalMap]:
+    """The maps of the cells that the UE was in lately, this one last."""
+    learned = maps.get(cell, SignalMap()).learn(signal_db, round_trip_s)
+    others = [(name, known) for name, known in maps.items() if name != cell]
+    return {**dict(others[1 - _MAPPED_CELLS :]), cell: learned}
 
 
 def _score(record: Record, trial: Trial, came: float, settings: RadioSettings) -> Record:

@@ -43,7 +43,7 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
         )
     )
     if present != memo.present:
-        memo.present, memo.there = present, frozenset(present)
+        memo.see(present)
     nodes = _nodes(
         [members[name] for name in memo.present if members[name].capacity is not None], now_s, memo, settings
     )

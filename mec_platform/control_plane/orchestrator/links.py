@@ -21,12 +21,12 @@ def measured_links(snapshot: Snapshot, hops: Iterable[tuple[str, str]]) -> dict[
     """Those of `hops` that were measured, in their order: by the members themselves, or else between their sites."""
     wanted = dict.fromkeys(hops)
     names = {name for hop in wanted for name in hop}
-    table = LinkTable(
-        own={(link.source, link.target): link for link in snapshot.links if link.source in names},
-        between_sites={(link.source, link.target): link for link in snapshot.site_links},
-        sites={node.name: node.site for node in snapshot.nodes if node.name in names}
-        | {gateway.name: gateway.site for gateway in snapshot.gateways if gateway.name in names},
-    )
+    own = {(link.source, link.target): link for link in snapshot.links if link.source in names}
+    table = LinkTable(own, {}, {})
+    if snapshot.site_links and not own.keys() >= wanted.keys():
+        sites = {node.name: node.site for node in snapshot.nodes if node.name in names}
+        sites |= {gateway.name: gateway.site for gateway in snapshot.gateways if gateway.name in names}
+        table = LinkTable(own, {(link.source, link.target): link for link in snapshot.site_links}, sites)
     found = {hop: table.link(*hop) for hop in wanted}
     return {hop: link for hop, link in found.items() if link is not None}
 

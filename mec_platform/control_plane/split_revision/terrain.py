@@ -66,8 +66,8 @@ class Ground:
 
     `entry` and `exit` are what starting and ending there costs, `entry_busy` and `exit_busy` how long links of gateways are
     busy. `starts[a, n]` is infinite where node n may hold no stage that starts at block a, `stops[b, n]` where none
-    that stops before block b, else next to nothing. `first_ms` and `last_ms` are what the first and the last stage take
-    beside blocks.
+    that stops before block b, else next to nothing. `first_ms` and `last_ms` are what the first and the last stage take beside
+    blocks.
     """
 
     names: tuple[str, ...]
