@@ -70,8 +70,12 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 async def test_a_stage_gets_its_own_parts_and_later_only_what_it_lacks(site: Site) -> None:
     weights = site.weights()
+    assert weights.local_blocks() == frozenset()
+    assert weights.bytes_per_s == 0
     await weights.ensure(MIDDLE)
     assert site.whole() == {"rope", "block.2", "block.3"}
+    assert weights.local_blocks() == {2, 3}
+    assert weights.bytes_per_s > 0
     assert weights.fetched_bytes == ROPE_BYTES + 2 * sum(BLOCK_BYTES)
     await weights.ensure(FIRST)
     assert site.whole() == {"rope", "block.0", "block.2", "block.3", "embed"}

@@ -44,8 +44,8 @@ class StageWeights:
         """Blocks whose weights are here; None where all of them are."""
         if self._weights is None:
             return None
-        whole, blocks = self._weights.whole_parts(), range(self._package.shape.blocks)
-        return frozenset(block for block in blocks if block_part(block) in whole)
+        whole = self._weights.whole_parts()
+        return frozenset(block for block in range(len(self._weights.parts)) if block_part(block) in whole)
 
     async def ensure(self, stage: LoadedStage) -> None:
         """Returns when all that `stage` reads is here.
