@@ -22,6 +22,7 @@ from mec_platform.control_plane.broadcast.service import ReconfigurationBroadcas
 from mec_platform.control_plane.deployments import Deployments
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
+from mec_platform.control_plane.monitoring.metrics import CapacityMetrics
 from mec_platform.control_plane.monitoring.service import CapacityProfilerService
 from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestratorService
 from mec_platform.control_plane.policy_file import Policies, read_policies
@@ -196,6 +197,7 @@ class Platform:
         self._collectors = CollectorRegistry()
         security = replace(settings.security, authenticate=self._exposure.authenticate, issuer=self._uri())
         self._protection = Protection(self._host.registry, self._host.credentials, security)
+        self._collectors.register(CapacityMetrics(self._deployments))
         self._calls = CallMetrics(self._collectors)
         self._federation = Federation(self._host, settings.peers, settings.federation, Random())
         await self._federation.start()

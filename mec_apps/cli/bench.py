@@ -78,6 +78,26 @@ def decode(
     _report(benchmark.run(file, quantisation, threads, llama_cpp, rounds), as_json)
 
 
+@bench.command(epilog="Example: mec bench forecast --traces ../shared/traces/cicv5g-rtt --json")
+@click.option(
+    "--traces",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with files of the CICV5G data set (default: where the benchmarks keep theirs).",
+)
+@click.option("--after-s", default=2.0, show_default=True, type=click.FloatRange(0.1, 60), help="How far ahead.")
+@json_option
+def forecast(traces: Path | None, after_s: float, as_json: bool) -> None:
+    """How right radio forecasts are on measured round trips, against naive persistence; files that are not there are skipped."""
+    result = _module("forecast").run(traces, after_s)
+    if not as_json:
+        for name, errors in result["traces"].items():
+            click.echo(
+                f"{name:32} forecast {errors['forecast_ms']:9.2f} ms  persistence {errors['persistence_ms']:9.2f} ms  "
+                f"last second {errors['last_second_ms']:9.2f} ms  confidence {errors['confidence']:.2f}"
+            )
+    _report(result, as_json)
+
+
 @bench.command(epilog="Example: mec bench notifications --quick --json")
 @click.option("--quick", is_flag=True, help="Some seconds only, and fewer kills.")
 @json_option

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Column, Table
 
 from mec_apps.cli.requests import (
     as_dict,
@@ -23,6 +22,7 @@ from mec_apps.cli.requests import (
 from mec_apps.cli.rest_client import PlatformAddress, rest_options
 from mec_apps.cli.service_filters import ServiceFilters, filter_options
 from mec_apps.cli.service_watch import watch_services
+from mec_apps.cli.world_tables import links_table, members_table, radio_table
 from mec_platform.background import BackgroundTasks
 from mec_platform.rpc.convert import plan_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
@@ -45,40 +45,12 @@ def status(model: str, platform_grpc: str, as_json: bool) -> None:
             console.print(f"{chain}plan {plan_.epoch} of {plan_.model}: {plan_.describe()}", markup=False)
     else:
         console.print("no plan yet")
-    console.print(_members(snapshot))
-    console.print(_links(snapshot))
-
-
-def _members(snapshot: control_plane_pb2.Snapshot) -> Table:
-    table = Table(
-        "member", Column("address", no_wrap=True), "target", "trusted", "threads", "MB", "us/block", "sessions"
-    )
-    for member in snapshot.members:
-        if member.role == control_plane_pb2.MEMBER_ROLE_NODE:
-            facts = (
-                member.hardware.compile_target,
-                "yes" if member.trusted else "no",
-                str(member.hardware.threads),
-                f"{member.memory_bytes / 1e6:.0f}",
-                f"{member.block_time_us:.0f}",
-            )
-        else:
-            facts = ("gateway", "", "", "", "")
-        table.add_row(member.name, member.address, *facts, str(member.sessions))
-    return table
-
-
-def _links(snapshot: control_plane_pb2.Snapshot) -> Table:
-    table = Table("link", "MB/s", "round trip ms", "")
-    for member in snapshot.members:
-        for link in sorted(member.links, key=lambda each: each.peer):
-            table.add_row(
-                f"{member.name} -> {link.peer}",
-                f"{link.bytes_per_s / 1e6:.3g}",
-                f"{link.round_trip_ms:.2g}",
-                "emulated" if link.emulated else "",
-            )
-    return table
+    if snapshot.suspicion:
+        console.print(snapshot.suspicion, markup=False)
+    console.print(members_table(snapshot))
+    console.print(links_table(snapshot))
+    if snapshot.radio:
+        console.print(radio_table(snapshot))
 
 
 @click.command(epilog="Example: mec watch --services --model smollm2 --json")

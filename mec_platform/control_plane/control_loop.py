@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, assert_never
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import assert_never
 
 from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationAborted, ReconfigurationEnded
 from mec_platform.control_plane.chain_control import ChainControl, Order
 from mec_platform.control_plane.chains import Chains
 from mec_platform.control_plane.control_settings import ControlSettings
+from mec_platform.control_plane.deciding import Decider, DecisionMade
 from mec_platform.control_plane.decision_codec import DecisionRecord
 from mec_platform.control_plane.feed import Feed
 from mec_platform.control_plane.journal import Journal
@@ -29,10 +30,12 @@ from mec_platform.control_plane.monitoring.estimates import (
     MonitoringState,
     Refusal,
     apply_failure,
+    apply_radio,
     apply_report,
-    is_alive,
+    gone_members,
     snapshot,
 )
+from mec_platform.control_plane.monitoring.radio_forecast import RadioState
 from mec_platform.control_plane.options import distrusting
 from mec_platform.control_plane.orchestrator.decisions import (
     AddChain,
@@ -51,31 +54,13 @@ from mec_platform.control_plane.split_revision.checker import check_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.standing import SessionLimit, Standing, share_of_limit
 from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
 TICK_S = 1.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionMade:
-    """A decision about a chain and when it was made (seconds of the platform's monotonic clock)."""
-
-    at_s: float
-    decision: Decision
-    chain: int = 0
-
-
-class Decider(Protocol):
-    """What a loop needs of all deployments: they share nodes, and have policies of their own."""
-
-    def settings(self, model: str) -> ControlSettings:
-        """The policy in force of a deployment."""
-
-    def decide(self, model: str, seen: Snapshot, state: PolicyState) -> tuple[Decision, PolicyState, Snapshot]:
-        """A decision about a chain of a deployment, what to remember, and the view that it was made from."""
 
 
 class ControlLoop:
@@ -102,7 +87,7 @@ class ControlLoop:
         self._monitoring_settings = monitoring
         self._manual = manual
         self._monitoring = MonitoringState(started_s=0.0)
-        self._chains = Chains(model, journal, self._commit, self.addresses, lambda: frozenset(self._gone()))
+        self._chains = Chains(model, journal, self._commit, self.addresses, self._gone)
         self._limit: SessionLimit | None = None
         self._tasks = BackgroundTasks()
         self._wake = asyncio.Event()
@@ -206,6 +191,14 @@ class ControlLoop:
         if is_new:
             self._wake.set()
         return None
+
+    def take_radio(self, measurement: RadioMeasurement) -> None:
+        """Takes in what a radio network tells of a UE, stamped with `now_s`."""
+        self._monitoring = apply_radio(self._monitoring, measurement, self._monitoring_settings)
+
+    def radio(self) -> RadioState:
+        """What is known of UEs, and how right forecasts of them have been."""
+        return self._monitoring.radio
 
     def fail_member(self, name: str, reason: str) -> None:
         """Takes word of a member's failure and decides at once; others' members are no matter of this deployment."""
@@ -395,7 +388,5 @@ class ControlLoop:
             self._wake.set()
         return ended
 
-    def _gone(self) -> Iterator[str]:
-        for name, member in self._monitoring.members.items():
-            if not is_alive(member, self.now_s, self._monitoring_settings):
-                yield name
+    def _gone(self) -> frozenset[str]:
+        return gone_members(self._monitoring, self.now_s, self._monitoring_settings)

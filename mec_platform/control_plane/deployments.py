@@ -22,6 +22,7 @@ from mec_platform.control_plane.selection import UnknownDeployment
 from mec_platform.control_plane.sharing import tick_shared
 from mec_platform.control_plane.tick import tick
 from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
@@ -125,6 +126,11 @@ class Deployments:
         if not model:
             return self._loops[0]
         return self._open(model) if len(self._loops) < MAX_DEPLOYMENTS else None
+
+    def take_radio(self, measurement: RadioMeasurement) -> None:
+        """Hands a radio measurement, stamped with the loop's clock, to every deployment: UEs are no deployment's own."""
+        for loop in self._loops:
+            loop.take_radio(measurement)
 
     def fail_member(self, name: str, reason: str) -> None:
         """Takes word of a member's failure; a gateway may be a member of several deployments."""

@@ -54,6 +54,9 @@ class NodeCapacity:
     fails together (a rack, a power feed): replica chains avoid sharing one. `runs_model` is false where there is no artefact
     for its target. `local_blocks` are the blocks whose weights it need not fetch, None where that is all of them;
     others come at `weights_bytes_per_s`. `busy_share` in [0, 1] is how much of the last seconds its compute was in use.
+
+    `confidence` that it is there is 1 while its reports come, and falls with `age_s`, the age of the latest, where silence
+    is not believed (`Snapshot.suspicion`).
     """
 
     name: str
@@ -74,6 +77,8 @@ class NodeCapacity:
     local_blocks: frozenset[int] | None = None
     weights_bytes_per_s: float = 12.5e6
     busy_share: float = 0.0
+    confidence: float = 1.0
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

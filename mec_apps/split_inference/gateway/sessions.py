@@ -26,6 +26,7 @@ import numpy.typing as npt
 from mec_apps.split_inference.frames import MAX_ROWS, RECOVERABLE, SAMPLE, Frame, FrameKind, Refusal
 from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
 from mec_apps.split_inference.gateway.plan_user import MAX_RECOVERIES, RECOVERY_TIMEOUT_S, PlanUser
+from mec_apps.split_inference.gateway.recent_times import RecentTimes
 from mec_apps.split_inference.generation import (
     ContextExceeded,
     EmbeddedRows,
@@ -126,6 +127,7 @@ class Sessions(PlanUser):
         self._turned_away: deque[float] = deque()
         self._on_failure = on_failure
         self.tokens_made = 0
+        self.times = RecentTimes()
 
     @property
     def context_length(self) -> int:
@@ -158,6 +160,7 @@ class Sessions(PlanUser):
             raise ContextExceeded(
                 f"{len(prompt)} prompt tokens and {max_tokens} to generate; the context holds {self._context_length}"
             )
+        since_s = self.times.clock_s()
         self._arriving += 1
         try:
             active = await self.first_plan()
@@ -170,8 +173,10 @@ class Sessions(PlanUser):
         try:
             while session.generated < max_tokens:
                 token = await self._next_token(session)
+                self.times.note(since_s, first=session.generated == 1)
                 position, epoch = len(session.tokens) - 1, session.active.plan.epoch
                 yield GeneratedToken(token, position, epoch, session.round_trip_s, session.compute_s)
+                since_s = self.times.clock_s()
         finally:
             del self.live[session.id]
             session.ended = True

@@ -9,13 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import grpc
 import grpc.aio
 
-from mec_apps.split_inference.frames import Frame, FrameError, FrameKind, Refusal, gateway_of, pack_frame, unpack_frame
+from mec_apps.split_inference.frames import (
+    ARRIVAL,
+    Frame,
+    FrameError,
+    FrameKind,
+    Refusal,
+    gateway_of,
+    pack_frame,
+    unpack_frame,
+)
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.node.compute import Outcome, refuse
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE, LinkLost, LinkPool
@@ -92,7 +102,12 @@ class DataPlane:
                     return
                 frame = unpack_frame(message)
                 match frame.kind:
-                    case FrameKind.TOKENS | FrameKind.ROWS | FrameKind.HIDDEN | FrameKind.END:
+                    case FrameKind.TOKENS | FrameKind.ROWS | FrameKind.HIDDEN:
+                        if frame.flags & ARRIVAL:
+                            outbound.put_nowait(pack_frame(Frame(FrameKind.ARRIVED, epoch=time.perf_counter_ns())))
+                            frame = replace(frame, flags=frame.flags & ~ARRIVAL)  # it is of this link alone
+                        self._submit(frame)
+                    case FrameKind.END:
                         self._submit(frame)
                     case FrameKind.PROBE:
                         echo = replace(frame, kind=FrameKind.PROBE_ECHO, payload=b"")
