@@ -54,19 +54,24 @@ def order_around(hops: Hops, chain: Sequence[int]) -> Order:
 
 
 def moved_orders(order: Order, chain: Sequence[int], most: int) -> list[Order]:
-    """Up to `most` orders in which one node of `chain` has moved to just after another one, or to the front."""
-    moved: list[Order] = []
+    """Up to `most` other orders in which one node of `chain` has moved along it, or two have changed places, the shortest
+    moves first.
+    """
+    moved: dict[Order, None] = {}
     for distance in range(1, len(chain)):
         for number, node in enumerate(chain):
-            if len(moved) >= most:
-                return moved
             rest = [each for each in order if each != node]
-            after = number - distance - 1 if number > distance - 1 else number + distance
-            if after >= len(chain):
-                continue
-            place = rest.index(chain[after]) + 1 if after >= 0 else 0
-            moved.append((*rest[:place], node, *rest[place:]))
-    return moved
+            for after in (number + distance, number - distance - 1):
+                if -1 <= after < len(chain):
+                    place = rest.index(chain[after]) + 1 if after >= 0 else 0
+                    moved[(*rest[:place], node, *rest[place:])] = None
+            for other in chain[number + distance : number + distance + 1]:
+                swap = {node: other, other: node}
+                moved[tuple(swap.get(each, each) for each in order)] = None
+        if len(moved) >= most:
+            break
+    moved.pop(order, None)
+    return list(moved)[:most]
 
 
 def _nearest(hops: Hops, first: int) -> Order:

@@ -64,7 +64,9 @@ _PATIENCE = 20
 _TRIED, _ROUNDS = 7, 8
 # Then thresholds are near that of the best plan, and one node of it moves: as many moves as fill some large sweeps.
 _CLOSER = np.array([0.88, 0.95, 0.99, 1.0])
-_MOVES = 4
+_MOVES = 8
+# For that there is this part of all steps once more.
+_MORE = 3
 # With no steps left, it goes on as long as a round makes the plan that much better; not at all where little is to win.
 _WORTH_A_ROUND, _CLOSE_ENOUGH = 0.99, 0.95
 # So many intervals are looked at for chains that use nodes twice.
@@ -99,7 +101,7 @@ class NoPlan:
 
 def describe_gap(gap: float) -> str:
     """A gap in words."""
-    return "proven to be the best plan" if gap == 0 else f"at most {gap:.2%} above the best plan"
+    return "proven to be the best plan" if gap == 0 else f"no other plan saves more than {gap:.2%}"
 
 
 def best_plan(snapshot: Snapshot, settings: PlanSettings, exclude: frozenset[str] = frozenset()) -> FoundPlan | NoPlan:
@@ -327,6 +329,7 @@ class _Search:
                 rest += self._judge(field, interval, chain)
             open_ = self._still_open(rest)
         if open_:
+            self._steps = self._settings.search_steps // _MORE
             self._improve(everything, open_, _ROUNDS)
             open_ = self._still_open(open_)
         return min((each.bound for each in open_), default=inf)
