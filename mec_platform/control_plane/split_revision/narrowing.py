@@ -56,7 +56,7 @@ def least_bottleneck_ms(ground: Ground) -> float:
         return 0.0
     for _ in range(40):
         middle = (low + high) / 2
-        fits = ground.room_within(np.array([middle])).inner.sum() >= ground.blocks
+        fits = np.minimum(np.floor(middle / ground.block_ms), ground.room.inner).sum() >= ground.blocks
         low, high = (low, middle) if fits else (middle, high)
     return max(low, float(ground.block_ms.min()))
 
