@@ -134,6 +134,20 @@ def test_where_no_chain_can_be_added_sessions_are_limited(shop: Any) -> None:
     assert decision.reason == "at most 9 sessions: 14 sessions, 1 chain carry 9 within 40 ms per token"
 
 
+def test_a_chain_whose_nodes_have_not_reported_since_the_start_is_waited_for(shop: Any, world: World) -> None:
+    replica = replace(world.plan(2, ("b", 0, 12)), chain=1)
+    state, without_b = PolicyState(), shop(0.0, 9, replicas=(replica,))
+    without_b = replace(without_b, nodes=tuple(node for node in without_b.nodes if node.name != "b"))
+    for second in range(10):
+        decision, state = tick(replace(without_b, now_s=float(second)), state, TARGET)
+        assert isinstance(decision, Keep)
+    decision, state = tick(shop(10.0, 9, replicas=(replica,)), state, TARGET)
+    for second in range(11, 15):
+        decision, state = tick(replace(without_b, now_s=float(second)), state, TARGET)
+    assert isinstance(decision, DropChain)
+    assert decision.trigger is Trigger.NODE_LOST
+
+
 def test_sessions_that_have_no_room_for_their_kv_are_limited_too(world: World) -> None:
     small = world.node(
         "a", profile=PROFILE, memory_bytes=13_000_000 + 5 * 10 * 12 * 100
