@@ -81,7 +81,6 @@ KEYS: tuple[Key, ...] = (
     _change("min_link_confidence", high=1),
     _change("min_forecast_confidence", high=1),
     _change("switch_lead_s"),
-    _change("break_s"),
     _change("budget_changes", "whole"),
     _change("budget_pause_ms"),
     _change("budget_bytes"),

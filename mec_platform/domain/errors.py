@@ -3,6 +3,7 @@
 MendableError
 +-- rpc.endpoints.AddressError, registry.errors.LogUnavailable, domain.locality.LocalityError
 +-- data_plane.port.DataPlaneError
++-- control_plane.policy_table.PolicyError, scenario.scenario.ScenarioError
 +-- content_store: EntryInUse, LimitError
 +-- private_files.PrivateFileError, tls.TlsError, credential_files.CredentialFileError, app_seeds.SeedError
 +-- sdk.errors.MecError

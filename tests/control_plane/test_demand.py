@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mec_platform.control_plane.control_settings import ControlSettings
-from mec_platform.control_plane.orchestrator.decisions import AddChain, Decision, DropChain, Keep, Shed, Trigger
+from mec_platform.control_plane.orchestrator.decisions import AddChain, Decision, DropChain, Keep, Shed, Trigger, Wait
 from mec_platform.control_plane.orchestrator.state import PolicyState
 from mec_platform.control_plane.policy_table import read_policy
 from mec_platform.control_plane.split_revision.checker import check_stages
@@ -132,6 +132,38 @@ def test_where_no_chain_can_be_added_sessions_are_limited(shop: Any) -> None:
     assert isinstance(decision, Shed)
     assert (second, decision.session_limit, decision.trigger) == (3, 9, Trigger.SLO_AT_RISK)
     assert decision.reason == "at most 9 sessions: 14 sessions, 1 chain carry 9 within 40 ms per token"
+
+
+def test_a_chain_whose_nodes_have_not_reported_since_the_start_is_waited_for(shop: Any, world: World) -> None:
+    replica = replace(world.plan(2, ("b", 0, 12)), chain=1)
+    state, without_b = PolicyState(), shop(0.0, 9, replicas=(replica,))
+    without_b = replace(without_b, nodes=tuple(node for node in without_b.nodes if node.name != "b"))
+    for second in range(10):
+        decision, state = tick(replace(without_b, now_s=float(second)), state, TARGET)
+        assert isinstance(decision, Keep)
+    decision, state = tick(shop(10.0, 9, replicas=(replica,)), state, TARGET)
+    for second in range(11, 15):
+        decision, state = tick(replace(without_b, now_s=float(second)), state, TARGET)
+    assert isinstance(decision, DropChain)
+    assert decision.trigger is Trigger.NODE_LOST
+
+
+def test_sessions_that_have_no_room_for_their_kv_are_limited_too(world: World) -> None:
+    small = world.node(
+        "a", profile=PROFILE, memory_bytes=13_000_000 + 5 * 10 * 12 * 100
+    )  # ten positions of five sessions
+    state, made = PolicyState(), []
+    for second, sessions in enumerate([4, 5, 6, 6, 6, 6]):
+        gateway = world.gateway(sessions=sessions, context_positions=10 * sessions)
+        plan = world.plan(1, ("a", 0, 12))
+        decision, state = tick(
+            world.snapshot([small], now_s=float(second), plan=plan, gateways=(gateway,)), state, ALONE
+        )
+        made.append(decision)
+    assert isinstance(made[3], Wait)
+    assert "plan 1 breaks a limit: node a offers" in made[3].reason
+    assert isinstance(made[5], Shed)
+    assert made[5].reason == "at most 6 sessions: 5 are allowed, the 6 that are live may end in their time"
 
 
 def test_a_limit_is_lifted_when_demand_has_been_low_for_a_while(shop: Any) -> None:

@@ -128,3 +128,13 @@ async def test_plans_of_two_models_have_epochs_of_their_own_and_are_found_again(
     assert {loop.model: loop.plan for loop in again.loops} == {"vision": plan("vision", 1), "text": plan("text", 3)}
     assert again.select("").model == "text"  # nobody serves either; it was planned for last
     await again.stop()
+
+
+async def test_each_deployment_has_its_own_policy_and_gets_new_ones_while_it_runs(log: SqliteEventLog) -> None:
+    stricter = replace(SETTINGS, priority=7)
+    deployments = Deployments(
+        Journal(log), Policies(SETTINGS, {"model-b": stricter}), MonitoringSettings(), manual=True
+    )
+    assert [deployments.settings(model).priority for model in ("model-a", "model-b")] == [0, 7]
+    deployments.change_policies(Policies(stricter))
+    assert [deployments.settings(model).priority for model in ("model-a", "model-b")] == [7, 7]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from random import Random
 
+import numpy as np
 import pytest
 
 from mec_platform.control_plane.split_revision import narrowing
 from mec_platform.control_plane.split_revision.checker import check_plan, check_stages
 from mec_platform.control_plane.split_revision.cost_model import PlanCosts, plan_cost
+from mec_platform.control_plane.split_revision.intervals import busy_levels
+from mec_platform.control_plane.split_revision.orders import chains_along, moved_orders, order_around
 from mec_platform.control_plane.split_revision.search import FoundPlan, NoPlan, best_plan, describe_gap
 from mec_platform.control_plane.split_revision.settings import PlanSettings
+from mec_platform.control_plane.split_revision.terrain import Hops, survey_ground, survey_hops
 from mec_platform.domain.capacity import Snapshot
 from tests.benchmarks.plan import draw_case
 from tests.control_plane.exact_plans import Programme, least_cost_of_all
@@ -175,4 +180,29 @@ def test_every_plan_of_ten_thousand_worlds_keeps_all_limits() -> None:
 
 def test_a_gap_says_what_is_proven() -> None:
     assert describe_gap(0.0) == "proven to be the best plan"
-    assert describe_gap(0.0312) == "at most 3.12% above the best plan"
+    assert describe_gap(0.0312) == "no other plan saves more than 3.12%"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_plan_lies_along_one_of_all_orders(seed: int) -> None:
+    snapshot = draw_world(seed, Drawing(4, 7, 2.0))
+    settings = PlanSettings(throughput=1.0)
+    assert snapshot.model is not None
+    costs = PlanCosts(snapshot, settings)
+    ground = survey_ground(costs, snapshot.model, snapshot.nodes)
+    hops = survey_hops(costs, snapshot.nodes)
+    levels = busy_levels(ground, hops, 1.5)
+    chains = chains_along(ground, hops, list(permutations(range(4))), levels)
+    assert not any(chain.repeated() for chain in chains)
+    least = min(chain.additive + 1.5 * chain.busiest_ms(ground, hops) for chain in chains if chain.stages)
+    found = plan_or_none(snapshot, settings)
+    assert found is not None
+    assert least == pytest.approx(found.cost.total_ms, rel=1e-9)
+
+
+def test_an_order_around_a_plan_puts_other_nodes_where_they_are_the_least_detour() -> None:
+    far = np.full((4, 4), 10.0)
+    far[2, 3] = far[3, 1] = 1.0
+    hops = Hops(far, far)
+    assert order_around(hops, [0, 2, 1]) == (0, 2, 3, 1)
+    assert moved_orders((0, 2, 3, 1), [0, 2, 1], 4) == [(2, 0, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2), (0, 1, 2, 3)]

@@ -141,3 +141,8 @@ def test_two_policies_differ_in_words() -> None:
         == "qos.tpot_ms 0 -> 30, trust.untrusted_nodes [] -> [a, b]"
     )
     assert changed_marks(policy_marks(after), policy_marks(replace(before, priority=2))).startswith("priority 0 -> 2")
+
+
+def test_the_example_can_be_used() -> None:
+    policies = read_policies(Path(__file__).parents[2] / "deploy" / "examples" / "policies.toml")
+    assert policies.of("smollm2").policy.replicas.max == 3

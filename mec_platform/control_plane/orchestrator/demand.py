@@ -83,6 +83,7 @@ def _note_demand(
     snapshot: Snapshot, state: PolicyState, settings: PolicySettings, options: PlanOptions, capacity: int | None
 ) -> PolicyState:
     """Since when there is too much demand, or so little that something can be taken away."""
+    state = _meet(snapshot, state)
     over = is_overloaded(snapshot, settings, capacity)
     enough = _enough_without(snapshot, state, settings, options, capacity)
     under = not over and enough is not None and demand_of(snapshot) <= (1 - settings.relief_share) * enough
@@ -111,13 +112,22 @@ def _enough_without(
     return state.chain_demands[-1] if state.chain_demands else len(snapshot.replicas)
 
 
+def _meet(snapshot: Snapshot, state: PolicyState) -> PolicyState:
+    """Remembers which nodes of other chains were there: one that was, and is not any more, is lost."""
+    wanted = {name for replica in snapshot.replicas for name in replica.nodes}
+    if not wanted:
+        return replace(state, met_nodes=frozenset()) if state.met_nodes else state
+    here = {node.name for node in snapshot.nodes if node.name in wanted}
+    return replace(state, met_nodes=(state.met_nodes & wanted) | here)
+
+
 def _broken(snapshot: Snapshot, state: PolicyState, options: PlanOptions) -> tuple[SplitPlan, ChainFacts] | None:
     """The first replica that cannot stay; nodes that were not heard of since the platform started are waited for."""
     if not snapshot.replicas:
         return None
     alive = {node.name for node in snapshot.nodes}
     for replica, facts in zip(snapshot.replicas, options.replicas, strict=False):
-        unseen = {name for name in replica.nodes if name not in alive and name not in state.known_nodes}
+        unseen = {name for name in replica.nodes if name not in alive and name not in state.met_nodes}
         if facts.errors and snapshot.lost_nodes.issuperset(unseen):
             return replica, facts
     return None

@@ -47,21 +47,37 @@ def decide(
         decision = _decide_first(snapshot, settings, options)
     elif (forced := _forced_change(snapshot, plan, options, live)) is not None:
         decision = _decide_forced(snapshot, plan, settings, options, forced)
+        if isinstance(decision, Wait) and forced.trigger is Trigger.PLAN_BROKEN:
+            decision, state = _as_demand_asks(snapshot, plan, decision, state, settings, options)
     elif snapshot.suspicion:
         decision = _hold(plan, options, f"{snapshot.suspicion}; only failures that are reported count for now")
     elif waiting := _unseen(plan, live):
         decision = Wait(f"{', '.join(waiting)} of plan {plan.epoch} did not report yet since the platform started")
     else:
         decision, state = _decide_by_gain(snapshot, plan, links, state, settings, options)
-        if isinstance(decision, Keep) and is_first_chain(snapshot, plan):
-            of_chains, state = decide_demand(snapshot, plan, state, settings, options)
-            decision = of_chains or decision
+        if isinstance(decision, Keep):
+            decision, state = _as_demand_asks(snapshot, plan, decision, state, settings, options)
     if isinstance(decision, Reconfigure | AddChain | DropChain):
         pause = restraint.retry_pause(snapshot.now_s, state, settings, live)
         if pause is not None:
             return _hold(plan, options, f"{decision.reason}; {pause}"), state
         state = replace(state, attempt=_attempt(snapshot, decision, state, settings, live))
     return decision, note_sheds(state, decision)
+
+
+def _as_demand_asks(
+    snapshot: Snapshot,
+    plan: SplitPlan,
+    decision: Decision,
+    state: PolicyState,
+    settings: PolicySettings,
+    options: PlanOptions,
+) -> tuple[Decision, PolicyState]:
+    """The plan stays, whether on purpose or for want of another: chains and limits may still follow demand."""
+    if not is_first_chain(snapshot, plan):
+        return decision, state
+    of_chains, state = decide_demand(snapshot, plan, state, settings, options)
+    return of_chains or decision, state
 
 
 def _observe(

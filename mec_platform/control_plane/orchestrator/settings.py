@@ -88,8 +88,6 @@ class PolicySettings:
     min_forecast_confidence: float = 0.6
     # Loading and warming up stages and one round of messages: what a switch needs before the link breaks, without KV.
     switch_lead_s: float = 3.0
-    # A link that breaks carries nothing for about this long: a handover that fails is established again in 1 to 2 s.
-    break_s: float = 2.0
     # At most so many changes, so much pause of all sessions, and so many bytes of KV in any `budget_period_s`; 0 for no
     # such limit. What cannot wait (a lost node, a broken limit) counts, and is not held back.
     budget_changes: int = 0

@@ -63,12 +63,14 @@ class Seen:
 class PolicyState:
     """Starts empty, also after a restart of the platform.
 
-    `changes_s` are the times of recent committed changes (the first plan is none), `spent` what they took;
-    `known_nodes` those live nodes that were weighed already. Another plan has been better since `better_since_s`; another
-    chain has been broken since `broken_since_s`;
-    demand has been above what the chains carry since `over_since_s`, or so far below that a chain or a limit is not
-    needed since `under_since_s`. `session_limit` is in force at the gateways; `shed_at` is how many sessions the chains
-    carried when it was set. `chain_demands` is for every replica that was added how many sessions there were then.
+    `changes_s` are the times of recent committed changes (the first plan is none), `spent` what they took.
+    `known_nodes` are the live nodes that were weighed already, `met_nodes` those of other chains that were ever live.
+
+    Another plan has been better since `better_since_s`, another chain broken since `broken_since_s`; demand has been above
+    what the chains carry since `over_since_s`, or so far below that a chain or a limit is not needed since
+    `under_since_s`. `session_limit` is in force at the gateways; `shed_at` is how many sessions the chains carried when it
+    was set. `chain_demands` is for every replica that was added how many sessions there were then.
+
     `marks` is the policy as it was seen last, `policy_change` what of it has changed and was not weighed yet. `seen` is
     a memory that saves work and changes no decision.
     """
@@ -77,6 +79,7 @@ class PolicyState:
     changes_s: tuple[float, ...] = ()
     spent: tuple[Spent, ...] = ()
     known_nodes: frozenset[str] = frozenset()
+    met_nodes: frozenset[str] = frozenset()
     attempt: Attempt | None = None
     better_since_s: float | None = None
     broken_since_s: float | None = None

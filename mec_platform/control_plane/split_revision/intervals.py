@@ -42,8 +42,9 @@ def busy_levels(ground: Ground, hops: Hops | None, weight: float) -> Floats:
     stages = np.arange(1, ground.blocks + 1)[:, None] * ground.block_ms
     times = [stages, stages + ground.last_ms, ground.entry_busy, ground.exit_busy]
     times.append(np.array([inf]) if hops is None else hops.busy)
-    levels = np.unique(np.concatenate([each.reshape(-1) for each in times]))
-    return levels[levels >= least_bottleneck_ms(ground) * (1 - TIE)]
+    levels = np.sort(np.concatenate([each.reshape(-1) for each in times]))
+    different = np.append(levels[1:] != levels[:-1], True)
+    return levels[different & (levels >= least_bottleneck_ms(ground) * (1 - TIE))]
 
 
 def first_cut(levels: Floats, count: int) -> list[Interval]:

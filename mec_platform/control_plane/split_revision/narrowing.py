@@ -50,10 +50,15 @@ class Sited:
 
 
 def least_bottleneck_ms(ground: Ground) -> float:
-    """What the busiest stage takes at least: that long if all nodes did an even share of the work."""
+    """What the busiest stage takes at least: below, not all blocks fit even if every node held a stage."""
+    low, high = 0.0, float(ground.block_ms.max()) * ground.blocks
     if not ground.block_ms.min() > 0:
         return 0.0
-    return float(max(ground.blocks / (1 / ground.block_ms).sum(), ground.block_ms.min()))
+    for _ in range(40):
+        middle = (low + high) / 2
+        fits = np.minimum(np.floor(middle / ground.block_ms), ground.room.inner).sum() >= ground.blocks
+        low, high = (low, middle) if fits else (middle, high)
+    return max(low, float(ground.block_ms.min()))
 
 
 def most_promising(through: Floats, ground: Ground, count: int, wanted: Ints) -> Ints:

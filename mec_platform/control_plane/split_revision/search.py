@@ -36,6 +36,7 @@ from mec_platform.control_plane.split_revision.narrowing import (
     crossings,
     most_promising,
 )
+from mec_platform.control_plane.split_revision.orders import chains_along, moved_orders, order_around, short_orders
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.split_revision.sweep import (
     Bounds,
@@ -59,6 +60,17 @@ _LEAST_AT_ONCE, _MOST_AT_ONCE = 5, 48
 _FIRST_LOOK = 16
 # A search that has not found any plan goes on for so many times as long.
 _PATIENCE = 20
+# Thresholds that are tried along an order, and how often orders are made anew from the best plan.
+_TRIED, _ROUNDS = 7, 8
+# Then thresholds are near that of the best plan, and one node of it moves: as many moves as fill some large sweeps.
+_CLOSER = np.array([0.88, 0.95, 0.99, 1.0])
+_MOVES = 8
+# For that there is this part of all steps once more.
+_MORE = 3
+# With no steps left, it goes on as long as a round makes the plan that much better; not at all where little is to win.
+_WORTH_A_ROUND, _CLOSE_ENOUGH = 0.99, 0.95
+# So many intervals are looked at for chains that use nodes twice.
+_AS_LOW = 3
 # Of so few nodes all are remembered from the start.
 _ALL_REMEMBERED = 4
 # An interval is narrow where its width costs less than this share of what may still be won.
@@ -89,7 +101,7 @@ class NoPlan:
 
 def describe_gap(gap: float) -> str:
     """A gap in words."""
-    return "proven to be the best plan" if gap == 0 else f"at most {gap:.2%} above the best plan"
+    return "proven to be the best plan" if gap == 0 else f"no other plan saves more than {gap:.2%}"
 
 
 def best_plan(snapshot: Snapshot, settings: PlanSettings, exclude: frozenset[str] = frozenset()) -> FoundPlan | NoPlan:
@@ -246,19 +258,56 @@ class _Search:
         """Plans on the most promising nodes in the most promising intervals, so that bounds have something to beat."""
         if not open_:
             return
-        least = self._least_through(open_)
-        few = field.take(most_promising(least, field.ground, _FIRST_LOOK, self._in_plan(field.ground)))
         parts = [part for interval in open_[:3] for part in cut_in_parts(interval, self._levels, 4)]
         most = self._levels[[part.high for part in parts]]
+        few = self._few(field, open_)
         self._steps -= sweep_steps(few.ground, len(parts), 0)
-        chains = bound_chains(few.ground, few.hops, most, ())
-        for chain in chains:
+        for chain in bound_chains(few.ground, few.hops, most, ()):
             if not chain.repeated():
                 self._offer(_stages(few.ground, chain))
         if self.best is None:
             self._find(few, most)
         if self.best is None:
             self._find(field, np.array([inf]))
+
+    def _few(self, field: _Field, open_: list[Interval]) -> _Field:
+        if len(field.columns) <= _FIRST_LOOK:
+            return field
+        least = self._least_through(open_)[field.columns]
+        return field.take(most_promising(least, field.ground, _FIRST_LOOK, self._in_plan(field.ground)))
+
+    def _improve(self, field: _Field, open_: list[Interval], rounds: int) -> None:
+        """Better plans along orders of nodes, where chains of bounds use nodes twice and so are no plans."""
+        if not any(each.twice for each in open_[:_AS_LOW]) or open_[0].bound > _CLOSE_ENOUGH * self._best_ms:
+            return
+        few = self._few(field, open_)
+        orders, most = short_orders(few.ground, few.hops, 3), self._tried_levels(open_)
+        for number in range(rounds):
+            before, chain = self._best_ms, self._best_chain(few)
+            around = order_around(few.hops, chain)
+            if number:
+                orders = moved_orders(around, chain, _at_once(few, 0) * _MOVES // len(_CLOSER))
+                most = self.best[1].bottleneck_ms * _CLOSER if self.best and self._weight else self._levels[-1:]
+            orders.append(around)
+            self._steps -= sweep_steps(few.ground, len(orders) * len(most), 0)
+            for found in chains_along(few.ground, few.hops, orders, most):
+                self._offer(_stages(few.ground, found))
+            if not self._best_ms < before * (1 if self._steps > 0 else _WORTH_A_ROUND) and (number or self._steps <= 0):
+                return
+
+    def _best_chain(self, few: _Field) -> list[int]:
+        """The nodes of the best plan, as far as they are among a few."""
+        column = {name: number for number, name in enumerate(few.ground.names)}
+        stages = () if self.best is None else self.best[0]
+        return [column[stage.node] for stage in stages if stage.node in column]
+
+    def _tried_levels(self, open_: list[Interval]) -> Floats:
+        """Thresholds from the shortest that may be of use to that of the best plan."""
+        if not self._weight:
+            return self._levels
+        low = float(self._levels[min(each.low for each in open_)])
+        high = self.best[1].bottleneck_ms if self.best else 4 * low
+        return np.geomspace(low, high, _TRIED) if low < high < inf else np.array([max(low, high)])
 
     def _find(self, field: _Field, most_ms: Floats) -> None:
         for chain in find_chains(field.ground, field.hops, most_ms):
@@ -279,6 +328,10 @@ class _Search:
             for interval, chain in zip(batch, self._sweep(field, batch), strict=True):
                 rest += self._judge(field, interval, chain)
             open_ = self._still_open(rest)
+        if open_:
+            self._steps = self._settings.search_steps // _MORE
+            self._improve(everything, open_, _ROUNDS)
+            open_ = self._still_open(open_)
         return min((each.bound for each in open_), default=inf)
 
     def _sweep(self, field: _Field, batch: list[Interval]) -> list[Chain]:

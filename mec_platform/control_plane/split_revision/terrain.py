@@ -316,16 +316,20 @@ def _put_prices(
     inside = np.flatnonzero((rows >= 0) & (columns >= 0))
     if not len(inside):
         return
-    found = [everything[number] for number in inside.tolist()]
     rows, columns = rows[inside], columns[inside]
     default = price_hop(settings.default_link, settings.default_link, size, settings)
     half_default = default.latency_ms - default.busy_ms
-    half = np.array([link.round_trip_s for link in found]) * 500
-    measured = size / np.maximum([link.bytes_per_s for link in found], SLOWEST_BYTES_PER_S) * 1e3
-    confidence = np.array([link.confidence for link in found])
+    half = np.array([link.round_trip_s for link in everything])[inside] * 500
+    rates = np.array([link.bytes_per_s for link in everything])[inside]
+    measured = size / np.maximum(rates, SLOWEST_BYTES_PER_S) * 1e3
+    confidence = np.array([link.confidence for link in everything])[inside]
     busy = lean(default.busy_ms, measured, confidence)
     prices[0, rows, columns] = lean(half_default, half, confidence) + busy
     prices[1, rows, columns] = busy
     prices[2, rows, columns] = measured
-    for number in [number for number, link in enumerate(found) if link.forecast is not None]:
-        prices[:, rows[number], columns[number]] = price_hop(found[number], settings.default_link, size, settings)
+    forecast = {number for number, link in enumerate(everything) if link.forecast is not None}
+    for place, number in enumerate(inside.tolist() if forecast else ()):
+        if number in forecast:
+            prices[:, rows[place], columns[place]] = price_hop(
+                everything[number], settings.default_link, size, settings
+            )
