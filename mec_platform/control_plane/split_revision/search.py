@@ -54,7 +54,7 @@ from mec_platform.domain.model_shape import ModelShape
 from mec_platform.domain.split_plan import SplitPlan, Stage
 
 # A step of a sweep over so many numbers takes a few times as long as the calls that it consists of.
-_CELLS = 40_000
+_CELLS = 25_000
 _LEAST_AT_ONCE, _MOST_AT_ONCE = 5, 48
 # Plans are first looked for among so many nodes: it takes longer than a bound.
 _FIRST_LOOK = 16
@@ -68,7 +68,7 @@ _MOVES = 8
 # For that there is this part of all steps once more.
 _MORE = 3
 # With no steps left, it goes on as long as a round makes the plan that much better; not at all where little is to win.
-_WORTH_A_ROUND, _CLOSE_ENOUGH = 0.99, 0.95
+_WORTH_A_ROUND, _CLOSE_ENOUGH = 0.99, 0.92
 # So many intervals are looked at for chains that use nodes twice.
 _AS_LOW = 3
 # Of so few nodes all are remembered from the start.
@@ -238,7 +238,7 @@ class _Search:
         front = Bounds(ground, most, Dense.within(hops, most), Memories.of(self._remembered, len(ground.names)))
         open_ = [
             left
-            for interval, chain in zip(roots, front.chains(), strict=True)
+            for interval, chain in zip(roots, front.chains(self._limits(roots)), strict=True)
             for left in self._judge(field, interval, chain)
         ]
         open_ = self._still_open(open_)
@@ -258,11 +258,11 @@ class _Search:
         """Plans on the most promising nodes in the most promising intervals, so that bounds have something to beat."""
         if not open_:
             return
-        parts = [part for interval in open_[:3] for part in cut_in_parts(interval, self._levels, 4)]
+        parts = [part for interval in open_[:3] for part in cut_in_parts(interval, self._levels, 3)]
         most = self._levels[[part.high for part in parts]]
         few = self._few(field, open_)
         self._steps -= sweep_steps(few.ground, len(parts), 0)
-        for chain in bound_chains(few.ground, few.hops, most, ()):
+        for chain in bound_chains(few.ground, few.hops, most, (), self._limits(parts)):
             if not chain.repeated():
                 self._offer(_stages(few.ground, chain))
         if self.best is None:
@@ -338,7 +338,11 @@ class _Search:
         most = self._levels[[each.high for each in batch]]
         local = np.flatnonzero(np.isin(field.columns, self._remembered)).tolist()
         self._steps -= sweep_steps(field.ground, len(batch), len(local))
-        return bound_chains(field.ground, field.hops, most, local)
+        return bound_chains(field.ground, field.hops, most, local, self._limits(batch))
+
+    def _limits(self, intervals: list[Interval]) -> Floats:
+        """What may add up of a cost in these intervals that is still below the best plan's."""
+        return self._enough - self._disturbance - self._price_of(intervals)
 
     def _judge(self, field: _Field, interval: Interval, chain: Chain) -> Iterable[Interval]:
         """What is left of an interval now that the cheapest chain at its upper end is known."""

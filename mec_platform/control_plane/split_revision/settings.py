@@ -66,7 +66,7 @@ class PlanSettings:
     dense_nodes: int = 64
     # How much the search may do before it answers with the best plan so far and how far that may be off: steps of its
     # innermost loop, of which a current core does about 0.5 to 1 thousand million a second.
-    search_steps: int = 12_000_000
+    search_steps: int = 10_000_000
 
     def __post_init__(self) -> None:
         limits = ("alpha", "beta", "throughput", "gamma_ms", "trusted_first_blocks", "trusted_last_blocks")

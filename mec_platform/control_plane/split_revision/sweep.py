@@ -118,16 +118,18 @@ class Bounds:
         least: Floats = (self.end[-1] + self._ground.exit).min(axis=(1, 2))
         return least
 
-    def chains(self) -> list[Chain]:
-        """The cheapest chain under each threshold."""
+    def chains(self, below: Floats | None = None) -> list[Chain]:
+        """The cheapest chain under each threshold, without stages where what adds up of it is not `below` a limit."""
         whole = self.end[-1] + self._ground.exit
+        limits = np.full(len(whole), np.inf) if below is None else below
         flat = whole.reshape(len(whole), -1)
         best = flat.argmin(axis=1)
         found = []
         for threshold, state in enumerate(best.tolist()):
             additive = float(flat[threshold, state])
             memory, node = divmod(state, whole.shape[2])
-            found.append(Chain(additive, self._walk_back(threshold, memory, node) if additive < np.inf else ()))
+            wanted = additive < limits[threshold]
+            found.append(Chain(additive, self._walk_back(threshold, memory, node) if wanted else ()))
         return found
 
     def _sweep(self) -> None:
@@ -183,10 +185,15 @@ class Bounds:
         return int((self.end[cut, threshold, memory] + hops).argmin())
 
 
-def bound_chains(ground: Ground, hops: Hops, most_ms: Floats, remembered: Sequence[int]) -> list[Chain]:
-    """For each threshold a chain that costs no more than any plan with nothing busier; only some nodes are remembered."""
+def bound_chains(
+    ground: Ground, hops: Hops, most_ms: Floats, remembered: Sequence[int], below: Floats | None = None
+) -> list[Chain]:
+    """For each threshold a chain that costs no more than any plan with nothing busier; only some nodes are remembered.
+
+    Chains whose additive cost is not `below` a limit come without stages.
+    """
     memories = Memories.of(remembered, len(ground.names))
-    return Bounds(ground, most_ms, Dense.within(hops, most_ms), memories).chains()
+    return Bounds(ground, most_ms, Dense.within(hops, most_ms), memories).chains(below)
 
 
 def find_chains(ground: Ground, hops: Hops, most_ms: Floats) -> list[Chain]:
