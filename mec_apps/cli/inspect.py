@@ -146,8 +146,15 @@ async def _follow_decisions(channel: Any, model: str, show_all: bool, as_json: b
     async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest(model=model)):
         if decision.kind == "keep" and not show_all:
             continue
-        text = f"{decision.at_s:10.1f}  {decision.kind:8}  {_of_chain(decision.plan)}{decision.reason}"
+        text = f"{decision.at_s:10.1f}  {decision.kind:10}  {_of_chain(decision.plan)}{_why(decision)}"
         _print_line(as_json, "decision", decision, text)
+
+
+def _why(decision: control_plane_pb2.Decision) -> str:
+    """The reason, after what made the change due, and before what it costs."""
+    trigger = f"[{decision.trigger}] " if decision.trigger else ""
+    cost = f"; the change costs {decision.switch_cost_ms:.0f} ms" if decision.switch_cost_ms else ""
+    return f"{trigger}{decision.reason}{cost}"
 
 
 async def _follow_reconfigurations(channel: Any, model: str, as_json: bool) -> None:

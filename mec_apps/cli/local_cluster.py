@@ -78,6 +78,7 @@ class LocalCluster:
         encoder: CompiledFolders | None = None,
         store: Path | None = None,
         prefer_peers: bool = False,
+        policy: Path | None = None,
     ) -> None:
         self._compiled = compiled
         self._encoder = encoder
@@ -89,6 +90,7 @@ class LocalCluster:
         self._ports = (rest_port, grpc_port, http_port)
         self._store = store
         self._prefer_peers = prefer_peers
+        self._policy = policy
         self._folder = tempfile.TemporaryDirectory(prefix="mec-cluster-")
         self._channels = Channels()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -232,6 +234,7 @@ class LocalCluster:
         serve += ["--expected-nodes", str(self._expected_nodes()), "--cooldown-s", str(self._cooldown_s)]
         serve += ["--beta", str(self._beta), *(["--prefer-peers"] if self._prefer_peers else [])]
         serve += [] if self._store is None else ["--store", str(self._store)]
+        serve += [] if self._policy is None else ["--policy", str(self._policy)]
         await self._start_process("platform", [*serve, *(["--manual"] if self._manual else [])])
         encoder = [] if self._encoder is None else ["--encoder", str(self._encoder.package)]
         gateway = ["gateway", *encoder, "--name", "gateway", "--port", str(http_port), "--context", str(self._context)]

@@ -35,6 +35,7 @@ from mec_platform.control_plane.monitoring.estimates import (
     snapshot,
 )
 from mec_platform.control_plane.monitoring.radio_forecast import RadioState
+from mec_platform.control_plane.options import distrusting
 from mec_platform.control_plane.orchestrator.decisions import (
     AddChain,
     Change,
@@ -186,6 +187,7 @@ class ControlLoop:
         """The world as decisions about a chain see it now, the first where none is named."""
         number = self._chains.numbers[0] if chain is None else chain
         seen = snapshot(self._monitoring, self.now_s, self._chains.plans.get(number), self._monitoring_settings)
+        seen = distrusting(seen, self._settings)
         others = self._chains.others(number)
         return replace(seen, replicas=others) if others else seen
 
@@ -293,12 +295,11 @@ class ControlLoop:
                 chain.passed_over = True
 
     def _decide(self, chain: ChainControl) -> None:
+        """Each chain decides about its own plan; how many chains and sessions there are, the first one decides for all."""
         seen = self.observe(chain.number)
         before = chain.policy
         decision, chain.policy, seen = self._decider.decide(self.model, seen, before)
         record = DecisionRecord(decision, seen, before, self._settings)
-        if _is_about_demand(decision) and seen.plan != self.plan:
-            return  # each chain sees the same demand: the first one decides for all
         self._tell(chain, decision)
         if isinstance(decision, Wait | Keep):
             if self._journal.decisions.is_news(record):
@@ -409,14 +410,3 @@ class ControlLoop:
         for name, member in self._monitoring.members.items():
             if not is_alive(member, self.now_s, self._monitoring_settings):
                 yield name
-
-
-def _is_about_demand(decision: Decision) -> bool:
-    """Whether a decision is about how many chains or sessions there are, and not about a chain that cannot stay."""
-    match decision:
-        case AddChain() | Shed():
-            return True
-        case DropChain():
-            return decision.trigger in (Trigger.DEMAND, Trigger.POLICY_CHANGED)
-        case _:
-            return False

@@ -1,7 +1,7 @@
 """Decisions as the journal keeps them: with the snapshot, the policy's memory and the settings that they were made from.
 
-What is decoded equals what was encoded, so that `replay` can decide again. Numbers that are not finite do not survive
-JSON and do not occur in snapshots. What the policy remembers only to save work is left out.
+MessagePack, because limits may be infinite, which JSON cannot say. What is decoded equals what was encoded, so that
+`replay` can decide again; what the policy remembers only to save work is left out.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from mec_platform.domain.capacity import Snapshot
 VERSION = 1
 COMPRESS_BYTES = 16_384
 """Snapshots of hundreds of nodes repeat themselves: compressed they take a tenth."""
+
+_COMPRESSED = b"x"
+"""What zlib begins with; no MessagePack map does."""
 
 _TYPES: dict[str, type[Any]] = {
     "wait": Wait,
@@ -71,27 +74,27 @@ class _Wire(msgspec.Struct):
 
 
 def encode_record(record: DecisionRecord) -> bytes:
-    """JSON, compressed where it is long."""
+    """Compressed where it is long."""
     wire = _Wire(
         version=VERSION,
         type=_NAMES[type(record.decision)],
-        decision=msgspec.Raw(msgspec.json.encode(record.decision)),
+        decision=msgspec.Raw(msgspec.msgpack.encode(record.decision)),
         snapshot=record.snapshot,
         state=replace(record.state, seen=None),
         settings=record.settings,
     )
-    payload = msgspec.json.encode(wire, order="deterministic")
+    payload = msgspec.msgpack.encode(wire, order="deterministic")
     return payload if len(payload) < COMPRESS_BYTES else zlib.compress(payload)
 
 
 def decode_record(payload: bytes) -> DecisionRecord:
     """The opposite. Raises UnreadableRecord."""
     try:
-        text = payload if payload.startswith(b"{") else zlib.decompress(payload)
-        wire = msgspec.json.decode(text, type=_Wire)
+        text = zlib.decompress(payload) if payload[:1] == _COMPRESSED else payload
+        wire = msgspec.msgpack.decode(text, type=_Wire)
         if wire.version != VERSION or wire.type not in _TYPES:
             raise UnreadableRecord(f"version {wire.version}, a decision of type {wire.type}")
-        decision = msgspec.json.decode(wire.decision, type=_TYPES[wire.type])
+        decision = msgspec.msgpack.decode(wire.decision, type=_TYPES[wire.type])
     except (msgspec.MsgspecError, zlib.error, ValueError) as error:
         raise UnreadableRecord(str(error)) from error
     return DecisionRecord(decision, wire.snapshot, wire.state, wire.settings)

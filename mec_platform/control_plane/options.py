@@ -5,14 +5,13 @@ Pure. `tick` asks for them, and keeps them as long as the world is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.orchestrator.decisions import ChainFacts, PlanOption, PlanOptions, Trigger
 from mec_platform.control_plane.orchestrator.demand import carried_sessions, needs_chain
 from mec_platform.control_plane.split_revision.checker import check_stages
-from mec_platform.control_plane.split_revision.cost_model import PlanCost, plan_cost
+from mec_platform.control_plane.split_revision.cost_model import PlanCost, kv_positions, plan_cost, stage_memory_bytes
 from mec_platform.control_plane.split_revision.search import FoundPlan, best_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, Snapshot
@@ -33,13 +32,13 @@ SAME_CONFIDENCE = 0.05
 
 def plan_options(snapshot: Snapshot, settings: ControlSettings) -> PlanOptions:
     """The best plan, the current one, and further chains where one would be of use."""
-    planning, policy = settings.planning, settings.policy
+    planning, policy = with_switching(snapshot, settings), settings.policy
     world = at_share(snapshot, 1 + len(snapshot.replicas))
     plan = snapshot.plan
     cost = None if plan is None else plan_cost(plan.stages, world, planning)
     slowness = _slowness(snapshot, cost)
     current = None if plan is None or cost is None else _option(plan.stages, cost, world, settings, slowness)
-    found = best_plan(world, planning, _nodes_of(snapshot.replicas))
+    found = best_plan(world, planning)
     best, no_plan_reason = None, ""
     if not isinstance(found, FoundPlan):
         no_plan_reason = found.reason
@@ -101,6 +100,18 @@ def at_share(snapshot: Snapshot, chains: int) -> Snapshot:
     return replace(snapshot, gateways=gateways)
 
 
+def with_switching(snapshot: Snapshot, settings: ControlSettings) -> PlanSettings:
+    """Settings by which the search counts what a change costs, over the tokens of the policy's horizon.
+
+    So that of plans which are about as good it finds the one that is near. Whether a change pays is judged without
+    this term: `PlanOption.cost_ms` does not have it, and the orchestrator sets the gain against a price of its own.
+    """
+    if settings.planning.switch_horizon_tokens:
+        return settings.planning
+    rate = max(sum(gateway.tokens_per_s for gateway in snapshot.gateways), settings.policy.assumed_tokens_per_s)
+    return replace(settings.planning, switch_horizon_tokens=max(1, round(rate * settings.policy.horizon_s)))
+
+
 def _are_same_links(one: tuple[LinkCapacity, ...], other: tuple[LinkCapacity, ...]) -> bool:
     if one is other or one == other:
         return True
@@ -125,7 +136,7 @@ def _option(
     rows = max(1, sum(gateway.sessions for gateway in world.gateways))
     return PlanOption(
         stages=stages,
-        cost_ms=cost.total_ms,
+        cost_ms=cost.settled_ms,
         latency_ms=cost.latency_ms,
         tokens_per_s=rows * 1e3 / cost.bottleneck_ms if cost.bottleneck_ms > 0 else 0.0,
         carries=_carries(stages, world, settings, slowness),
@@ -133,15 +144,17 @@ def _option(
 
 
 def _carries(stages: tuple[Stage, ...], world: Snapshot, settings: ControlSettings, slowness: float) -> int | None:
-    """The most sessions for which every token comes within the target; 0 where it does not for a single one."""
+    """The most sessions for which every token comes within the target and that have room for their KV; 0 if not one."""
     target_ms = settings.policy.qos.tpot_ms
     if not target_ms:
         return None
     small = only_nodes(world, {stage.node for stage in stages})
 
     def fits(sessions: int) -> bool:
-        cost = plan_cost(stages, _at_load(small, sessions), settings.planning)
-        return cost is not None and cost.latency_ms * slowness <= target_ms
+        loaded = _at_load(small, sessions)
+        cost = plan_cost(stages, loaded, settings.planning)
+        in_time = cost is not None and cost.latency_ms * slowness <= target_ms
+        return in_time and has_room(stages, loaded, settings.planning)
 
     low, high = 0, 1
     while high <= MOST_SESSIONS and fits(high):
@@ -150,6 +163,18 @@ def _carries(stages: tuple[Stage, ...], world: Snapshot, settings: ControlSettin
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def has_room(stages: tuple[Stage, ...], world: Snapshot, planning: PlanSettings) -> bool:
+    """Whether every stage fits in its node, with the KV of the sessions that there are."""
+    if world.model is None:
+        return False
+    offered = {node.name: node.memory_bytes for node in world.nodes}
+    positions = kv_positions(world, planning)
+    return all(
+        stage_memory_bytes(stage.layers, world.model, planning, positions) <= offered.get(stage.node, 0)
+        for stage in stages
+    )
 
 
 def only_nodes(world: Snapshot, names: set[str]) -> Snapshot:
@@ -212,11 +237,7 @@ def _with_chain(
     """The best further chain, beside all that are there."""
     chains = (plan, *snapshot.replicas)
     world = at_share(replace(snapshot, plan=None, replicas=chains), len(chains) + 1)
-    found = best_plan(world, settings.planning, _nodes_of(chains))
+    found = best_plan(world, settings.planning)
     if not isinstance(found, FoundPlan):
         return replace(options, no_chain_reason=found.reason)
     return replace(options, chain=_option(found.plan.stages, found.cost, world, settings, slowness))
-
-
-def _nodes_of(plans: Iterable[SplitPlan]) -> frozenset[str]:
-    return frozenset(name for plan in plans for name in plan.nodes)

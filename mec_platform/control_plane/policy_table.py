@@ -49,6 +49,7 @@ KEYS: tuple[Key, ...] = (
     Key("", "priority", "priority", "whole", -1000, 1000),
     Key("objective", "alpha", "planning.alpha"),
     Key("objective", "beta", "planning.beta"),
+    Key("objective", "throughput", "planning.throughput"),
     Key("objective", "gamma_ms", "planning.gamma_ms"),
     Key("qos", "ttft_ms", "policy.qos.ttft_ms"),
     Key("qos", "tpot_ms", "policy.qos.tpot_ms"),

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from mec_platform.control_plane.control_settings import ControlSettings
-from mec_platform.control_plane.options import distrusting, only_nodes, plan_options
+from mec_platform.control_plane.options import at_share, distrusting, only_nodes, plan_options
 from mec_platform.control_plane.orchestrator.decisions import (
     AddChain,
     Decision,
@@ -25,7 +26,7 @@ from mec_platform.control_plane.orchestrator.decisions import (
 from mec_platform.control_plane.orchestrator.demand import is_first_chain
 from mec_platform.control_plane.orchestrator.state import PolicyState
 from mec_platform.control_plane.orchestrator.switch_cost import switch_cost
-from mec_platform.control_plane.split_revision.cost_model import plan_cost, stage_memory_bytes
+from mec_platform.control_plane.split_revision.cost_model import kv_positions, plan_cost, stage_memory_bytes
 from mec_platform.control_plane.split_revision.search import FoundPlan, best_plan
 from mec_platform.control_plane.tick import plan_errors, tick
 from mec_platform.domain.capacity import NodeCapacity, Snapshot
@@ -144,24 +145,25 @@ class _Round:
     def view(self, name: str, seen: Snapshot, without: frozenset[str] = frozenset()) -> Snapshot:
         """`seen` less what all other deployments take, those `without` not counted."""
         rank = self.rank(name)
-        before: dict[tuple[str, str], list[Usage]] = {}
-        every: dict[tuple[str, str], list[Usage]] = {}
+        before: dict[str, list[Usage]] = {}
+        on_nodes: dict[str, list[Usage]] = {}
+        on_machines: dict[str, list[Usage]] = {}
         for other, usages in self._usages.items():
             if other == name or other in without:
                 continue
             for usage in usages:
-                place = _place(usage.node, usage.machine)
-                every.setdefault(place, []).append(usage)
+                place, of = (on_machines, usage.machine) if usage.machine else (on_nodes, usage.node)
+                place.setdefault(of, []).append(usage)
                 if self.rank(other) < rank:
-                    before.setdefault(place, []).append(usage)
-        if not every:
+                    before.setdefault(of, []).append(usage)
+        if not on_nodes and not on_machines:
             return seen
         own = {usage.node: usage.memory_bytes for usage in self._usages[name] if not usage.is_new}
         nodes = []
         for node in seen.nodes:
-            place = _place(node.name, node.machine)
-            taken = every.get(place)
-            nodes.append(node if taken is None else _lessened(node, taken, before.get(place, ()), own))
+            taken = on_machines.get(node.machine) if node.machine else on_nodes.get(node.name)
+            earlier = before.get(node.machine or node.name, ())
+            nodes.append(node if taken is None else _lessened(node, taken, earlier, own))
         return replace(seen, nodes=tuple(nodes))
 
     def _is_in_need(self, name: str) -> bool:
@@ -217,28 +219,25 @@ def _usages(plan: SplitPlan, snapshot: Snapshot, settings: ControlSettings, *, i
     model = snapshot.model
     if model is None:
         return []
-    small = only_nodes(snapshot, set(plan.nodes))
+    apart = replace(at_share(snapshot, 1 + len(snapshot.replicas)), links=(), site_links=())  # hops take no compute
+    small = only_nodes(apart, set(plan.nodes))
+    positions = kv_positions(small, settings.planning)
     machines = {node.name: node.machine for node in small.nodes}
     live = tuple(stage for stage in plan.stages if stage.node in machines)
     cost = plan_cost(live, small, settings.planning)
     rows = max(1, sum(gateway.sessions for gateway in snapshot.gateways))
-    steps_per_s = sum(gateway.tokens_per_s for gateway in snapshot.gateways) / rows / (1 + len(snapshot.replicas))
+    steps_per_s = sum(gateway.tokens_per_s for gateway in snapshot.gateways) / rows
     times = {} if cost is None else dict(zip((stage.node for stage in live), cost.stage_ms, strict=True))
     return [
         Usage(
             stage.node,
             machines.get(stage.node, ""),
-            stage_memory_bytes(stage.layers, model, settings.planning),
+            stage_memory_bytes(stage.layers, model, settings.planning, positions),
             min(times.get(stage.node, 0.0) / 1e3 * steps_per_s, 1.0),
             is_new,
         )
         for stage in plan.stages
     ]
-
-
-def _place(node: str, machine: str) -> tuple[str, str]:
-    """What is shared: a machine, or a node that has one of its own."""
-    return ("machine", machine) if machine else ("node", node)
 
 
 def _lessened(
@@ -254,10 +253,16 @@ def _lessened(
     if mine is not None:
         memory = max(memory, min(node.memory_bytes - sum(usage.memory_bytes for usage in before), mine))
     busy = min(sum(usage.busy_share for usage in taken if usage.is_new or mine is None), BUSIEST)
+    return _with_less(node, max(memory, 0), busy)
+
+
+@lru_cache(maxsize=1 << 14)
+def _with_less(node: NodeCapacity, memory_bytes: int, busy: float) -> NodeCapacity:
+    """Of a world that stays, the same nodes are asked for with every decision: about a hundred by each of many deployments."""
     slower = 1 / (1 - busy)
     return replace(
         node,
-        memory_bytes=max(memory, 0),
+        memory_bytes=memory_bytes,
         block_time_s=node.block_time_s * slower,
         head_time_s=node.head_time_s * slower,
         prefill_block_time_s_per_row=node.prefill_block_time_s_per_row * slower,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mec_platform.control_plane.control_settings import ControlSettings
-from mec_platform.control_plane.options import chain_world, distrusting, is_same_world, plan_options
+from mec_platform.control_plane.options import at_share, chain_world, distrusting, is_same_world, plan_options
 from mec_platform.control_plane.orchestrator.decisions import AddChain, Decision, Reconfigure, Wait
 from mec_platform.control_plane.orchestrator.policy import decide
 from mec_platform.control_plane.orchestrator.state import PolicyState, Seen
@@ -34,22 +34,16 @@ def tick(snapshot: Snapshot, state: PolicyState, settings: ControlSettings) -> t
 
 
 def plan_errors(decision: Decision, snapshot: Snapshot, settings: ControlSettings) -> list[str]:
-    """What the independent checker says of a plan that is to be set up."""
+    """What the independent checker says of a plan that is to be set up, with its share of the sessions."""
+    chains = 1 + len(snapshot.replicas)
     match decision:
         case Reconfigure():
-            shared = _shared_nodes(decision.plan.nodes, snapshot, with_plan=False)
-            return check_plan(decision.plan, snapshot, settings.planning) + shared
+            return check_plan(decision.plan, at_share(snapshot, chains), settings.planning)
         case AddChain():
-            errors = check_stages(decision.plan, chain_world(snapshot, decision.plan), settings.planning)
-            return errors + _shared_nodes(decision.plan.nodes, snapshot, with_plan=True)
+            beside = chain_world(at_share(snapshot, chains + 1), decision.plan)
+            return check_stages(decision.plan, beside, settings.planning)
         case _:
             return []
-
-
-def _shared_nodes(nodes: tuple[str, ...], snapshot: Snapshot, *, with_plan: bool) -> list[str]:
-    others = snapshot.replicas + ((snapshot.plan,) if with_plan and snapshot.plan is not None else ())
-    taken = {name for plan in others for name in plan.nodes}
-    return [f"node {name} is in another chain" for name in nodes if name in taken]
 
 
 def _look(snapshot: Snapshot, world: Snapshot, seen: Seen | None, settings: ControlSettings) -> Seen:

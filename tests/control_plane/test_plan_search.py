@@ -80,7 +80,7 @@ def test_a_gap_is_never_too_small(sited: bool, monkeypatch: pytest.MonkeyPatch) 
     if sited:
         monkeypatch.setattr(narrowing, "_PAIRED_NODES", 0)
     with_gap = 0
-    for seed in range(120):
+    for seed in range(60):
         snapshot, settings = small_world(seed), draw_settings(seed)
         least = least_cost_of_all(snapshot, settings)
         found = plan_or_none(snapshot, replace(settings, search_steps=seed % 2 * 300_000, dense_nodes=3))
@@ -89,7 +89,7 @@ def test_a_gap_is_never_too_small(sited: bool, monkeypatch: pytest.MonkeyPatch) 
         assert check_stages(found.plan, snapshot, settings) == []
         assert found.cost.total_ms * (1 - found.gap) <= least + 1e-6
         with_gap += found.gap > 0
-    assert with_gap > 10
+    assert with_gap > 5
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -165,12 +165,12 @@ def every_plan_keeps_all_limits(seeds: range) -> int:
 
 
 def test_every_plan_keeps_all_limits() -> None:
-    assert every_plan_keeps_all_limits(range(300)) > 150
+    assert every_plan_keeps_all_limits(range(150)) > 75
 
 
 @pytest.mark.thorough
 def test_every_plan_of_ten_thousand_worlds_keeps_all_limits() -> None:
-    assert every_plan_keeps_all_limits(range(300, 10_300)) > 5000
+    assert every_plan_keeps_all_limits(range(150, 10_150)) > 5000
 
 
 def test_a_gap_says_what_is_proven() -> None:

@@ -50,10 +50,10 @@ def test_a_day_in_short(world: SimpleNamespace) -> None:
     assert run(script) == [
         "0 wait: 2 of 3 expected edge nodes are here (edge-1, edge-2)",
         "1 initial edge-1 [0, 4) -> edge-2 [4, 9) -> edge-3 [9, 12): first plan, on 3 nodes: 8.2 ms per token",
-        "4 migrate edge-1 [0, 4) -> edge-3 [4, 9) -> edge-2 [9, 12): link edge-1 -> edge-2 fell from 12.5 MB/s to "
-        "0.05 MB/s; migration saves 45.9 ms per token (54.1 -> 8.2 ms; cost 75.9 -> 8.3 ms)",
-        "6 re_split edge-1 [0, 6) -> edge-3 [6, 12): node edge-2 is lost (plan 2: edge-1 [0, 4) -> edge-3 [4, 9) -> "
-        "edge-2 [9, 12)); re-split gives 7.8 ms per token",
+        "4 re_split edge-1 [0, 5) -> edge-3 [5, 10) -> edge-2 [10, 12): link edge-1 -> edge-2 fell from 12.5 MB/s to "
+        "0.05 MB/s; re-split saves 45.9 ms per token (54.1 -> 8.2 ms; cost 75.9 -> 8.3 ms)",
+        "6 re_split edge-1 [0, 6) -> edge-3 [6, 12): node edge-2 is lost (plan 2: edge-1 [0, 5) -> edge-3 [5, 10) -> "
+        "edge-2 [10, 12)); re-split gives 7.8 ms per token",
     ]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import grpc.aio
+import openai
 import pytest
 import pytest_asyncio
 
@@ -96,7 +98,7 @@ async def test_orders_that_do_not_fit_the_chains_are_refused_and_change_nothing(
 
 
 async def test_a_dead_node_hurts_only_the_sessions_of_its_chain(compiled: CompiledFolders) -> None:
-    nodes = [NodeOptions(f"edge-{number}") for number in (1, 2, 3, 4)]
+    nodes = [NodeOptions(f"edge-{number}") for number in (1, 2, 3)]
     async with LocalCluster(compiled, nodes, manual=True, context=1024) as cluster:
         await cluster.wait_for_plan()
         edge = Edge(cluster)
@@ -120,3 +122,46 @@ async def test_a_dead_node_hurts_only_the_sessions_of_its_chain(compiled: Compil
         assert await edge.plan() == FIRST
         assert await edge.answer(20) == undisturbed[:20]
         await edge.drained()
+
+
+async def test_a_policy_adds_a_chain_by_itself_and_turns_away_what_it_does_not_admit(
+    compiled: CompiledFolders, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        "[default.replicas]\nmin = 2\nmax = 2\n[default.admission]\nmax_sessions = 2\n"
+        "[default.change]\nexpected_nodes = 2\n"
+    )
+    nodes = [NodeOptions(f"edge-{number}") for number in (1, 2)]
+    async with (
+        LocalCluster(compiled, nodes, cooldown_s=1.0, beta=0.0, context=1024, policy=policy) as cluster,
+        openai.AsyncOpenAI(base_url=cluster.openai_url, api_key="unused", max_retries=0) as client,
+    ):
+        await cluster.wait_for_plan()
+        edge = Edge(cluster)
+
+        async def has_two_chains() -> bool:
+            seen = await cluster.snapshot()
+            return [len(plan.stages) for plan in (seen.plan, *seen.replicas)] == [1, 1]
+
+        await until(has_two_chains, "the policy's second chain")
+        answers = [await Answer(edge, 250).begun() for _ in range(2)]
+        assert len({answer.epochs[0] for answer in answers}) == 2
+
+        async def is_turned_away() -> openai.RateLimitError | None:
+            ask = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+            try:
+                await client.chat.completions.create(**ask)  # type: ignore[call-overload]
+            except openai.RateLimitError as error:
+                return error
+            return None
+
+        error = await until(is_turned_away, "the limit reaches the gateway")
+        assert error.code == "not_admitted"
+        assert error.response.headers["Retry-After"] == "5"
+        assert "lets this gateway have 2 sessions for now, and it has 2: at most 2 sessions" in error.message
+        for answer in answers:
+            await answer.ended()
+        assert answers[0].tokens == answers[1].tokens
+        assert len(answers[0].tokens) > 50
+        assert not await is_turned_away()

@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
 
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan
 from mec_apps.split_inference.gateway.switching import SwitchReport
-from mec_apps.split_inference.generation import NotAdmitted
+from mec_apps.split_inference.generation import NotAdmitted, SamplingSettings
 from mec_platform.domain.split_plan import SplitPlan
-from tests.split_inference.in_process import ALONE, Client, Stages, drained
+from tests.split_inference.in_process import ALONE, PROMPT, Client, Stages, drained
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 SECOND: Stages = [("b", 0, 14), ("c", 14, 30)]
+TOKENS = 45
+AHEAD = 15
+"""Tokens after which an answer waits: with the prompt, more KV than one round of copying takes."""
 
 
 class Answers:
-    """Answers that begin one after the other, each once the one before has some tokens."""
+    """Answers that begin one after the other, wait after their first tokens for `go_on`, and then flow side by side."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._asked: list[asyncio.Future[list[int]]] = []
+        self._going_on = asyncio.Event()
 
-    async def begin(self, tokens: int = 60, ahead: int = 5) -> None:
+    async def begin(self) -> None:
         reached = asyncio.Event()
-        answer = self._client.answer(tokens, on_token=lambda made: reached.set() if made >= ahead else None)
-        self._asked.append(asyncio.ensure_future(answer))
+        self._asked.append(asyncio.ensure_future(self._answer(reached)))
         await reached.wait()
 
+    async def _answer(self, reached: asyncio.Event) -> list[int]:
+        made = []
+        async with aclosing(self._client.sessions.generate(PROMPT, TOKENS, SamplingSettings())) as tokens:
+            async for token in tokens:
+                made.append(token.token)
+                if len(made) == AHEAD:
+                    reached.set()
+                    await self._going_on.wait()
+        return made
+
+    def go_on(self) -> None:
+        self._going_on.set()
+
     async def all(self) -> list[list[int]]:
+        self.go_on()
         return list(await asyncio.gather(*self._asked))
 
     @property
@@ -62,7 +80,7 @@ async def test_new_sessions_spread_over_chains_and_answer_alike(
     for _ in range(3):
         await answers.begin()
     assert sorted(answers.chains) == [0, 0, 1, 1]
-    assert await answers.all() == [undisturbed] * 4
+    assert await answers.all() == [undisturbed[:TOKENS]] * 4
 
 
 async def test_a_chain_that_is_dropped_hands_its_sessions_over_without_a_lost_token(
@@ -72,13 +90,14 @@ async def test_a_chain_that_is_dropped_hands_its_sessions_over_without_a_lost_to
     await client.use_chain(1, SECOND)
     for _ in range(4):
         await answers.begin()
+    answers.go_on()
     reports = await end_chain(client, 1)
     assert [report.mode for report in reports] == ["pre_copy", "pre_copy"]
     assert answers.chains == [0] * 4
     used = await client.edge.used()
     assert (used["b"], used["c"]) == (0, 0)
     assert used["a"] > 0
-    assert await answers.all() == [undisturbed] * 4
+    assert await answers.all() == [undisturbed[:TOKENS]] * 4
 
 
 async def test_sessions_of_a_dropped_chain_are_shared_by_those_that_stay(
@@ -87,11 +106,12 @@ async def test_sessions_of_a_dropped_chain_are_shared_by_those_that_stay(
     await client.use(ALONE)
     await client.use_chain(1, [("b", 0, 30)])
     for _ in range(4):
-        await answers.begin(ahead=3)
+        await answers.begin()
+    answers.go_on()
     await client.use_chain(2, [("c", 0, 30)])
     await end_chain(client, 0)
     assert sorted(answers.chains) == [1, 1, 2, 2]
-    assert await answers.all() == [undisturbed] * 4
+    assert await answers.all() == [undisturbed[:TOKENS]] * 4
 
 
 async def test_a_lost_node_hurts_the_sessions_of_its_chain_only_and_they_go_on_at_once(
@@ -102,9 +122,10 @@ async def test_a_lost_node_hurts_the_sessions_of_its_chain_only_and_they_go_on_a
     for _ in range(2):
         await answers.begin()
     first, second = sorted(client.sessions.live.values(), key=lambda session: session.active.plan.chain)
+    answers.go_on()
     try:
         await client.edge.nodes["b"].vanish()
-        assert await answers.all() == [undisturbed] * 2
+        assert await answers.all() == [undisturbed[:TOKENS]] * 2
         assert (first.replayed_tokens, second.active.plan.chain) == (0, 0)
         assert second.replayed_tokens > 0
         assert (await client.edge.used())["c"] == 0  # though the way to it went over b
@@ -120,11 +141,12 @@ async def test_a_chain_that_is_changed_moves_its_own_sessions_only(
     await client.use_chain(1, SECOND)
     for _ in range(2):
         await answers.begin()
+    answers.go_on()
     before = {session.id: session.active for session in client.sessions.live.values()}
     (report,) = await client.use_chain(1, [("b", 0, 20), ("c", 20, 30)])
     assert before[report.session].plan.chain == 1
     assert [s.active is before[s.id] for s in client.sessions.live.values()] == [True, False]
-    assert await answers.all() == [undisturbed] * 2
+    assert await answers.all() == [undisturbed[:TOKENS]] * 2
 
 
 async def test_a_chain_whose_addition_is_taken_back_leaves_its_sessions_on_the_others(
@@ -140,7 +162,7 @@ async def test_a_chain_whose_addition_is_taken_back_leaves_its_sessions_on_the_o
     await client.switcher.revert(replace(plan, epoch=0, stages=()), {})
     await client.edge.abort(plan)
     assert answers.chains == [0, 0]
-    assert await answers.all() == [undisturbed] * 2
+    assert await answers.all() == [undisturbed[:TOKENS]] * 2
 
 
 async def test_an_end_that_is_taken_back_lets_sessions_start_on_the_chain_again(
@@ -156,7 +178,7 @@ async def test_an_end_that_is_taken_back_lets_sessions_start_on_the_chain_again(
     await client.switcher.revert(old, client.edge.addresses)
     await answers.begin()
     assert answers.chains == [0, 0, 1]
-    assert await answers.all() == [undisturbed] * 3
+    assert await answers.all() == [undisturbed[:TOKENS]] * 3
 
 
 async def test_without_another_chain_sessions_of_an_ended_one_wait_for_the_next_plan(
@@ -167,7 +189,7 @@ async def test_without_another_chain_sessions_of_an_ended_one_wait_for_the_next_
     await end_chain(client, 0)
     assert await drained(client.edge) == {"a": 0, "b": 0, "c": 0}
     await client.use(SECOND)
-    assert await answers.all() == [undisturbed]
+    assert await answers.all() == [undisturbed[:TOKENS]]
 
 
 async def test_an_ended_chain_does_not_come_back_by_an_older_plan(client: Client) -> None:
@@ -204,7 +226,8 @@ async def test_a_chain_may_be_changed_while_sessions_come_over_from_another(
     await client.use_chain(1, [("b", 0, 30)])
     for _ in range(4):
         await answers.begin()
+    answers.go_on()
     await asyncio.gather(end_chain(client, 1), client.use_chain(0, [("c", 0, 30)], leaving=["a"]))
     in_use = client.sessions.chains[0]
     assert all(session.active is in_use for session in client.sessions.live.values())
-    assert await answers.all() == [undisturbed] * 4
+    assert await answers.all() == [undisturbed[:TOKENS]] * 4

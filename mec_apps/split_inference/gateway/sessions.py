@@ -5,7 +5,8 @@ sends the tokens that are not there yet and awaits the token that follows: for a
 one token, and after a stage was lost (`kv_positions = 0`) a replay of everything. Kernels are batch-invariant, so the
 three give the same bits.
 
-`Session.busy` is held while a frame is under way; whoever gets it stands at a token boundary. `switching` uses that.
+`Session.busy` is held while a frame is under way; whoever gets it stands at a token boundary. `switching` uses that, and
+holds `Session.moving` while it copies: changes of two chains may concern one session.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Session:
     kv_positions: int = 0
     state: str = "prefill"
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    moving: asyncio.Lock = field(default_factory=asyncio.Lock)
     answer: asyncio.Future[Frame] | None = None
     resumed: asyncio.Event = field(default_factory=asyncio.Event)
     wants_token: asyncio.Event = field(default_factory=asyncio.Event)

@@ -113,6 +113,8 @@ def _enough_without(
 
 def _broken(snapshot: Snapshot, state: PolicyState, options: PlanOptions) -> tuple[SplitPlan, ChainFacts] | None:
     """The first replica that cannot stay; nodes that were not heard of since the platform started are waited for."""
+    if not snapshot.replicas:
+        return None
     alive = {node.name for node in snapshot.nodes}
     for replica, facts in zip(snapshot.replicas, options.replicas, strict=False):
         unseen = {name for name in replica.nodes if name not in alive and name not in state.known_nodes}

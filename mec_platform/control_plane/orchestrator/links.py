@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.domain.capacity import LinkCapacity, LinkForecast, Snapshot
+from mec_platform.domain.link_table import LinkTable
 from mec_platform.domain.split_plan import SplitPlan
 
 
@@ -19,17 +20,15 @@ def hops_of(snapshot: Snapshot, nodes: tuple[str, ...]) -> tuple[tuple[str, str]
 def measured_links(snapshot: Snapshot, hops: Iterable[tuple[str, str]]) -> dict[tuple[str, str], LinkCapacity]:
     """Those of `hops` that were measured, in their order: by the members themselves, or else between their sites."""
     wanted = dict.fromkeys(hops)
-    found = {(link.source, link.target): link for link in snapshot.links if (link.source, link.target) in wanted}
-    if snapshot.site_links and len(found) < len(wanted):
-        names = {name for hop in wanted for name in hop}
+    names = {name for hop in wanted for name in hop}
+    own = {(link.source, link.target): link for link in snapshot.links if link.source in names}
+    table = LinkTable(own, {}, {})
+    if snapshot.site_links and not own.keys() >= wanted.keys():
         sites = {node.name: node.site for node in snapshot.nodes if node.name in names}
         sites |= {gateway.name: gateway.site for gateway in snapshot.gateways if gateway.name in names}
-        between = {(link.source, link.target): link for link in snapshot.site_links}
-        for hop in wanted:
-            link = between.get((sites.get(hop[0], ""), sites.get(hop[1], "")))
-            if link is not None:
-                found.setdefault(hop, link)
-    return {hop: found[hop] for hop in wanted if hop in found}
+        table = LinkTable(own, {(link.source, link.target): link for link in snapshot.site_links}, sites)
+    found = {hop: table.link(*hop) for hop in wanted}
+    return {hop: link for hop, link in found.items() if link is not None}
 
 
 def links_in_use(snapshot: Snapshot, plan: SplitPlan) -> dict[tuple[str, str], LinkCapacity]:

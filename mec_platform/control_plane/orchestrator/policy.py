@@ -27,7 +27,7 @@ from mec_platform.control_plane.orchestrator.demand import decide_demand, demand
 from mec_platform.control_plane.orchestrator.links import links_in_use
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.orchestrator.state import Attempt, PolicyState, Spent
-from mec_platform.control_plane.orchestrator.switch_cost import SwitchCost, switch_cost
+from mec_platform.control_plane.orchestrator.switch_cost import NO_COST, SwitchCost, switch_cost
 from mec_platform.control_plane.orchestrator.triggers import Finding, Links, find_all, take_baseline
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, plan_change
@@ -148,8 +148,8 @@ def _decide_by_gain(
         return Wait(options.no_plan_reason), state
     successor = _successor(snapshot, best)
     change = plan_change(plan, successor)
-    cost = switch_cost(successor, snapshot, settings)
-    lead_s = settings.switch_lead_s + (0.0 if change is PlanChange.KEEP else cost.lead_s)
+    cost = NO_COST if change is PlanChange.KEEP else switch_cost(successor, snapshot, settings)
+    lead_s = settings.switch_lead_s + cost.lead_s
     findings = find_all(snapshot, plan, links, state, settings, current, lead_s)
     trigger = findings[0].trigger if findings else Trigger.BETTER_PLAN
     noted = "".join(f"{finding.text}; " for finding in findings)

@@ -40,6 +40,9 @@ class SwitchCost:
     lead_s: float
 
 
+NO_COST = SwitchCost(0.0, 0.0, 0.0, 0.0)
+
+
 def switch_cost(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> SwitchCost:
     """KV is copied or, where that is slower (a link is down to a trickle) or impossible (its node is lost), rebuilt by
     replaying tokens through the new plan; the cheaper of the two counts.

@@ -31,11 +31,13 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # What decides between plans that cost the same: each stage costs this much more in the search, so that fewer are found;
-STAGE_MS = 1e-9
-# to begin with a node costs so much more for each that comes before it in the alphabet,
+_STAGE_MS = 1e-9
+# a node costs so much more for each that comes before it in the alphabet,
 _LATER_NAME_MS = 1e-11
-# and a block so much less, so that the first stages are the short ones.
-_LATER_BLOCK_MS = 1e-14
+# a hop back in the alphabet so much,
+_BACKWARDS_MS = 1e-10
+# and a cut so much for each block before it, so that the first stages are the short ones.
+_LATER_CUT_MS = 1e-12
 # Rounding must not keep a stage out that takes exactly as long as it may.
 _EXACTLY = 1 + 1e-12
 
@@ -64,7 +66,8 @@ class Ground:
 
     `entry` and `exit` are what starting and ending there costs, `entry_busy` and `exit_busy` how long links of gateways are
     busy. `starts[a, n]` is infinite where node n may hold no stage that starts at block a, `stops[b, n]` where none
-    that stops before block b, else 0. `first_ms` and `last_ms` are what the first and the last stage take beside blocks.
+    that stops before block b, else next to nothing. `first_ms` and `last_ms` are what the first and the last stage take beside
+    blocks.
     """
 
     names: tuple[str, ...]
@@ -198,19 +201,18 @@ def survey_ground(costs: PlanCosts, model: ModelShape, nodes: Sequence[NodeCapac
     if settings.switch_horizon_tokens:
         moves = np.array([costs.switch_prefix_ms(name) for name in names]).T
         prefix += moves / settings.switch_horizon_tokens
-    rank = np.arange(len(names))
-    prefix -= np.outer(np.arange(blocks + 1), _LATER_BLOCK_MS * rank)
-    affinity = np.array([costs.affinity_ms(node) for node in nodes]) + STAGE_MS + _LATER_NAME_MS * rank
+    stage_price = _stage_prices(costs, nodes)
     longest = settings.longest_transmission_ms
     closed_in = [np.inf if price.measured_busy_ms > longest else 0.0 for price in entries]
     closed_out = [np.inf if price.measured_busy_ms > longest else 0.0 for price in exits]
     shielded = np.zeros((2, blocks + 1, len(names)))
+    shielded[0] = _LATER_CUT_MS * np.arange(blocks + 1)[:, None]
     shielded[0, : max(settings.trusted_first_blocks, 1), ~trusted] = np.inf
     shielded[1, max(blocks - max(settings.trusted_last_blocks, 1) + 1, 0) :, ~trusted] = np.inf
     return Ground(
         names=tuple(names),
         prefix=prefix,
-        entry=np.array([alpha * price.latency_ms for price in entries]) + affinity + closed_in,
+        entry=np.array([alpha * price.latency_ms for price in entries]) + stage_price + closed_in,
         exit=np.array([alpha * price.latency_ms for price in exits]) + weight * head_ms + closed_out,
         entry_busy=np.array([price.busy_ms for price in entries]),
         exit_busy=np.array([price.busy_ms for price in exits]),
@@ -221,6 +223,13 @@ def survey_ground(costs: PlanCosts, model: ModelShape, nodes: Sequence[NodeCapac
         stops=shielded[1],
         room=_room(costs, model, nodes),
     )
+
+
+def _stage_prices(costs: PlanCosts, nodes: Sequence[NodeCapacity]) -> Floats:
+    """What a stage costs because it is on a node, whatever its blocks."""
+    affinity = np.array([costs.affinity_ms(node) for node in nodes])
+    prices: Floats = affinity + _STAGE_MS + _LATER_NAME_MS * np.arange(len(nodes))
+    return prices
 
 
 def _room(costs: PlanCosts, model: ModelShape, nodes: Sequence[NodeCapacity]) -> Room:
@@ -250,7 +259,7 @@ def survey_hops(costs: PlanCosts, nodes: Sequence[NodeCapacity]) -> Hops:
     prices = prices[:, where[:, None], where]
     _put_prices(prices, index, costs.snapshot.links, size, settings)
     cost = _weighted(prices, settings)
-    cost += np.array([costs.affinity_ms(node) for node in nodes]) + STAGE_MS
+    cost += _stage_prices(costs, nodes) + np.tril(np.full(cost.shape, _BACKWARDS_MS))
     np.fill_diagonal(cost, np.inf)
     return Hops(cost, prices[1])
 
@@ -263,7 +272,7 @@ def survey_site_hops(costs: PlanCosts, nodes: Sequence[NodeCapacity]) -> SiteHop
     _put_prices(prices, sites, costs.snapshot.site_links, size, settings)
     site = np.array([sites[node.site] for node in nodes])
     order = np.argsort(site, kind="stable")
-    reach = np.array([costs.affinity_ms(node) for node in nodes]) + STAGE_MS
+    reach = _stage_prices(costs, nodes)
     index = {node.name: number for number, node in enumerate(nodes)}
     own = [link for link in costs.snapshot.links if link.source in index and link.target in index]
     own_prices = [price_hop(link, settings.default_link, size, settings) for link in own]
