@@ -24,11 +24,11 @@ from tests.benchmarks.answers import Answer, ask
 from tests.benchmarks.machine import at_most, machine
 
 SESSIONS = (1, 2, 4)
-REPETITIONS = 3
+REPETITIONS = 2
 LARGEST_ERROR = 0.15
 
-SETTLE_S = 8.0
-"""Reports come once a second; after this, estimates are of the plan in force and of its recent runs."""
+SETTLE_ANSWERS = 4
+"""Reports come once a second; after so many answers, estimates are of the plan in force and of its recent runs."""
 
 
 def run(tokens: int) -> dict[str, Any]:
@@ -47,11 +47,11 @@ async def _run(tokens: int) -> dict[str, Any]:
             for node, layers in zip(nodes, even_ranges(plan.stages[-1].layers.stop, len(nodes)), strict=True)
         )
         await cluster.apply([(stage.node, stage.layers.start, stage.layers.stop) for stage in stages])
-        await ask(cluster, tokens)
         for sessions in SESSIONS:
             predicted, measured = [], []
             for _ in range(REPETITIONS):
-                await _warm_up(cluster, tokens)
+                for _ in range(SETTLE_ANSWERS):
+                    await ask(cluster, tokens)
                 seen = snapshot_of(await cluster.snapshot())
                 cost = predict(seen, stages, sessions, tokens)
                 answers = await asyncio.gather(*(ask(cluster, tokens) for _ in range(sessions)))
@@ -69,14 +69,6 @@ async def _run(tokens: int) -> dict[str, Any]:
             metrics[f"{name}_error"] = round(error, 3)
             criteria.append(at_most(f"{name}_error", error, LARGEST_ERROR))
     return {"bench": "simulate", "machine": machine(), "metrics": metrics, "criteria": criteria}
-
-
-async def _warm_up(cluster: LocalCluster, tokens: int) -> None:
-    """One answer, and then reports until estimates have settled: snapshots are polled, as there is nothing to wait for."""
-    await ask(cluster, tokens)
-    give_up = asyncio.get_running_loop().time() + SETTLE_S
-    while asyncio.get_running_loop().time() < give_up:
-        await ask(cluster, 16)
 
 
 def predict(seen: Snapshot, stages: Sequence[Stage], sessions: int, tokens: int) -> PlanCost:
