@@ -157,6 +157,14 @@ def split(stages: str, tokens: int, as_json: bool) -> None:
     _report(_module("split").run(counts, tokens), as_json)
 
 
+@bench.command(epilog="Example: mec bench simulate --json")
+@click.option("--tokens", default=150, show_default=True, type=click.IntRange(16, 1500), help="Of each answer.")
+@json_option
+def simulate(tokens: int, as_json: bool) -> None:
+    """Whether tokens on three real processes take what the simulator says, for 1, 2 and 4 sessions at once."""
+    _report(_module("simulation").run(tokens), as_json)
+
+
 @bench.command(epilog="Example: mec bench reconfigure --count 20 --json")
 @click.option("--count", default=20, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("--seed", default=0, show_default=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mec_platform.domain.layers import LayerRange
 from mec_platform.simulation.record import DeploymentRecord, RunRecord
@@ -71,8 +71,7 @@ def _draw_link(axes: Any, world: World, shown: DeploymentRecord) -> None:
         trips = [None if s is None else s.round_trip_s * 1e3 for s in states]
         axes.plot(times, trips, color="#333333", linewidth=0.9, label="round trip")
         axes.set_ylabel(f"{source} - {target}\nround trip (ms)")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _use_log_scale(axes)
     told = [each for each in shown.forecasts if {each.source, each.target} == {source, target}]
     if told:
         axes.plot(
@@ -90,6 +89,14 @@ def _draw_link(axes: Any, world: World, shown: DeploymentRecord) -> None:
         axes.legend(loc="upper left", fontsize=8, framealpha=0.9)
     axes.set_title("what the link was like", loc="left", fontsize=10)
     axes.grid(alpha=0.25)
+
+
+def _use_log_scale(axes: Any) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_signal(axes: Any, radio: Sequence[Any], duration_s: float) -> None:
@@ -181,8 +188,7 @@ def _draw_tokens(axes: Any, records: Sequence[RunRecord], slo: Slo) -> None:
         )
     axes.axhline(slo.tpot_ms, color="black", linestyle="-.", linewidth=1)
     axes.text(0, slo.tpot_ms, f" objective: {slo.tpot_ms:g} ms", fontsize=8, va="bottom")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _use_log_scale(axes)
     axes.set_ylabel("time per token (ms)")
     axes.set_title("how long a token took (mean of each second in which tokens came)", loc="left", fontsize=10)
     handles, labels = axes.get_legend_handles_labels()

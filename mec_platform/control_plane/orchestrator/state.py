@@ -13,12 +13,14 @@ from mec_platform.domain.capacity import Snapshot
 class Baseline:
     """Measurements of what a plan uses, from when it was first seen as the committed plan.
 
-    `links` are (source, target, bytes per second), `block_times` seconds by node.
+    `links` are (source, target, bytes per second), `block_times` seconds by node, `trips` (source, target, round trip in
+    seconds).
     """
 
     epoch: int
     links: tuple[tuple[str, str, float], ...]
     block_times: Mapping[str, float]
+    trips: tuple[tuple[str, str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ from mec_platform.domain.split_plan import SplitPlan
 
 Links = Mapping[tuple[str, str], LinkCapacity]
 
+LEAST_TRIP_RISE_S = 0.002
+"""Round trips of a few hundred microseconds double where a process has to wait for its core: that is no degradation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -37,7 +40,9 @@ def take_baseline(snapshot: Snapshot, plan: SplitPlan, links: Links, earlier: Ba
     if earlier is not None and same and not new_rates and not new_times:
         return earlier
     every = tuple((source, target, rate) for (source, target), rate in (rates | new_rates).items())
-    return Baseline(plan.epoch, every, times | new_times)
+    new_trips = tuple((*hop, link.round_trip_s) for hop, link in links.items() if hop in new_rates)
+    trips = (*earlier.trips, *new_trips) if earlier is not None and same else new_trips
+    return Baseline(plan.epoch, every, times | new_times, trips)
 
 
 def find_all(
@@ -86,8 +91,9 @@ def _forecasts(links: Links, settings: PolicySettings, lead_s: float) -> Iterato
 
 
 def _degraded_links(links: Links, baseline: Baseline, settings: PolicySettings) -> Iterator[Finding]:
-    """Links in use that carry much less than when the plan was made, or less than is useful."""
+    """Links in use that carry much less than when the plan was made, or less than is useful, or take much longer."""
     rates = {(source, target): rate for source, target, rate in baseline.links}
+    trips = {(source, target): trip_s for source, target, trip_s in baseline.trips}
     for (source, target), link in links.items():
         now, then = link.bytes_per_s, rates.get((source, target))
         if then is not None and now < settings.link_drop_share * then:
@@ -96,6 +102,16 @@ def _degraded_links(links: Links, baseline: Baseline, settings: PolicySettings) 
         elif then is not None and now < settings.min_link_bytes_per_s:
             text = f"link {source} -> {target} carries {_rate(now)}, below {_rate(settings.min_link_bytes_per_s)}"
             yield Finding(Trigger.LINK_DEGRADED, text)
+        elif (trip_s := trips.get((source, target))) is not None and _is_longer(link.round_trip_s, trip_s, settings):
+            text = (
+                f"round trip {source} -> {target} rose from {trip_s * 1e3:.3g} ms to {link.round_trip_s * 1e3:.3g} ms"
+            )
+            yield Finding(Trigger.LINK_DEGRADED, text)
+
+
+def _is_longer(now_s: float, then_s: float, settings: PolicySettings) -> bool:
+    """Whether a round trip has grown as far as a rate must fall to count; within a site it may waver by more than that."""
+    return now_s * settings.link_drop_share > then_s and now_s - then_s > LEAST_TRIP_RISE_S
 
 
 def _slo_risks(snapshot: Snapshot, settings: PolicySettings, current: PlanOption) -> Iterator[Finding]:
