@@ -8,15 +8,19 @@ from dataclasses import replace
 
 import pytest
 
+from mec_apps.split_inference.gateway import plan_user
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan
 from mec_apps.split_inference.gateway.switching import SwitchReport
 from mec_apps.split_inference.generation import NotAdmitted, SamplingSettings
 from mec_platform.domain.split_plan import SplitPlan
-from tests.split_inference.in_process import ALONE, PROMPT, Client, Stages, drained
+from tests.split_inference.in_process import ALONE, KV_PAGES, PROMPT, TIMEOUT_S, Client, Stages, drained
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 SECOND: Stages = [("b", 0, 14), ("c", 14, 30)]
+HALF_OF_A_NODE = (KV_PAGES - 1) // 2 * 16 - 1
+"""Positions of a prompt that fills half of the KV pages with its answer of one token."""
+
 TOKENS = 45
 AHEAD = 15
 """Tokens after which an answer waits: with the prompt, more KV than one round of copying takes."""
@@ -231,3 +235,26 @@ async def test_a_chain_may_be_changed_while_sessions_come_over_from_another(
     in_use = client.sessions.chains[0]
     assert all(session.active is in_use for session in client.sessions.live.values())
     assert await answers.all() == [undisturbed[:TOKENS]] * 4
+
+
+async def test_an_answer_that_comes_over_to_a_full_chain_waits_for_room(
+    client: Client, answers: Answers, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_user, "SAME_PLAN_RETRY_S", 0.05)
+    await client.use(ALONE)
+    holders = [client.sessions.generate([5] * HALF_OF_A_NODE, 1, SamplingSettings()) for _ in range(2)]
+    for holder in holders:
+        await anext(holder)
+    await client.use_chain(1, SECOND)
+    await answers.begin()
+    assert answers.chains == [0, 0, 1]
+    session = list(client.sessions.live.values())[-1]
+    moving = asyncio.ensure_future(end_chain(client, 1))
+    answers.go_on()
+    async with asyncio.timeout(TIMEOUT_S):
+        while session.chain != 0 or session.state != "waiting":  # noqa: ASYNC110 - refused: there is no page left
+            await asyncio.sleep(0.01)
+    for holder in holders:
+        await holder.aclose()
+    await moving
+    assert await answers.all() == [undisturbed[:TOKENS]]

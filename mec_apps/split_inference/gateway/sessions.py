@@ -220,9 +220,10 @@ class Sessions(PlanUser):
         assert session.answer is not None
         reason = f"{node} refused a frame: {frame.payload.decode(errors='replace')}"
         code = frame.flags
-        if code in RECOVERABLE:
+        full = code == Refusal.NO_PAGES
+        if code in RECOVERABLE or (full and session.state == "replaying"):  # an answer under way waits for room
             session.answer.set_exception(StageLost(reason))
-        elif code == Refusal.NO_PAGES:
+        elif full:
             session.answer.set_exception(Overloaded(reason))
         else:
             session.answer.set_exception(GenerationFailed(reason))
