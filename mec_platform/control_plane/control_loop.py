@@ -336,15 +336,16 @@ class ControlLoop:
 
     async def _lead(self) -> bool:
         """Whether this platform may act; where it has just begun to, what others committed is read first."""
-        leads = self._leadership.is_leader
-        if leads and not self._has_led:
+        if self._leadership.is_leader and not self._has_led:
             await self._journal.begin_to_lead()
-            self._limit = None
-            self._chains.begin_to_lead()
-        if not leads:
+            if not self._has_led:  # an order and a tick may have come together
+                self._has_led = True
+                self._limit = None
+                self._chains.begin_to_lead()
+        if not self._leadership.is_leader:
+            self._has_led = False
             self._journal.cease_to_lead()
-        self._has_led = leads
-        return leads
+        return self._has_led
 
     async def _require_lead(self) -> None:
         if not await self._lead():

@@ -42,6 +42,7 @@ class Journal:
         self.decisions = DecisionLog(log, self._clock, ACTOR)
         self._revision = 0
         self._committing = asyncio.Lock()
+        self._beginning = asyncio.Lock()
         self._leads = False
         self._has_record = False
         self.epochs_from = 0
@@ -105,8 +106,11 @@ class Journal:
         Raises:
             LogUnavailable: the log does not answer, or others keep writing; nobody is fenced off.
         """
-        if self._leads:
-            return
+        async with self._beginning:
+            if not self._leads:
+                await self._begin_to_lead()
+
+    async def _begin_to_lead(self) -> None:
         for _ in range(FENCE_ATTEMPTS):
             await self.load()
             async with self._committing:
