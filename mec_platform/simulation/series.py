@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
@@ -65,10 +65,3 @@ class Series:
         turns, rest = divmod(max(at_s, 0.0), self.period_s)
         index = bisect_right(self.starts_s, rest) - 1
         return turns * self.sums[-1] + self.sums[index] + self.values[index] * (rest - self.starts_s[index])
-
-    def changes(self, until_s: float) -> Iterator[float]:
-        """Times before `until_s` at which a value begins."""
-        at_s = 0.0
-        while at_s < until_s:
-            yield at_s
-            at_s = self.next_change_s(at_s)

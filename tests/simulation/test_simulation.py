@@ -148,7 +148,7 @@ def test_a_large_world_fares_the_same_in_parts():
     assert joined_record(records, [each.name for each in scenario.deployments]).deployments == whole.deployments
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(st.data())
 def test_trust_is_kept_in_any_world(data: st.DataObject):
     speeds = data.draw(st.lists(st.sampled_from([100.0, 300.0, 900.0]), min_size=2, max_size=4))
