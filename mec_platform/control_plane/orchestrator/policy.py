@@ -172,9 +172,11 @@ def _decide_by_gain(
     cooling_s = restraint.cooling_s(snapshot.now_s, state, settings)
     if change is PlanChange.KEEP:
         same = f"no other plan beats this one ({current.latency_ms:.1f} ms per token)"
-        state = replace(_weighed(snapshot, state, cooling_s), better_since_s=None)
+        trouble = restraint.note_trouble(snapshot, state, current, current, settings.trouble_memory_s)
+        state = replace(_weighed(snapshot, state, cooling_s), better_since_s=None, trouble=trouble)
         return Keep(plan, f"{noted}{same}", current.cost_ms), state
     saves = _saves(change, current, best)
+    state = replace(state, trouble=restraint.note_trouble(snapshot, state, current, best, settings.trouble_memory_s))
     small = restraint.too_small(trigger, current, best, settings)
     since = snapshot.now_s if state.better_since_s is None else state.better_since_s
     state = replace(state, better_since_s=None if small else since)
@@ -201,6 +203,7 @@ def _objection(
     return (
         restraint.too_dear(snapshot, trigger, current.cost_ms - best.cost_ms, cost, settings)
         or restraint.doubtful_link(snapshot, plan, best, settings)
+        or restraint.may_pass(snapshot, trigger, state, best, cost, settings)
         or restraint.not_steady(snapshot.now_s, trigger, state, settings)
         or restraint.over_budget(snapshot.now_s, state, cost, settings)
     )

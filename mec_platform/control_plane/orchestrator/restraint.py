@@ -5,11 +5,13 @@ Each question is answered with words for the reason, or None where nothing speak
 
 from __future__ import annotations
 
+from math import exp
+
 from mec_platform.control_plane.orchestrator.decisions import PlanOption, Trigger
 from mec_platform.control_plane.orchestrator.links import hops_of, measured_links
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
-from mec_platform.control_plane.orchestrator.state import PolicyState
-from mec_platform.control_plane.orchestrator.switch_cost import SwitchCost
+from mec_platform.control_plane.orchestrator.state import PolicyState, Trouble
+from mec_platform.control_plane.orchestrator.switch_cost import SwitchCost, chain_load
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import SplitPlan
 
@@ -17,6 +19,9 @@ WORSENED = frozenset(
     {Trigger.LINK_FORECAST, Trigger.LINK_DEGRADED, Trigger.SLO_AT_RISK, Trigger.NODE_SLOW, Trigger.NODE_BUSY}
 )
 """Something is known to have got worse: smaller margins are enough."""
+
+PASSING = frozenset({Trigger.LINK_DEGRADED, Trigger.SLO_AT_RISK, Trigger.NODE_SLOW, Trigger.NODE_BUSY})
+"""What has got worse and may get better again by itself."""
 
 SUDDEN = frozenset(
     {Trigger.LINK_FORECAST, Trigger.LINK_DEGRADED, Trigger.NODE_SLOW, Trigger.NODE_JOINED, Trigger.POLICY_CHANGED}
@@ -63,6 +68,46 @@ def not_steady(now_s: float, trigger: Trigger, state: PolicyState, settings: Pol
     if trigger in SUDDEN or left_s <= 0:
         return None
     return f"but only since {now_s - since:.1f} s; {left_s:.1f} s more will show whether that lasts"
+
+
+def note_trouble(
+    snapshot: Snapshot, state: PolicyState, current: PlanOption, best: PlanOption, memory_s: float
+) -> Trouble:
+    """What the plan in use has cost more than the best one, this moment included; while it is the best, that is forgotten.
+
+    The share of the time since the last look by which tokens came later, as long as there is anybody who waits for them.
+    """
+    epoch = 0 if snapshot.plan is None else snapshot.plan.epoch
+    before = state.trouble
+    if before is None or before.epoch != epoch:
+        return Trouble(epoch, snapshot.now_s, 0.0, current.cost_ms)
+    passed_s = snapshot.now_s - before.at_s
+    share = 1 - best.cost_ms / current.cost_ms if current.cost_ms > best.cost_ms else 0.0
+    lost_s = before.lost_s * exp(-passed_s / memory_s) if share == 0 else before.lost_s + share * passed_s
+    return Trouble(epoch, snapshot.now_s, lost_s, min(before.normal_ms, current.cost_ms))
+
+
+def may_pass(
+    snapshot: Snapshot,
+    trigger: Trigger,
+    state: PolicyState,
+    best: PlanOption,
+    cost: SwitchCost,
+    settings: PolicySettings,
+) -> str | None:
+    """Trouble that has cost less so far than a change and, should it be over then, the way back.
+
+    On the way back wait the next cooldown and the time in which a better plan must prove itself, on a plan that is then
+    the worse one.
+    """
+    if trigger not in PASSING or state.trouble is None:
+        return None
+    worse = max(0.0, 1 - state.trouble.normal_ms / best.cost_ms) if best.cost_ms > 0 else 0.0
+    switch_s = cost.total_ms / max(1.0, chain_load(snapshot)[0]) / 1e3
+    needed_s = switch_s + (switch_s + worse * (settings.cooldown_s + settings.steady_s) if worse else 0.0)
+    if state.trouble.lost_s >= needed_s:
+        return None
+    return f"but that has cost {state.trouble.lost_s:.1f} s so far, and a change and the way back {needed_s:.1f} s: it may pass"
 
 
 def doubtful_link(snapshot: Snapshot, plan: SplitPlan, best: PlanOption, settings: PolicySettings) -> str | None:

@@ -82,6 +82,11 @@ class PolicySettings:
     # Where nothing has got worse, another plan must stay the better one for this long: three reports, so that a link that
     # recovers is not taken by its first good sample.
     steady_s: float = 3.0
+    # Trouble that comes and goes is met as one who may rent or buy meets a winter of unknown length: a change is made once
+    # what the trouble has cost so far reaches what the change and the way back would. That is never worse than twice the
+    # best that hindsight could do. What trouble has cost is forgotten with this time constant once it is over: bursts that
+    # come back sooner are one trouble.
+    trouble_memory_s: float = 10.0
     # A link that a plan would newly use must be known at least so well; below it, samples disagree or are old.
     min_link_confidence: float = 0.3
     # Forecasts that have been right less often than this count for nothing: they would be wrong every third time.

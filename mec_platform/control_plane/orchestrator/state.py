@@ -24,6 +24,17 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """What it has cost so far that another plan is better: seconds of waiting, up to `at_s`; `normal_ms` is the least that the
+    plan of `epoch` has cost since it was committed."""
+
+    epoch: int
+    at_s: float
+    lost_s: float
+    normal_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """A change that was decided on while `parent_epoch` was committed and `chains` replicas were there.
 
@@ -68,10 +79,11 @@ class PolicyState:
     `changes_s` are the times of recent committed changes (the first plan is none), `spent` what they took.
     `known_nodes` are the live nodes that were weighed already, `met_nodes` those of other chains that were ever live.
 
-    Another plan has been better since `better_since_s`, another chain broken since `broken_since_s`; demand has been above
-    what the chains carry since `over_since_s`, or so far below that a chain or a limit is not needed since
-    `under_since_s`. `session_limit` is in force at the gateways; `shed_at` is how many sessions the chains carried when it
-    was set. `chain_demands` is for every replica that was added how many sessions there were then.
+    Another plan has been better since `better_since_s`, and `trouble` is what that has cost; another chain has been broken
+    since `broken_since_s`; demand has been above what the chains carry since `over_since_s`, or so far below that a chain
+    or a limit is not needed since `under_since_s`. `session_limit` is in force at the gateways; `shed_at` is how many
+    sessions the chains carried when it was set. `chain_demands` is for every replica that was added how many sessions
+    there were then.
 
     `marks` is the policy as it was seen last, `policy_change` what of it has changed and was not weighed yet. `seen` is
     a memory that saves work and changes no decision.
@@ -84,6 +96,7 @@ class PolicyState:
     met_nodes: frozenset[str] = frozenset()
     attempt: Attempt | None = None
     better_since_s: float | None = None
+    trouble: Trouble | None = None
     broken_since_s: float | None = None
     over_since_s: float | None = None
     under_since_s: float | None = None
