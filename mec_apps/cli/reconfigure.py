@@ -6,13 +6,12 @@ import re
 
 import click
 
+from mec_apps.cli.plane_address import PlaneAddress, plane_channel, plane_options
 from mec_apps.cli.requests import (
     CliError,
     as_dict,
     deployment_option,
     json_option,
-    platform_channel,
-    platform_grpc_option,
     print_json,
     run_async,
 )
@@ -25,9 +24,9 @@ _STAGE = re.compile(r"(?P<node>[^=\s]+)=(?P<start>\d+):(?P<stop>\d+)")
 @click.argument("stages", nargs=-1, required=True, metavar="NODE=START:STOP...")
 @click.option("--reason", default="asked for by an operator", show_default=True)
 @deployment_option
-@platform_grpc_option
+@plane_options
 @json_option
-def reconfigure(stages: tuple[str, ...], reason: str, model: str, platform_grpc: str, as_json: bool) -> None:
+def reconfigure(stages: tuple[str, ...], reason: str, model: str, platform_grpc: PlaneAddress, as_json: bool) -> None:
     """Put layer ranges (half-open, in order) on nodes while answers go on."""
     request = control_plane_pb2.ApplyPlanRequest(stages=[_stage(text) for text in stages], reason=reason, model=model)
     done = run_async(_apply(platform_grpc, request))
@@ -48,6 +47,8 @@ def _stage(text: str) -> types_pb2.Stage:
     return types_pb2.Stage(node=match["node"], layers=layers)
 
 
-async def _apply(address: str, request: control_plane_pb2.ApplyPlanRequest) -> control_plane_pb2.Reconfiguration:
-    async with platform_channel(address) as channel:
+async def _apply(
+    address: PlaneAddress, request: control_plane_pb2.ApplyPlanRequest
+) -> control_plane_pb2.Reconfiguration:
+    async with plane_channel(address) as channel:
         return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel).ApplyPlan(request, timeout=120)

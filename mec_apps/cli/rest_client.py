@@ -55,6 +55,15 @@ def rest_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+certificate_options = (
+    click.option(
+        "--ca", type=_FILE, envvar="MEC_CA", help="Certificate of the authority that signed the platform's (PEM)."
+    ),
+    click.option("--cert", type=_FILE, envvar="MEC_CERT", help="Own certificate for mutual TLS (PEM)."),
+    click.option("--key", type=_FILE, envvar="MEC_KEY", help="Its key."),
+)
+"""What shows others who this is, over REST and gRPC."""
+
 _OPTIONS = (
     click.option(
         "--platform",
@@ -72,11 +81,7 @@ _OPTIONS = (
         show_envvar=True,
         help="JSON file with client_id and client_secret, where the platform asks for them.",
     ),
-    click.option(
-        "--ca", type=_FILE, envvar="MEC_CA", help="Certificate of the authority that signed the platform's (PEM)."
-    ),
-    click.option("--cert", type=_FILE, envvar="MEC_CERT", help="Own certificate for mutual TLS (PEM)."),
-    click.option("--key", type=_FILE, envvar="MEC_KEY", help="Its key."),
+    *certificate_options,
 )
 
 

@@ -12,11 +12,22 @@ import grpc.aio
 from mec_apps.split_inference.peer_link import LinkMeasurement
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.errors import MendableError
-from mec_platform.rpc.endpoints import open_channel
+from mec_platform.identity.grpc_identity import GrpcIdentity
+from mec_platform.rpc.endpoints import Channels
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 REPORT_TIMEOUT_S = 2.0
 PROBE_INTERVAL_S = 1.0
+_FINAL = frozenset(
+    {
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+"""What the platform says to a member that it will not take, however often it asks."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +38,7 @@ class JoinError(MendableError):
 class Membership:
     """Reports what `build_report` gives with the links measured; `measure` probes the link to one peer.
 
-    `on_reply` learns the platform's answer to each report, and the names of all nodes.
+    The platform is spoken to as `identity`. `on_reply` learns the platform's answer to each report, and the names of all nodes.
     """
 
     def __init__(
@@ -37,15 +48,15 @@ class Membership:
         build_report: Callable[[], control_plane_pb2.MemberReport],
         measure: Callable[[str, str], Awaitable[LinkMeasurement | None]],
         on_reply: Callable[[control_plane_pb2.ReportReply, frozenset[str]], Awaitable[None]],
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self._name = name
         self._platform_grpc = platform_grpc
         self._build_report = build_report
         self._measure = measure
         self._on_reply = on_reply
-        self._channel = open_channel(platform_grpc)
-        self._profiler = control_plane_pb2_grpc.CapacityProfilerStub(self._channel)
-        self._orchestrator = control_plane_pb2_grpc.AdaptiveOrchestratorStub(self._channel)
+        self._channels = Channels(identity)
+        self._how = "" if identity is None else " over mutual TLS with this certificate"
         self._tasks = BackgroundTasks()
         self._links: dict[str, LinkMeasurement] = {}
         self._peers: dict[str, str] = {}
@@ -65,12 +76,12 @@ class Membership:
                 await self._report(leaving=False)
                 break
             except grpc.aio.AioRpcError as error:
-                if error.code() in (grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.INVALID_ARGUMENT):
+                if error.code() in _FINAL:
                     raise JoinError(error.details() or error.code().name) from error
                 if asyncio.get_running_loop().time() >= give_up:
                     raise JoinError(
-                        f"no platform answers at {self._platform_grpc}; start one with `mec serve` or name it with "
-                        "--platform-grpc"
+                        f"no platform answers at {self._platform_grpc}{self._how}; start one with `mec serve` or name it "
+                        "with --platform-grpc"
                     ) from error
                 await asyncio.sleep(0.25)
         self._tasks.start("reports", self._keep_reporting())
@@ -83,13 +94,14 @@ class Membership:
             await self._report(leaving=True)
         except grpc.aio.AioRpcError as error:
             _log.info("could not sign off at %s: %s", self._platform_grpc, error.details())
-        await self._channel.close()
+        await self._channels.close()
 
     async def report_failure(self, member: str, reason: str) -> None:
         """Tells the platform that a member seems to have failed; best effort, its own reports tell too."""
         failure = control_plane_pb2.FailureReport(reporter=self._name, member=member, reason=reason)
         try:
-            await self._orchestrator.ReportFailure(failure, timeout=REPORT_TIMEOUT_S)
+            stub = control_plane_pb2_grpc.AdaptiveOrchestratorStub(self._channels.to(self._platform_grpc))
+            await stub.ReportFailure(failure, timeout=REPORT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             _log.warning("could not report the failure of %s: %s", member, error.details())
 
@@ -97,7 +109,8 @@ class Membership:
         report = self._build_report()
         report.leaving = leaving
         report.links.extend(_estimates(list(self._links.values())))
-        reply = await self._profiler.Report(report, timeout=REPORT_TIMEOUT_S)
+        stub = control_plane_pb2_grpc.CapacityProfilerStub(self._channels.to(self._platform_grpc))
+        reply = await stub.Report(report, timeout=REPORT_TIMEOUT_S)
         self._interval_s = min(max(reply.next_report_s, 0.1), 10.0)
         self._peers = {
             member.name: member.address

@@ -41,6 +41,7 @@ from mec_platform.control_plane.tick import ControlSettings, tick
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
+from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
@@ -76,6 +77,7 @@ class ControlLoop:
         *,
         manual: bool = False,
         leadership: Leadership | None = None,
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self.model = model
         self._leadership = leadership or AlwaysLeader()
@@ -84,6 +86,7 @@ class ControlLoop:
         self._control = control
         self._monitoring_settings = monitoring
         self._manual = manual
+        self._identity = identity
         self._monitoring = MonitoringState(started_s=0.0)
         self._chains: dict[int, ChainControl] = {}
         self._limit: SessionLimit | None = None
@@ -341,7 +344,7 @@ class ControlLoop:
     def _chain(self, number: int) -> ChainControl:
         if number not in self._chains:
             self._chains[number] = ChainControl(
-                number, self._commit, self._next_epoch, self.addresses, lambda: frozenset(self._gone())
+                number, self._commit, self._next_epoch, self.addresses, lambda: frozenset(self._gone()), self._identity
             )
         return self._chains[number]
 

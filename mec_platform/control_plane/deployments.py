@@ -17,6 +17,7 @@ from mec_platform.control_plane.monitoring.estimates import MemberReported, Moni
 from mec_platform.control_plane.selection import UnknownDeployment
 from mec_platform.control_plane.tick import ControlSettings
 from mec_platform.domain.radio import RadioMeasurement
+from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
@@ -40,6 +41,7 @@ class Deployments:
         *,
         manual: bool = False,
         leadership: Leadership | None = None,
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self._leadership = leadership or AlwaysLeader()
         self._tasks = BackgroundTasks()
@@ -47,6 +49,7 @@ class Deployments:
         self._control = control
         self._monitoring = monitoring
         self._manual = manual
+        self._identity = identity
         self._loops: list[ControlLoop] = []
 
     async def start(self) -> None:
@@ -139,6 +142,7 @@ class Deployments:
             model,
             manual=self._manual,
             leadership=self._leadership,
+            identity=self._identity,
         )
         self._loops.append(loop)
         loop.start()

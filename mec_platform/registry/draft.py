@@ -49,6 +49,7 @@ class Draft:
         self.outboxes = state.outboxes
         self.clients = state.clients
         self.signing_keys = state.signing_keys
+        self.join_permits = state.join_permits
         self.peers = state.peers
         self.registry_id = state.registry_id
         self.revision = state.revision
@@ -68,6 +69,7 @@ class Draft:
             self.outboxes,
             self.clients,
             self.signing_keys,
+            self.join_permits,
             self.peers,
             self._order.finish(),
             self.revision,

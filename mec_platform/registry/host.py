@@ -12,6 +12,7 @@ from mec_platform.registry.change_feed import ChangeFeed
 from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.event_log import EventLog
 from mec_platform.registry.heartbeats import HeartbeatExchange
+from mec_platform.registry.joining import Joining
 from mec_platform.registry.mass_expiry import MassExpirySettings
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.service_registry import ServiceRegistry
@@ -45,6 +46,7 @@ class HostRegistry:
         self.changes = ChangeFeed(registry, quotas)
         self.subscriptions = Subscriptions(registry, quotas)
         self.credentials = Credentials(registry)
+        self.joining = Joining(registry, self.credentials)
         self._terminations = Terminations(registry, self.applications)
 
     async def start(self) -> None:

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from mec_apps.cli.certs.authority import Purpose, hosts_of, issue, make_authority
 from mec_apps.cli.certs.command import certs
 from mec_platform.domain.errors import MendableError
+from mec_platform.identity.authority import Purpose, hosts_of, issue, make_authority
 from mec_platform.private_files import PrivateFileError, read_private, write_private
 from mec_platform.tls import TlsError, TlsFiles, make_server_context
 

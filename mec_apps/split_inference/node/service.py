@@ -176,7 +176,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
                 yield _chunk(piece)
 
         try:
-            target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address))
+            target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address, request.target))
             reply = await target.ImportKv(shaped())
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), f"{request.target} did not take the KV: {error.details()}")
