@@ -9,7 +9,16 @@ import grpc
 import grpc.aio
 import pytest
 
-from mec_platform.identity.authority import Pair, Purpose, fingerprint, issue, key_pem, make_authority, make_request, sign
+from mec_platform.identity.authority import (
+    Pair,
+    Purpose,
+    fingerprint,
+    issue,
+    key_pem,
+    make_authority,
+    make_request,
+    sign,
+)
 from mec_platform.identity.grpc_identity import GrpcIdentity, Material
 
 
