@@ -6,7 +6,6 @@ import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,8 +13,8 @@ import grpc.aio
 from yarl import URL
 
 from mec_apps.cli.requests import platform_channel, platform_grpc_option
-from mec_apps.cli.rest_client import certificate_options
-from mec_apps.sdk.session import Access, ClientCertificate
+from mec_apps.cli.rest_client import access_options
+from mec_apps.sdk.session import Access
 from mec_platform.identity.grpc_identity import GrpcIdentity, IdentityFiles
 from mec_platform.identity.names import server_name
 from mec_platform.rpc.endpoints import is_loopback
@@ -42,16 +41,11 @@ def plane_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options of a command that talks to the platform's gRPC port alone; it gets them as one argument `platform_grpc`."""
 
     @functools.wraps(command)
-    def wrapper(
-        *args: Any, platform_grpc: str, ca: Path | None, cert: Path | None, key: Path | None, **kwargs: Any
-    ) -> None:
-        certificate = ClientCertificate(cert, key) if cert and key else None
-        place = read_plane_address(platform_grpc, Access(ca=ca, certificate=certificate))
-        command(*args, platform_grpc=place, **kwargs)
+    def wrapper(*args: Any, platform_grpc: str, access: Access, **kwargs: Any) -> None:
+        command(*args, platform_grpc=read_plane_address(platform_grpc, access), **kwargs)
 
-    for option in (*reversed(certificate_options), platform_grpc_option):
-        wrapper = option(wrapper)
-    return wrapper
+    decorated: Callable[..., None] = platform_grpc_option(access_options(wrapper))
+    return decorated
 
 
 def read_plane_address(text: str, access: Access) -> PlaneAddress:

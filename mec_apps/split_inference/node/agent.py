@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from mec_apps.sdk import MecApplication
 from mec_apps.split_inference.content.sources import SourceDirectory
-from mec_apps.split_inference.frames import gateway_of
+from mec_apps.split_inference.frames import MAX_MESSAGE_BYTES, MAX_ROWS, gateway_of
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.member_identity import MemberIdentity, take_identity
 from mec_apps.split_inference.membership import Membership
@@ -82,8 +82,14 @@ class NodeAgent:
             SourceDirectory(settings.platform_grpc, settings.name, self._channels),
             store,
         )
+        widths = [hosted.row_bytes(block) for block in range(hosted.shape.blocks)]
         self._data_plane = DataPlane(
-            settings.name, shapers, lambda frame: self._compute.submit(frame), self._end_sessions_of, identity
+            settings.name,
+            shapers,
+            lambda frame: self._compute.submit(frame),
+            self._end_sessions_of,
+            identity,
+            min(MAX_ROWS * max(widths), MAX_MESSAGE_BYTES),
         )
         self._compute = ComputeThread(
             hosted.load,

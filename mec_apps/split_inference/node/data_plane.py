@@ -15,7 +15,17 @@ from dataclasses import replace
 import grpc
 import grpc.aio
 
-from mec_apps.split_inference.frames import Frame, FrameError, FrameKind, Refusal, gateway_of, pack_frame, unpack_frame
+from mec_apps.split_inference.frames import (
+    MAX_MESSAGE_BYTES,
+    Frame,
+    FrameError,
+    FrameFault,
+    FrameKind,
+    Refusal,
+    gateway_of,
+    pack_frame,
+    unpack_frame,
+)
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.node.compute import Outcome, refuse
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE, LinkLost, LinkPool
@@ -32,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class DataPlane:
-    """All streams of one node. `submit` hands a frame to the compute thread."""
+    """All streams of one node. `submit` hands a frame to the compute thread; `largest_rows_bytes` bounds a frame's rows."""
 
     def __init__(
         self,
@@ -41,10 +51,12 @@ class DataPlane:
         submit: Callable[[Frame], None],
         on_gateway_gone: Callable[[int], Awaitable[None]],
         identity: GrpcIdentity | None = None,
+        largest_rows_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._node = node
         self._submit = submit
         self._on_gateway_gone = on_gateway_gone
+        self._largest_rows_bytes = largest_rows_bytes
         self._tasks = BackgroundTasks()
         self._gateways: dict[int, asyncio.Queue[bytes]] = {}
         self._absences: dict[int, int] = {}
@@ -96,7 +108,7 @@ class DataPlane:
                 message: object = await stream.read()
                 if not isinstance(message, bytes):
                     return
-                frame = unpack_frame(message)
+                frame = unpack_frame(message, self._largest_rows_bytes)
                 match frame.kind:
                     case FrameKind.TOKENS | FrameKind.ROWS | FrameKind.HIDDEN | FrameKind.END:
                         self._submit(frame)
@@ -109,8 +121,9 @@ class DataPlane:
                             self._gateways[gateway] = outbound
                         outbound.put_nowait(pack_frame(Frame(FrameKind.HELLO, payload=self._node.encode())))
                     case _:
-                        raise FrameError(f"a {frame.kind.name} frame is not for a node")
+                        raise FrameError(FrameFault.KIND, f"a {frame.kind.name} frame is not for a node")
         except FrameError as error:
+            _log.warning("a stream of %s ends: %s", caller or "somebody", error)
             await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             if self._gateways.get(gateway) is outbound:
@@ -128,9 +141,9 @@ class DataPlane:
         if known_as is None:
             return gateway
         if said != known_as:
-            raise FrameError(f"{known_as} says that it is {said!r}")
+            raise FrameError(FrameFault.SENDER, f"{known_as} says that it is {said!r}")
         if gateway and self._owners.setdefault(gateway, known_as) != known_as:
-            raise FrameError(f"gateway {gateway:x} is {self._owners[gateway]}, not {known_as}")
+            raise FrameError(FrameFault.SENDER, f"gateway {gateway:x} is {self._owners[gateway]}, not {known_as}")
         return gateway
 
     async def _await_gateway(self, gateway: int, absence: int) -> None:

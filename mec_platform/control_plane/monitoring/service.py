@@ -24,6 +24,14 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 REPORT_INTERVAL_S = 1.0
 MAX_NAME = 128
+MAX_LINKS = 2048
+"""A member probes its links to all nodes of its deployment."""
+
+MAX_REPORT_BYTES = 512 << 10
+LARGEST_NUMBER = 1e15
+"""Beyond any time, rate or size of a member; sums of such numbers stay finite."""
+
+_NUMBERS = ("block_time_us", "head_time_us", "prefill_block_time_us_per_row", "tokens_per_s", "profile_ratio")
 
 
 class Monitor(Protocol):
@@ -100,6 +108,12 @@ def _problem(report: control_plane_pb2.MemberReport) -> str | None:
         return "role: MEMBER_ROLE_NODE or MEMBER_ROLE_GATEWAY is needed"
     if not report.address or not report.incarnation:
         return "address and incarnation are needed"
+    if report.ByteSize() > MAX_REPORT_BYTES or len(report.links) > MAX_LINKS:
+        return f"a report has {MAX_LINKS} links and {MAX_REPORT_BYTES} bytes at most"
+    numbers = [getattr(report, name) for name in _NUMBERS]
+    numbers += [number for link in report.links for number in (link.bytes_per_s, link.round_trip_ms)]
+    if not all(0 <= number <= LARGEST_NUMBER for number in numbers):  # not a number is neither
+        return "times and rates must be numbers that are not negative"
     return None
 
 
