@@ -93,7 +93,10 @@ async def stream_chat(request: ChatRequest) -> AsyncIterator[str]:
             f"no gateway answers at {request.base_url}; start one with `mec gateway` or name it with --url"
         ) from error
     except aiohttp.ClientError as error:
-        raise CliError(f"the answer broke off: {error}") from error
+        # TLS 1.3 tells a client without a certificate by ending the connection.
+        shows_none = request.base_url.startswith("https:") and request.access.certificate is None
+        hint = "; this gateway may ask for a certificate: pass --cert and --key" if shows_none else ""
+        raise CliError(f"the answer broke off: {error}{hint}") from error
 
 
 async def _model(http: aiohttp.ClientSession, base_url: str) -> str:

@@ -17,7 +17,7 @@ encoder's tensor is one row; its last stage sends HIDDEN to the gateway); RESULT
 anything, answered by an empty PROBE_ECHO that repeats the header; END nothing.
 
 Whatever arrives is a frame within these bounds, or a FrameError that says by its `fault` what is wrong with it. What depends
-on the model, the exact size of rows, is `check_rows`'s, and answered by a REFUSED frame.
+on the model and the header, the number and the exact size of rows, is `check_rows`'s, and answered by a REFUSED frame.
 """
 
 from __future__ import annotations
@@ -168,10 +168,9 @@ def unpack_frame(message: bytes, largest_rows_bytes: int = MAX_MESSAGE_BYTES) ->
     except ValueError as error:
         raise FrameError(FrameFault.KIND, f"unknown frame kind {kind}") from error
     size, largest = len(message) - HEADER.size, _LARGEST_PAYLOADS.get(frame_kind, largest_rows_bytes)
-    if size > largest or rows > MAX_ROWS:
+    if size > largest:
         raise FrameError(
-            FrameFault.TOO_LARGE,
-            f"a {frame_kind.name} frame of {rows} rows and {size} bytes; {MAX_ROWS} and {largest} are the most",
+            FrameFault.TOO_LARGE, f"a {frame_kind.name} frame of {size} bytes, of which {largest} are the most"
         )
     if frame_kind is FrameKind.RESULT and size != largest:
         raise FrameError(FrameFault.SIZE, f"a RESULT frame has {largest} bytes of payload, this one {size}")

@@ -56,7 +56,7 @@ class Membership:
         self._measure = measure
         self._on_reply = on_reply
         self._channels = Channels(identity)
-        self._how = "" if identity is None else " over mutual TLS with this certificate"
+        self._mutual_tls = identity is not None
         self._tasks = BackgroundTasks()
         self._links: dict[str, LinkMeasurement] = {}
         self._peers: dict[str, str] = {}
@@ -79,9 +79,10 @@ class Membership:
                 if error.code() in _FINAL:
                     raise JoinError(error.details() or error.code().name) from error
                 if asyncio.get_running_loop().time() >= give_up:
+                    how = f" over mutual TLS with this certificate ({error.details()})" if self._mutual_tls else ""
                     raise JoinError(
-                        f"no platform answers at {self._platform_grpc}{self._how}; start one with `mec serve` or name it "
-                        "with --platform-grpc"
+                        f"no platform answers at {self._platform_grpc}{how}; start one with `mec serve` or name it with "
+                        "--platform-grpc"
                     ) from error
                 await asyncio.sleep(0.25)
         self._tasks.start("reports", self._keep_reporting())
