@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,11 +68,19 @@ class Joining:
                 return None, platform
             files = IdentityFiles(certificate=own.certificate, key=own.key, authority=ca)
             return MemberFiles(files, joined=False), platform
+        if self.token is None and self.folder is None and URL(platform.url).scheme == "http":
+            return None, platform  # on this machine alone: what was joined elsewhere under this name is not meant
         folder = self.folder or default_folder(name)
         found = joined_files(folder)
-        if not found.files.certificate.exists():
-            if self.token is None:
-                return None, platform
+        present = found.files.certificate.exists()
+        if present and self.token is None and _has_expired(found.files.certificate):
+            raise CliError(
+                f"the certificate in {folder} has expired, for this member was away too long; join again with --join and a new "
+                f"token of mec join-token create {name}"
+            )
+        if not present and self.token is None:
+            return None, platform
+        if self.token is not None and (not present or _has_expired(found.files.certificate)):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             run_async(join(self.token, platform, folder))
         credentials = platform.access.credentials or ClientCredentials.read(folder / _CREDENTIALS)
@@ -159,6 +168,10 @@ class _Joined(msgspec.Struct, rename="camel"):
     certificate_pem: str
     client_id: str
     client_secret: str
+
+
+def _has_expired(certificate: Path) -> bool:
+    return load_certificate(certificate).not_valid_after_utc <= datetime.now(UTC)
 
 
 def default_folder(name: str) -> Path:

@@ -17,11 +17,12 @@ import grpc.aio
 from cryptography import x509
 
 from mec_platform.background import BackgroundTasks
+from mec_platform.domain.errors import MendableError
 from mec_platform.identity.authority import key_pem, make_request
 from mec_platform.identity.grpc_identity import GrpcIdentity, IdentityError, IdentityFiles
 from mec_platform.identity.names import Role
 from mec_platform.identity.renewal import renewal_due
-from mec_platform.private_files import PrivateFileError, write_private
+from mec_platform.private_files import write_private
 from mec_platform.rpc.endpoints import Channels, require_identity
 from mec_platform.rpc.v1 import membership_pb2, membership_pb2_grpc
 
@@ -76,7 +77,7 @@ class MemberIdentity:
         """Has new connections use what the files hold now; files that cannot be used are reported, and nothing changes."""
         try:
             self.grpc.reload()
-        except (IdentityError, PrivateFileError) as error:
+        except MendableError as error:
             _log.error("the certificate stays as it is: %s", error)
         else:
             _log.warning("new connections get the certificate in %s", self.files.certificate)
@@ -106,7 +107,7 @@ class MemberIdentity:
                 continue
             try:
                 await self.renew()
-            except (grpc.aio.AioRpcError, IdentityError, PrivateFileError, ValueError) as error:
+            except (grpc.aio.AioRpcError, MendableError, OSError, ValueError) as error:
                 why = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
                 until = self.grpc.certificate.not_valid_after_utc
                 _log.warning("the certificate, good until %s, was not renewed: %s", until, why)

@@ -4,6 +4,7 @@ MendableError
 +-- rpc.endpoints.AddressError, registry.errors.LogUnavailable, domain.locality.LocalityError
 +-- data_plane.port.DataPlaneError
 +-- content_store: EntryInUse, LimitError
++-- identity: CertificateError, IdentityError, JoinTokenError
 +-- private_files.PrivateFileError, tls.TlsError, credential_files.CredentialFileError, app_seeds.SeedError
 +-- sdk.errors.MecError
 +-- split_inference: JoinError, PackageError, ArtefactError (node.artefact_check), ChatTemplateError

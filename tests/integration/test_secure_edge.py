@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import signal
-import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from mec_apps.cli.clients import MP1
@@ -28,23 +29,11 @@ from mec_platform.identity.authority import Purpose, issue, make_authority
 from mec_platform.identity.folder import save
 from mec_platform.private_files import write_private
 from tests.integration.test_command_line import check_one_line, mec
+from tests.security.planes import own_address
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 READY_S = 90.0
-
-
-def own_address() -> str:
-    """This machine's address in its network; nothing is sent to find it. Skips where it has none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("198.51.100.1", 9))
-        except OSError:
-            pytest.skip("this machine has no address beyond loopback")
-        address = str(probe.getsockname()[0])
-    if address.startswith("127."):
-        pytest.skip("this machine has no address beyond loopback")
-    return address
 
 
 class SecureEdge:
@@ -167,8 +156,21 @@ async def test_an_edge_over_mutual_tls_answers_and_lets_no_stranger_in(
         question = ["chat", "Say hello.", "--max-tokens", 8, "--url", openai]
         assert (await edge.run(*question, *edge.shows("alice"))).strip()
 
+        await check_metrics(edge)
         await strangers_stay_out(edge, tmp_path, question)
         assert (await edge.run(*question, *edge.shows("alice"))).strip()
+
+
+async def check_metrics(edge: SecureEdge) -> None:
+    """For who shows a certificate."""
+    context = ssl.create_default_context(cafile=edge.certs / "ca.crt")
+    url = edge.facts["edge-1"]["metrics"]
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.ClientError):
+            await http.get(url, ssl=context)
+        context.load_cert_chain(edge.certs / "alice.crt", edge.certs / "alice.key")
+        async with http.get(url, ssl=context) as answer:
+            assert "mec_node_frames_total" in await answer.text()
 
 
 async def strangers_stay_out(edge: SecureEdge, tmp_path: Path, question: list[Any]) -> None:

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mec_apps.cli.join_tokens import join_token
 from mec_apps.cli.joining import Joining, join
 from mec_apps.cli.requests import CliError
 from mec_apps.cli.rest_client import PlatformAddress
@@ -30,6 +33,7 @@ from mec_apps.split_inference.member_identity import MemberFiles, MemberIdentity
 from mec_platform.application import Platform, PlatformSettings
 from mec_platform.domain.credentials import Scope
 from mec_platform.domain.locality import Locality
+from mec_platform.enablement_api.operations import OPERATIONS
 from mec_platform.enablement_api.routes import make_enablement_app
 from mec_platform.enablement_api.security.protection import Protection
 from mec_platform.enablement_api.security.settings import SecuritySettings
@@ -40,7 +44,7 @@ from mec_platform.identity.join_token import JoinToken, JoinTokenError, decode_j
 from mec_platform.identity.member_authority import AuthorityFiles, MemberAuthority, load_or_make
 from mec_platform.identity.names import Identity, Role
 from mec_platform.identity.renewal import renewal_due
-from mec_platform.private_files import PrivateFileError
+from mec_platform.private_files import PrivateFileError, write_private
 from mec_platform.registry.host import HostRegistry
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
@@ -140,7 +144,9 @@ async def test_a_token_is_good_once_even_where_two_try_at_the_same_time(site):
 
 
 async def test_a_token_expires_and_can_be_withdrawn(site, clock):
-    late, withdrawn = await site.token("edge-1", life_s=60), await site.token("edge-2")
+    late = await site.token("edge-1", life_s=60)
+    clock.now_s += 1
+    withdrawn = await site.token("edge-2")
     listed = (await site.ask("GET", TOKENS, token=site.operator))[1]
     assert [each["name"] for each in listed] == ["edge-1", "edge-2"]
     path = f"{TOKENS}/{listed[1]['tokenId']}"
@@ -322,6 +328,65 @@ async def test_a_newcomer_gives_its_token_to_nobody_but_the_platform_that_it_is_
     await join(token, PlatformAddress(platform.rest_uri, Access()), home)
     with pytest.raises(CliError, match="not good"):
         await join(token, PlatformAddress(platform.rest_uri, Access()), home)
+
+
+async def test_renewed_files_are_taken_up_at_a_signal_and_broken_ones_are_not(town, tmp_path, caplog):
+    pair = town.pair(Purpose.MEMBER, "edge-1")
+    (tmp_path / "ca.crt").write_bytes(town.authority.certificate_pem())
+    write_private(tmp_path / "member.pem", pair.key_pem() + pair.certificate_pem())
+    member = MemberIdentity("edge-1", joined_files(tmp_path), "127.0.0.1:1")
+    renewed: list[int] = []
+    member.start(lambda: renewed.append(member.grpc.certificate.serial_number))
+    for other in (town.pair(Purpose.MEMBER, "edge-1"), None):
+        content = b"none" if other is None else other.key_pem() + other.certificate_pem()
+        write_private(tmp_path / "member.pem", content, replace=True)
+        member.reload()
+    assert len(renewed) == 1
+    assert renewed != [pair.certificate.serial_number]
+    assert member.grpc.certificate.serial_number == renewed[0]
+    assert "stays as it is" in caplog.text
+    await member.stop()
+
+
+async def test_operators_make_list_and_withdraw_tokens_by_the_command_line(platform, town, tmp_path):
+    where = ["--platform", platform.rest_uri, "--ca", str(tmp_path / "certs" / "ca.crt"), "--json"]
+
+    async def mec(*arguments: str) -> Any:
+        result = await asyncio.to_thread(CliRunner().invoke, join_token, [*arguments, *where], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    shown = await mec("create", "edge-1", "--ttl", "90m")
+    token = decode_join_token(shown["token"])
+    assert (token.name, token.authority) == ("edge-1", town.fingerprint)
+    await mec("create", "edge-2", "--output", str(tmp_path / "token"))
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+    assert decode_join_token((tmp_path / "token").read_text()).name == "edge-2"
+    listed = await mec("list")
+    assert [each["name"] for each in listed] == ["edge-1", "edge-2"]
+    assert 5000 < listed[0]["expiresUnixS"] - listed[1]["expiresUnixS"] + 3600 < 5500
+    await mec("delete", listed[0]["tokenId"])
+    assert [each["name"] for each in await mec("list")] == ["edge-2"]
+
+
+async def test_the_openapi_document_names_what_newcomers_ask_for(platform):
+    document = platform._runner.app[OPERATIONS].by_id
+    assert {"join", "getAuthority", "createJoinToken", "listJoinTokens", "deleteJoinToken"} <= set(document)
+    async with aiohttp.ClientSession() as http, http.get(f"{platform.rest_uri}/openapi.json", ssl=False) as answer:
+        assert JOIN in (await answer.json())["paths"]
+
+
+def test_a_member_that_was_away_too_long_is_told_to_join_again(town, tmp_path):
+    material = town.expired("edge-1")._material
+    (tmp_path / "member.pem").write_bytes(material.key + material.certificate)
+    with pytest.raises(CliError, match=r"expired.*mec join-token create edge-1"):
+        Joining(None, tmp_path).find("edge-1", PlatformAddress("https://192.0.2.1:8081", Access()), False)
+
+
+def test_on_a_trusted_network_and_where_nobody_has_joined_there_is_no_identity(tmp_path):
+    place = PlatformAddress("http://127.0.0.1:8081", Access())
+    assert Joining(TOKEN, tmp_path).find("edge-1", place, True) == (None, place)
+    assert Joining(None, tmp_path).find("edge-1", place, False) == (None, place)
 
 
 def test_a_token_decides_the_name(tmp_path):

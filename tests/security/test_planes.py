@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
+from cryptography.hazmat.primitives import hashes
 
+from mec_apps.dashboard.platform_state import PlatformState
 from mec_apps.split_inference.frames import HEADER, Frame, FrameKind, pack_frame, unpack_frame
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.node.data_plane import DataPlane
 from mec_apps.split_inference.peer_link import FRAMES_METHOD, LinkLost, LinkPool
 from mec_platform.application import Platform, PlatformSettings
+from mec_platform.enablement_api.security.settings import SecuritySettings
 from mec_platform.identity.authority import Purpose
 from mec_platform.identity.call_gate import CallGate
-from mec_platform.identity.folder import certificate_path, key_path, save
+from mec_platform.identity.folder import certificate_path, key_path, load_authority, save
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.identity.member_authority import AuthorityFiles
+from mec_platform.registry.etcd.settings import EtcdSettings
 from mec_platform.rpc.endpoints import (
     AddressError,
     Channels,
@@ -39,7 +44,7 @@ from mec_platform.rpc.v1 import (
     registry_pb2,
     registry_pb2_grpc,
 )
-from tests.security.planes import Town, refused
+from tests.security.planes import Town, own_address, refused
 
 DENIED, UNAUTHENTICATED = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
 UNREACHED, UNIMPLEMENTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED
@@ -97,6 +102,35 @@ async def test_an_operator_sees_what_members_reported(town, platform):
         # Behind the gate the registry asks for what it always did; here authentication is off.
         registry = registry_pb2_grpc.ServiceRegistryStub(channel)
         await refused(registry.Get(registry_pb2.GetRequest(service_id="x")), grpc.StatusCode.NOT_FOUND)
+
+
+async def test_the_dashboard_reads_the_state_of_its_platform_over_mutual_tls(platform):
+    state = PlatformState(platform.grpc_address, platform.identity)
+    assert (await state.read())["nodes"] == []
+    await state.close()
+
+
+async def test_beyond_loopback_a_platform_makes_an_authority_of_its_own_once(tmp_path):
+    settings = PlatformSettings(
+        host=own_address(),
+        rest_port=0,
+        grpc_port=0,
+        state=tmp_path / "mec.sqlite",
+        store_dir=tmp_path / "store",
+        security=SecuritySettings(behind_proxy=True),
+    )
+    prints = set()
+    for _ in range(2):
+        platform = Platform(settings)
+        await platform.start()
+        prints.add(load_authority(tmp_path / "mec.sqlite.certs").certificate.fingerprint(hashes.SHA256()))
+        async with open_member_channel(platform.grpc_address, None) as channel:
+            await refused(control_plane_pb2_grpc.CapacityProfilerStub(channel).Report(report("edge-1")), UNREACHED)
+        await platform.stop()
+    assert len(prints) == 1
+    replica = Platform(replace(settings, state=EtcdSettings(("127.0.0.1:1",), "/mec")))
+    with pytest.raises(AddressError, match="--member-ca-cert"):
+        await replica.start()
 
 
 @pytest.mark.parametrize("who", ["nobody", "a stranger", "expired"])

@@ -103,6 +103,7 @@ class DataPlane:
         writer = self._tasks.start("data plane writer", _write(stream, outbound))
         gateway = 0
         caller = caller_of(stream)
+        known_as = None if caller is None else caller.name_as(Role.MEMBER)
         try:
             while True:
                 message: object = await stream.read()
@@ -116,14 +117,14 @@ class DataPlane:
                         echo = replace(frame, kind=FrameKind.PROBE_ECHO, payload=b"")
                         outbound.put_nowait(pack_frame(echo))
                     case FrameKind.HELLO:
-                        gateway = self._greet(frame, None if caller is None else caller.name_as(Role.MEMBER))
+                        gateway = self._greet(frame, known_as)
                         if gateway:
                             self._gateways[gateway] = outbound
                         outbound.put_nowait(pack_frame(Frame(FrameKind.HELLO, payload=self._node.encode())))
                     case _:
                         raise FrameError(FrameFault.KIND, f"a {frame.kind.name} frame is not for a node")
         except FrameError as error:
-            _log.warning("a stream of %s ends: %s", caller or "somebody", error)
+            _log.warning("a stream of %s ends: %s", known_as or "somebody", error)
             await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             if self._gateways.get(gateway) is outbound:
