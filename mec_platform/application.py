@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,8 +23,11 @@ from mec_platform.control_plane.broadcast.service import ReconfigurationBroadcas
 from mec_platform.control_plane.deployments import Deployments
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
+from mec_platform.control_plane.monitoring.metrics import CapacityMetrics
 from mec_platform.control_plane.monitoring.service import CapacityProfilerService
 from mec_platform.control_plane.orchestrator.service import AdaptiveOrchestratorService
+from mec_platform.control_plane.policy_file import Policies, read_policies
+from mec_platform.control_plane.policy_reload import PolicyReload
 from mec_platform.control_plane.split_revision.service import SplitRevisionService
 from mec_platform.control_plane.tick import ControlSettings
 from mec_platform.credential_files import default_path, ensure_operator
@@ -94,7 +98,7 @@ class PlatformSettings:
     under which clients reach the platform where that is another one than it listens on. `operator_file` is where the operator's
     credentials lie (see `credential_files`); a place beside the state where None. `seeds` names application instances that are
     made at the start where they are not there (see `app_seeds`). `peers` are the hosts to share services with, by their names,
-    followed as `federation` says.
+    followed as `federation` says. `policies` is a policy file, read again when it changes; what it leaves out is as `control`.
     """
 
     host: str = "127.0.0.1"
@@ -121,6 +125,7 @@ class PlatformSettings:
     ptp_masters: tuple[str, ...] = ()
     data_planes: tuple[str, ...] = ()
     control: ControlSettings = field(default_factory=ControlSettings)
+    policies: Path | None = None
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     peers: Mapping[str, PeerAccess] = field(default_factory=dict)
     federation: FederationSettings = field(default_factory=FederationSettings)
@@ -137,6 +142,7 @@ class Platform:
         self._servers: list[grpc.aio.Server] = []
         self._grpc_certificates: GrpcCertificates | None = None
         self._planes: SecurePlanes | None = None
+        self._listens_for_hangup = False
         self.rest_address = ""
         self.rest_uri = ""
         self.operator_file: Path | None = None
@@ -170,6 +176,9 @@ class Platform:
         )
         self._planes = self._make_planes() if self._exposure.mutual_tls else None
         self._tls = None if settings.tls is None else make_server_context(settings.tls)
+        policies = Policies(settings.control)
+        if settings.policies is not None:
+            policies = read_policies(settings.policies, settings.control)
         planes = make_data_planes(settings.data_planes)
         host = settings.host_name
         self._localities = settings.localities or LocalityTree.grow([Area(LocalityType.MEC_HOST, host)])
@@ -193,16 +202,20 @@ class Platform:
         self._reconciler.start()
         self._deployments = Deployments(
             Journal(self._store.log),
-            settings.control,
+            policies,
             settings.monitoring,
             manual=settings.manual,
             leadership=leadership,
             identity=self.identity,
         )
         await self._deployments.start()
+        if settings.policies is not None:
+            self._policy_reload = PolicyReload(settings.policies, settings.control, self._deployments.change_policies)
+            self._policy_reload.start()
         self._collectors = CollectorRegistry()
         security = replace(settings.security, authenticate=self._exposure.authenticate, issuer=self._uri())
         self._protection = Protection(self._host.registry, self._host.credentials, security)
+        self._collectors.register(CapacityMetrics(self._deployments))
         self._calls = CallMetrics(self._collectors)
         self._federation = Federation(self._host, settings.peers, settings.federation, Random())
         await self._federation.start()
@@ -212,8 +225,8 @@ class Platform:
 
     async def stop(self) -> None:
         """Takes everything down in the opposite order; parts that never started are left alone."""
-        if hasattr(self, "_reload"):
-            self._reload.stop()
+        if self._listens_for_hangup:
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
         if hasattr(self, "_runner"):
             await self._runner.cleanup()
         if hasattr(self, "_protection"):
@@ -224,6 +237,8 @@ class Platform:
             await self._planes.stop()
         for server in self._servers:
             await server.stop(grace=0.5)
+        if hasattr(self, "_policy_reload"):
+            await self._policy_reload.stop()
         if hasattr(self, "_deployments"):
             await self._deployments.stop()
         if hasattr(self, "_reconciler"):
@@ -334,7 +349,16 @@ class Platform:
         self.rest_uri = f"{self._scheme}://{self.rest_address}"
         if self._tls is not None and settings.tls is not None:
             self._reload = CertificateReload(self._tls, settings.tls, self._grpc_certificates)
-            self._reload.start()
+        if hasattr(self, "_reload") or hasattr(self, "_policy_reload"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
+            self._listens_for_hangup = True
+
+    def _hang_up(self) -> None:
+        """SIGHUP: files that may be renewed while the platform runs are read again."""
+        if hasattr(self, "_reload"):
+            self._reload.reload()
+        if hasattr(self, "_policy_reload"):
+            self._policy_reload.reload()
 
     @property
     def _scheme(self) -> str:

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,7 +99,7 @@ class GrpcCertificates:
 
 
 class CertificateReload:
-    """Has the platform take up renewed files at SIGHUP, without ending a connection."""
+    """Has the platform take up renewed files, without ending a connection."""
 
     def __init__(
         self, context: ssl.SSLContext, files: TlsFiles, grpc_certificates: GrpcCertificates | None = None
@@ -109,14 +107,6 @@ class CertificateReload:
         self._context = context
         self._files = files
         self._grpc_certificates = grpc_certificates
-
-    def start(self) -> None:
-        """Begins to listen for the signal; to be called in the main thread."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
-
-    def stop(self) -> None:
-        """Ends that."""
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
 
     def reload(self) -> None:
         """Files that cannot be used are reported, and the old ones stay in use."""

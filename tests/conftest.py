@@ -8,7 +8,7 @@ from hypothesis import settings
 from compiler.build import CompiledModel, compile_model
 
 # A deadline is a wall clock, and machines that run tests are busy.
-settings.register_profile("without deadlines")
+settings.register_profile("without deadlines", deadline=None)
 settings.load_profile("without deadlines")
 
 # Marker: why its tests run only where `-m` names it.

@@ -85,12 +85,40 @@ def hop(as_json: bool) -> None:
     _report(_module("hop").run(), as_json)
 
 
+@bench.command(epilog="Example: mec bench forecast --traces ../shared/traces/cicv5g-rtt --json")
+@click.option(
+    "--traces",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with files of the CICV5G data set (default: where the benchmarks keep theirs).",
+)
+@click.option("--after-s", default=2.0, show_default=True, type=click.FloatRange(0.1, 60), help="How far ahead.")
+@json_option
+def forecast(traces: Path | None, after_s: float, as_json: bool) -> None:
+    """How right radio forecasts are on measured round trips, against naive persistence; files that are not there are skipped."""
+    result = _module("forecast").run(traces, after_s)
+    if not as_json:
+        for name, errors in result["traces"].items():
+            click.echo(
+                f"{name:32} forecast {errors['forecast_ms']:9.2f} ms  persistence {errors['persistence_ms']:9.2f} ms  "
+                f"last second {errors['last_second_ms']:9.2f} ms  confidence {errors['confidence']:.2f}"
+            )
+    _report(result, as_json)
+
+
 @bench.command(epilog="Example: mec bench notifications --quick --json")
 @click.option("--quick", is_flag=True, help="Some seconds only, and fewer kills.")
 @json_option
 def notifications(quick: bool, as_json: bool) -> None:
     """Time until subscribers are told of changes, beside dead targets too, and whether a kill -9 loses any of it."""
     _report(_module("notifications").run(quick=quick, kills=5 if quick else 100), as_json)
+
+
+@bench.command(epilog="Example: mec bench plan --quick --json")
+@click.option("--quick", is_flag=True, help="Under a minute, with fewer and smaller problems.")
+@json_option
+def plan(quick: bool, as_json: bool) -> None:
+    """Plans against brute force and an exact solver, how long they take for many nodes, and whether they keep limits."""
+    _report(_module("plan").run(quick=quick), as_json)
 
 
 @bench.command(epilog="Example: mec bench quality --quantisation int8 --tokens 512 --json")

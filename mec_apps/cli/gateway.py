@@ -50,6 +50,8 @@ from mec_apps.cli.rest_client import PlatformAddress, rest_options
     type=click.FloatRange(0),
     help="How long to wait for the platform.",
 )
+@click.option("--site", default="", help="Where this gateway is; between sites, links are planned with as one.")
+@click.option("--ue", default="", help="Radio device (UE) that this gateway is behind, as the radio network calls it.")
 @source_option
 @store_option
 @compiled_options[0]
@@ -76,6 +78,8 @@ def gateway(
     context: int,
     max_sessions: int,
     platform_wait_s: float,
+    site: str,
+    ue: str,
     source: str,
     store: Path | None,
     package: Path | None,
@@ -127,6 +131,8 @@ def gateway(
         identity=identity,
         platform_wait_s=platform_wait_s,
         store_dir=store,
+        site=site,
+        ue=ue,
     )
 
     def describe(agent: GatewayAgent) -> dict[str, Any]:

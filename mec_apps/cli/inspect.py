@@ -1,4 +1,4 @@
-"""`mec status`, `mec watch`, `mec plan`: what the platform knows and would do."""
+"""`mec status`, `mec watch`: what the platform knows and does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Column, Table
 
 from mec_apps.cli.plane_address import PlaneAddress, plane_channel, plane_options, read_plane_address
 from mec_apps.cli.requests import (
@@ -23,9 +22,10 @@ from mec_apps.cli.requests import (
 from mec_apps.cli.rest_client import PlatformAddress, rest_options
 from mec_apps.cli.service_filters import ServiceFilters, filter_options
 from mec_apps.cli.service_watch import watch_services
+from mec_apps.cli.world_tables import links_table, members_table, radio_table
 from mec_platform.background import BackgroundTasks
 from mec_platform.rpc.convert import plan_from_message
-from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 
 @click.command(epilog="Example: mec status --json")
@@ -33,51 +33,24 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 @plane_options
 @json_option
 def status(model: str, platform_grpc: PlaneAddress, as_json: bool) -> None:
-    """Nodes, gateways, links and the committed plan."""
+    """Nodes, gateways, links and the committed plan of every chain."""
     snapshot = run_async(_snapshot(platform_grpc, model))
     if as_json:
         print_json(as_dict(snapshot))
         return
     console = Console()
     if snapshot.HasField("plan"):
-        plan_ = plan_from_message(snapshot.plan)
-        console.print(f"plan {plan_.epoch} of {plan_.model}: {plan_.describe()}", markup=False)
+        for plan_ in map(plan_from_message, [snapshot.plan, *snapshot.replicas]):
+            chain = f"chain {plan_.chain}, " if snapshot.replicas else ""
+            console.print(f"{chain}plan {plan_.epoch} of {plan_.model}: {plan_.describe()}", markup=False)
     else:
         console.print("no plan yet")
-    console.print(_members(snapshot))
-    console.print(_links(snapshot))
-
-
-def _members(snapshot: control_plane_pb2.Snapshot) -> Table:
-    table = Table(
-        "member", Column("address", no_wrap=True), "target", "trusted", "threads", "MB", "us/block", "sessions"
-    )
-    for member in snapshot.members:
-        if member.role == control_plane_pb2.MEMBER_ROLE_NODE:
-            facts = (
-                member.hardware.compile_target,
-                "yes" if member.trusted else "no",
-                str(member.hardware.threads),
-                f"{member.memory_bytes / 1e6:.0f}",
-                f"{member.block_time_us:.0f}",
-            )
-        else:
-            facts = ("gateway", "", "", "", "")
-        table.add_row(member.name, member.address, *facts, str(member.sessions))
-    return table
-
-
-def _links(snapshot: control_plane_pb2.Snapshot) -> Table:
-    table = Table("link", "MB/s", "round trip ms", "")
-    for member in snapshot.members:
-        for link in sorted(member.links, key=lambda each: each.peer):
-            table.add_row(
-                f"{member.name} -> {link.peer}",
-                f"{link.bytes_per_s / 1e6:.3g}",
-                f"{link.round_trip_ms:.2g}",
-                "emulated" if link.emulated else "",
-            )
-    return table
+    if snapshot.suspicion:
+        console.print(snapshot.suspicion, markup=False)
+    console.print(members_table(snapshot))
+    console.print(links_table(snapshot))
+    if snapshot.radio:
+        console.print(radio_table(snapshot))
 
 
 @click.command(epilog="Example: mec watch --services --model smollm2 --json")
@@ -124,32 +97,10 @@ def watch(
     run_async(_watch(read_plane_address(platform_grpc, platform.access), model, show_all, as_json))
 
 
-@click.command(epilog="Example: mec plan --exclude edge-2")
-@click.option("--exclude", multiple=True, help="Leave a node out (repeatable).")
-@deployment_option
-@plane_options
-@json_option
-def plan(exclude: tuple[str, ...], model: str, platform_grpc: PlaneAddress, as_json: bool) -> None:
-    """The best plan for the world as it is, explained; nothing is changed."""
-    proposal = run_async(_propose(platform_grpc, model, exclude))
-    if as_json:
-        print_json(as_dict(proposal))
-        return
-    for line in proposal.explanation:
-        click.echo(line)
-
-
 async def _snapshot(address: PlaneAddress, model: str) -> control_plane_pb2.Snapshot:
     async with plane_channel(address) as channel:
         return await control_plane_pb2_grpc.CapacityProfilerStub(channel).GetSnapshot(
             control_plane_pb2.GetSnapshotRequest(model=model)
-        )
-
-
-async def _propose(address: PlaneAddress, model: str, exclude: tuple[str, ...]) -> control_plane_pb2.ProposePlanReply:
-    async with plane_channel(address) as channel:
-        return await control_plane_pb2_grpc.SplitRevisionStub(channel).ProposePlan(
-            control_plane_pb2.ProposePlanRequest(exclude_nodes=exclude, model=model)
         )
 
 
@@ -167,7 +118,15 @@ async def _follow_decisions(channel: Any, model: str, show_all: bool, as_json: b
     async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest(model=model)):
         if decision.kind == "keep" and not show_all:
             continue
-        _print_line(as_json, "decision", decision, f"{decision.at_s:10.1f}  {decision.kind:8}  {decision.reason}")
+        text = f"{decision.at_s:10.1f}  {decision.kind:10}  {_of_chain(decision.plan)}{_why(decision)}"
+        _print_line(as_json, "decision", decision, text)
+
+
+def _why(decision: control_plane_pb2.Decision) -> str:
+    """The reason, after what made the change due, and before what it costs."""
+    trigger = f"[{decision.trigger}] " if decision.trigger else ""
+    cost = f"; the change costs {decision.switch_cost_ms:.0f} ms" if decision.switch_cost_ms else ""
+    return f"{trigger}{decision.reason}{cost}"
 
 
 async def _follow_reconfigurations(channel: Any, model: str, as_json: bool) -> None:
@@ -175,10 +134,16 @@ async def _follow_reconfigurations(channel: Any, model: str, as_json: bool) -> N
     async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest(model=model)):
         plan_ = plan_from_message(done.plan)
         text = (
-            f"{done.at_s:10.1f}  {done.outcome:9}  epoch {plan_.epoch}: {plan_.describe()}; pause {done.pause_ms_max:.1f} ms, "
-            f"moved {done.moved_bytes} bytes, replayed {done.replayed_tokens} tokens {done.error}"
+            f"{done.at_s:10.1f}  {done.outcome:9}  {_of_chain(done.plan)}epoch {plan_.epoch}: {plan_.describe()}; "
+            f"pause {done.pause_ms_max:.1f} ms, moved {done.moved_bytes} bytes, replayed {done.replayed_tokens} tokens "
+            f"{done.error}"
         )
         _print_line(as_json, "reconfiguration", done, text)
+
+
+def _of_chain(plan_: types_pb2.SplitPlan) -> str:
+    """Which chain is meant, where it is not the one that a deployment has from the start."""
+    return f"chain {plan_.chain}: " if plan_.chain else ""
 
 
 def _print_line(as_json: bool, what: str, message: Any, text: str) -> None:

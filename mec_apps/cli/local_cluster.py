@@ -78,6 +78,7 @@ class LocalCluster:
         encoder: CompiledFolders | None = None,
         store: Path | None = None,
         prefer_peers: bool = False,
+        policy: Path | None = None,
     ) -> None:
         self._compiled = compiled
         self._encoder = encoder
@@ -89,6 +90,7 @@ class LocalCluster:
         self._ports = (rest_port, grpc_port, http_port)
         self._store = store
         self._prefer_peers = prefer_peers
+        self._policy = policy
         self._folder = tempfile.TemporaryDirectory(prefix="mec-cluster-")
         self._channels = Channels()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -152,10 +154,15 @@ class LocalCluster:
         return await stub.GetSnapshot(control_plane_pb2.GetSnapshotRequest(model=model))
 
     async def apply(
-        self, stages: Sequence[tuple[str, int, int]], reason: str = "", model: str = ""
+        self,
+        stages: Sequence[tuple[str, int, int]],
+        reason: str = "",
+        model: str = "",
+        *,
+        chain: int | None = None,
+        add_chain: bool = False,
     ) -> control_plane_pb2.Reconfiguration:
-        """Applies an operator's plan of (node, start, stop)."""
-        stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform)
+        """Applies an operator's plan of (node, start, stop), to a chain or as one more."""
         request = control_plane_pb2.ApplyPlanRequest(
             reason=reason,
             model=model,
@@ -163,8 +170,15 @@ class LocalCluster:
                 types_pb2.Stage(node=node, layers=types_pb2.LayerRange(start=start, stop=stop))
                 for node, start, stop in stages
             ],
+            chain=chain,
+            add_chain=add_chain,
         )
-        return await stub.ApplyPlan(request)
+        return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform).ApplyPlan(request)
+
+    async def drop_chain(self, chain: int, reason: str = "") -> control_plane_pb2.Reconfiguration:
+        """Takes a chain away."""
+        request = control_plane_pb2.DropChainRequest(chain=chain, reason=reason)
+        return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform).DropChain(request)
 
     async def wait_for_plan(self, timeout_s: float = 30.0, model: str = "") -> types_pb2.SplitPlan:
         """The committed plan, once there is one."""
@@ -220,6 +234,7 @@ class LocalCluster:
         serve += ["--expected-nodes", str(self._expected_nodes()), "--cooldown-s", str(self._cooldown_s)]
         serve += ["--beta", str(self._beta), *(["--prefer-peers"] if self._prefer_peers else [])]
         serve += [] if self._store is None else ["--store", str(self._store)]
+        serve += [] if self._policy is None else ["--policy", str(self._policy)]
         await self._start_process("platform", [*serve, *(["--manual"] if self._manual else [])])
         encoder = [] if self._encoder is None else ["--encoder", str(self._encoder.package)]
         gateway = ["gateway", *encoder, "--name", "gateway", "--port", str(http_port), "--context", str(self._context)]

@@ -66,6 +66,14 @@ from mec_apps.split_inference.node.cores import available_cores
     type=click.FloatRange(0),
     help="How long to wait for the platform.",
 )
+@click.option("--site", default="", help="Where this node is; between sites, links are planned with as one.")
+@click.option(
+    "--machine",
+    default=socket.gethostname(),
+    help="Machine whose compute and memory this node shares with others of that name (default: host name).",
+)
+@click.option("--group", default="", help="What fails together with this node: a rack, a power feed.")
+@click.option("--ue", default="", help="Radio device (UE) that this node is behind, as the radio network calls it.")
 @click.option(
     "--emulate-link",
     "emulated_links",
@@ -106,6 +114,10 @@ def node(
     port: int,
     metrics_port: int,
     platform_wait_s: float,
+    site: str,
+    machine: str,
+    group: str,
+    ue: str,
     emulated_links: tuple[str, ...],
     emulate_cpu_share: float,
     target: str | None,
@@ -135,7 +147,7 @@ def node(
     identity, platform = joining.find(name, platform, allow_remote)
     platform_grpc = member_grpc(platform_grpc, platform.url)
     own_target = find_target(target).name if target else _own_target()
-    machine = read_machine(name, own_target)
+    facts = read_machine(name, own_target)
     compiled = obtain_model(
         ModelRequest(
             name,
@@ -147,7 +159,7 @@ def node(
             store,
             platform_grpc,
             platform_wait_s,
-            machine,
+            facts,
             target,
             identity,
         )
@@ -175,6 +187,10 @@ def node(
         platform_wait_s=platform_wait_s,
         store_dir=store,
         target=own_target,
+        site=site,
+        machine=machine,
+        group=group,
+        ue=ue,
     )
 
     def describe(agent: NodeAgent) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import click
+import grpc.aio
 
 from mec_apps.cli.plane_address import PlaneAddress, plane_channel, plane_options
 from mec_apps.cli.requests import (
@@ -21,21 +23,48 @@ _STAGE = re.compile(r"(?P<node>[^=\s]+)=(?P<start>\d+):(?P<stop>\d+)")
 
 
 @click.command(epilog="Example: mec reconfigure edge-1=0:12 edge-3=12:30")
-@click.argument("stages", nargs=-1, required=True, metavar="NODE=START:STOP...")
+@click.argument("stages", nargs=-1, metavar="[NODE=START:STOP]...")
 @click.option("--reason", default="asked for by an operator", show_default=True)
+@click.option("--chain", type=click.IntRange(min=0), help="The chain whose plan is replaced, where there are several.")
+@click.option(
+    "--add-chain", is_flag=True, help="Add a chain on free nodes; without stages, the best that the platform finds."
+)
+@click.option("--drop-chain", type=click.IntRange(min=0), help="Take this chain away; its answers go on on the others.")
 @deployment_option
 @plane_options
 @json_option
-def reconfigure(stages: tuple[str, ...], reason: str, model: str, platform_grpc: PlaneAddress, as_json: bool) -> None:
+def reconfigure(
+    stages: tuple[str, ...],
+    reason: str,
+    chain: int | None,
+    add_chain: bool,
+    drop_chain: int | None,
+    model: str,
+    platform_grpc: PlaneAddress,
+    as_json: bool,
+) -> None:
     """Put layer ranges (half-open, in order) on nodes while answers go on."""
-    request = control_plane_pb2.ApplyPlanRequest(stages=[_stage(text) for text in stages], reason=reason, model=model)
-    done = run_async(_apply(platform_grpc, request))
+    if sum((chain is not None, add_chain, drop_chain is not None)) > 1:
+        raise click.UsageError("--chain, --add-chain and --drop-chain exclude each other")
+    if drop_chain is not None:
+        if stages:
+            raise click.UsageError("a chain is dropped as it is: leave the stages out")
+        end = control_plane_pb2.DropChainRequest(chain=drop_chain, reason=reason, model=model)
+        done = run_async(_drop(platform_grpc, end))
+    elif stages or add_chain:
+        request = control_plane_pb2.ApplyPlanRequest(
+            stages=[_stage(text) for text in stages], reason=reason, model=model, chain=chain, add_chain=add_chain
+        )
+        done = run_async(_apply(platform_grpc, request))
+    else:
+        raise click.UsageError("stages are missing; write NODE=START:STOP, as in edge-1=0:12")
     if as_json:
         print_json(as_dict(done))
         return
+    of_chain = f" of chain {done.plan.chain}" if done.plan.chain or add_chain or drop_chain is not None else ""
     click.echo(
-        f"{done.outcome}: epoch {done.plan.epoch} ({done.kind}) in {done.switch_ms:.0f} ms; {done.sessions} sessions, "
-        f"longest pause {done.pause_ms_max:.1f} ms, {done.moved_bytes} bytes of KV moved"
+        f"{done.outcome}: epoch {done.plan.epoch}{of_chain} ({done.kind}) in {done.switch_ms:.0f} ms; "
+        f"{done.sessions} sessions, longest pause {done.pause_ms_max:.1f} ms, {done.moved_bytes} bytes of KV moved"
     )
 
 
@@ -51,4 +80,23 @@ async def _apply(
     address: PlaneAddress, request: control_plane_pb2.ApplyPlanRequest
 ) -> control_plane_pb2.Reconfiguration:
     async with plane_channel(address) as channel:
+        if not request.stages:
+            request.stages.extend(await _best_of_free_nodes(channel, request.model))
         return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel).ApplyPlan(request, timeout=120)
+
+
+async def _best_of_free_nodes(channel: grpc.aio.Channel, model: str) -> Sequence[types_pb2.Stage]:
+    """What the platform would put on the nodes that no chain uses."""
+    snapshot = await control_plane_pb2_grpc.CapacityProfilerStub(channel).GetSnapshot(
+        control_plane_pb2.GetSnapshotRequest(model=model)
+    )
+    taken = [stage.node for plan in (snapshot.plan, *snapshot.replicas) for stage in plan.stages]
+    request = control_plane_pb2.ProposePlanRequest(model=model, exclude_nodes=taken)
+    return (await control_plane_pb2_grpc.SplitRevisionStub(channel).ProposePlan(request)).plan.stages
+
+
+async def _drop(
+    address: PlaneAddress, request: control_plane_pb2.DropChainRequest
+) -> control_plane_pb2.Reconfiguration:
+    async with plane_channel(address) as channel:
+        return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel).DropChain(request, timeout=120)

@@ -11,7 +11,7 @@ from aiohttp import web
 from mec_platform.background import BackgroundTasks
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.rpc.endpoints import open_member_channel
-from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 RECENT = 30
 
@@ -86,6 +86,11 @@ async def _first_deployment(channel: grpc.aio.Channel) -> str:
     return deployed.models[0] if deployed.models else ""
 
 
+def _chain(plan: types_pb2.SplitPlan) -> dict[str, Any]:
+    stages = [{"node": s.node, "start": s.layers.start, "stop": s.layers.stop} for s in plan.stages]
+    return {"chain": plan.chain, "epoch": plan.epoch, "stages": stages}
+
+
 def _world(snapshot: control_plane_pb2.Snapshot) -> dict[str, Any]:
     nodes = [m for m in snapshot.members if m.role == control_plane_pb2.MEMBER_ROLE_NODE]
     gateways = [m for m in snapshot.members if m.role == control_plane_pb2.MEMBER_ROLE_GATEWAY]
@@ -93,12 +98,8 @@ def _world(snapshot: control_plane_pb2.Snapshot) -> dict[str, Any]:
     return {
         "now_s": snapshot.now_s,
         "model": {"name": nodes[0].model.name, "blocks": nodes[0].model.blocks} if nodes else None,
-        "plan": None
-        if plan is None
-        else {
-            "epoch": plan.epoch,
-            "stages": [{"node": s.node, "start": s.layers.start, "stop": s.layers.stop} for s in plan.stages],
-        },
+        "plan": None if plan is None else _chain(plan),
+        "replicas": [_chain(replica) for replica in snapshot.replicas],
         "nodes": [
             {
                 "name": node.name,

@@ -2,9 +2,9 @@
 
     offset  0  u8   version (1)
             1  u8   kind
-            2  u16  flags (SAMPLE), or the refusal code of a REFUSED frame
+            2  u16  flags (SAMPLE, ARRIVAL), or the refusal code of a REFUSED frame
             4  u32  rows
-            8  u64  epoch of the plan the frame belongs to
+            8  u64  epoch of the plan the frame belongs to; of an ARRIVED: nanoseconds of the receiver's clock
            16  u64  session; its upper 32 bits name the gateway that owns it
            24  u32  position of the first row in the session; of a RESULT: the position its token takes
            28  u32  compute time of all stages so far, microseconds
@@ -14,7 +14,8 @@
 
 Payloads: TOKENS int32 [rows]; ROWS, which a first stage takes in place of tokens, and HIDDEN float32 [rows, hidden] (an
 encoder's tensor is one row; its last stage sends HIDDEN to the gateway); RESULT int32 [1]; REFUSED and HELLO UTF-8 text; PROBE
-anything, answered by an empty PROBE_ECHO that repeats the header; END nothing.
+anything, answered by an empty PROBE_ECHO that repeats the header; END nothing. A TOKENS, ROWS or HIDDEN frame with the flag
+ARRIVAL is answered at once by an ARRIVED, in the order of the frames that asked.
 
 Whatever arrives is a frame within these bounds, or a FrameError that says by its `fault` what is wrong with it. What depends
 on the model and the header, the number and the exact size of rows, is `check_rows`'s, and answered by a REFUSED frame.
@@ -31,6 +32,9 @@ from mec_apps.split_inference.generation import SamplingSettings
 HEADER = struct.Struct("<BBHIQQIIQff")
 VERSION = 1
 SAMPLE = 1
+ARRIVAL = 2
+"""Flag of a frame whose sender wants to know when it has arrived."""
+
 MAX_ROWS = 256
 """Rows in one frame; longer prompts travel as several frames."""
 
@@ -58,6 +62,7 @@ class FrameKind(IntEnum):
     PROBE = 7
     PROBE_ECHO = 8
     ROWS = 9
+    ARRIVED = 10
 
 
 class Refusal(IntEnum):
@@ -147,6 +152,7 @@ _LARGEST_PAYLOADS = {
     FrameKind.END: 0,
     FrameKind.PROBE: MAX_PROBE_BYTES,
     FrameKind.PROBE_ECHO: 0,
+    FrameKind.ARRIVED: 0,
 }
 """Of kinds whose payload has nothing to do with a model's width."""
 

@@ -10,14 +10,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import grpc.aio
 
-from mec_apps.split_inference.frames import Frame, FrameError, FrameKind, pack_frame, unpack_frame
+from mec_apps.split_inference.frames import (
+    ARRIVAL,
+    HEADER,
+    Frame,
+    FrameError,
+    FrameKind,
+    pack_frame,
+    unpack_frame,
+)
+from mec_apps.split_inference.link_meter import CLEAR_S, SURE_S, LinkMeter, ProbeBudget
 from mec_apps.split_inference.link_shaper import LinkShaper, LinkShapers
 from mec_platform.background import BackgroundTasks
 from mec_platform.identity.grpc_identity import GrpcIdentity
@@ -27,26 +35,36 @@ DATA_PLANE_SERVICE = "mec_platform.rpc.v1.DataPlane"
 FRAMES_METHOD = f"/{DATA_PLANE_SERVICE}/Frames"
 """Bidirectional stream of raw bytes: no protobuf around the payload."""
 
-SMALLEST_PROBE_BYTES = 4096
+SMALLEST_PROBE_BYTES = 512
+FIRST_PROBE_BYTES = 4096
 """Costs a slow link (50 kB/s) a tenth of a second; larger probes follow only where this one was over at once."""
 
 LARGEST_PROBE_BYTES = 512 << 10
-CLEAR_PROBE_S = 0.004
-"""A probe that takes this much longer than an empty one tells the rate: scheduling noise is a millisecond or two."""
+PROBE_LASTS_S = 0.015
+"""What a probe is to take on a link whose rate is known: clear of noise, and 1 % of the time every one and a half seconds."""
 
-SLOW_PROBE_S = 0.03
 PROBES = 3
-"""Probes of a size, the quickest of which counts; one that is slower than SLOW_PROBE_S is no accident and not repeated."""
+"""Probes of a size, the quickest of which counts. One that says what was known is not repeated, and two that are slower than
+SURE_S are no accident; while processes start, a machine may stand still for that long once."""
+
+FAST_BYTES_PER_S = 50e6
+"""Between links that are faster than this, a probe of milliseconds cannot tell."""
 
 ROUND_TRIPS = 3
-"""Empty probes that the shortest round trip is taken of."""
+"""Empty probes, where the first took longer than the last ones: the shortest counts."""
 
+PROBE_EVERY_S = 2.0
+PASSIVE_FRESH_S = 10.0
+"""While frames have told the rate so lately, it is not probed; nor while frames wait to leave."""
+
+LONGEST_WITHOUT_TRIP_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 RECONNECT_PAUSE_S = 0.3
 FLUSH_S = 0.5
 FASTEST_MEASURABLE_BYTES_PER_S = 1e9
 """Above this a probe's extra time drowns in the round trip's noise."""
 
+_MEASURED = frozenset({FrameKind.TOKENS, FrameKind.ROWS, FrameKind.HIDDEN})
 _log = logging.getLogger(__name__)
 
 
@@ -56,12 +74,13 @@ class LinkLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LinkMeasurement:
-    """What probes from this side to `peer` showed."""
+    """What was measured from this side to `peer` since the last time; 0 for what was not. `passive` is of the rate."""
 
     peer: str
     bytes_per_s: float
     round_trip_s: float
     emulated: bool
+    passive: bool = False
 
 
 class PeerLink:
@@ -85,11 +104,16 @@ class PeerLink:
         self._on_lost = on_lost
         self._identity = identity
         self._tasks = BackgroundTasks()
-        self._outbound: asyncio.Queue[bytes] = asyncio.Queue()
+        self._outbound: asyncio.Queue[tuple[float, Frame]] = asyncio.Queue()
         self._connected = asyncio.Event()
         self._echoes: dict[int, asyncio.Future[float]] = {}
         self._probe_number = 0
-        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
+        self._meter = LinkMeter()
+        self._budget = ProbeBudget()
+        self._rate = 0.0
+        self._rate_due_s = 0.0
+        self._round_trip_s = 0.0
+        self._trip_at_s = -LONGEST_WITHOUT_TRIP_S
 
     @property
     def connected(self) -> bool:
@@ -111,25 +135,70 @@ class PeerLink:
         """Queues a frame. Raises LinkLost while the stream is broken; frames queued before a break are lost."""
         if not self.connected:
             raise LinkLost(f"no connection to {self.peer} at {self.address}")
-        self._outbound.put_nowait(pack_frame(frame))
+        self._outbound.put_nowait((time.perf_counter(), frame))
 
     async def measure(self) -> LinkMeasurement:
-        """Probes the link with an empty frame and then larger and larger ones, until one takes clearly longer.
+        """What frames have told since the last call; what they have not is probed, when it is due and the budget allows.
 
         Raises:
-            LinkLost: the empty one does not return.
+            LinkLost: a probe does not return.
         """
-        round_trip_s = await self.ping(b"")
-        if round_trip_s is None:
-            raise LinkLost(f"{self.peer} at {self.address} did not echo a probe")
-        self._round_trips.append(round_trip_s)
-        shortest_s = min(self._round_trips)
-        size, extra_s = SMALLEST_PROBE_BYTES // 2, 0.0
-        while extra_s < CLEAR_PROBE_S and size < LARGEST_PROBE_BYTES:
+        now_s = time.perf_counter()
+        round_trip_s = self._meter.take_round_trip_s() or await self._probe_round_trip(now_s)
+        if round_trip_s:
+            self._round_trip_s, self._trip_at_s = round_trip_s, now_s
+        told = self._meter.take_rate(self._round_trip_s)
+        rate = told.bytes_per_s
+        if rate:
+            self._rate_due_s = now_s + PASSIVE_FRESH_S
+        elif told.at_least > 2 * self._rate > 0:
+            self._rate_due_s = 0.0  # frames went faster than the link was thought to be
+        if not rate and now_s >= self._rate_due_s and self._is_idle and self._budget.allows(self._probe_bytes(), now_s):
+            rate = await self._probe_rate(self._round_trip_s)
+            # What says something else than before is asked again at once: estimates follow when two agree.
+            self._rate_due_s = time.perf_counter() + PROBE_EVERY_S if self._agrees(rate) else 0.0
+        if rate:
+            self._rate = rate = min(rate, FASTEST_MEASURABLE_BYTES_PER_S)
+            self._budget.know(rate, time.perf_counter())
+        emulated = self._shaper.link is not None
+        return LinkMeasurement(self.peer, rate, round_trip_s, emulated, passive=told.bytes_per_s > 0)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._outbound.empty() and self._meter.is_at_rest
+
+    async def _probe_round_trip(self, now_s: float) -> float:
+        """The round trip of an empty frame; one that seems to have risen is measured again. 0 where the budget is spent."""
+        waits = not self._is_idle and now_s - self._trip_at_s < LONGEST_WITHOUT_TRIP_S  # behind frames it would be late
+        if waits or not self._budget.allows(0, now_s):
+            return 0.0
+        found = await self._ping_or_lose(0)
+        for _ in range(ROUND_TRIPS - 1):
+            if found <= 1.5 * self._round_trip_s + CLEAR_S / 2 and self._round_trip_s:
+                break
+            found = min(found, await self._ping_or_lose(0))
+        return found
+
+    async def _probe_rate(self, round_trip_s: float) -> float:
+        """Larger and larger probes until one takes clearly longer than an empty one; on a link that is known, the size that
+        does, after one that would tell if the link had become slow meanwhile."""
+        size = min(self._probe_bytes(), FIRST_PROBE_BYTES)
+        extra_s = await self._extra_s(size, round_trip_s)
+        if extra_s < CLEAR_S and size < self._probe_bytes():
+            size = self._probe_bytes()
+            extra_s = await self._extra_s(size, round_trip_s)
+        while extra_s < CLEAR_S and size < LARGEST_PROBE_BYTES:
             size *= 2
-            extra_s = await self._extra_s(size, shortest_s)
-        rate = min(size / extra_s, FASTEST_MEASURABLE_BYTES_PER_S) if extra_s > 0 else FASTEST_MEASURABLE_BYTES_PER_S
-        return LinkMeasurement(self.peer, rate, shortest_s, self._shaper.link is not None)
+            extra_s = await self._extra_s(size, round_trip_s)
+        return size / extra_s if extra_s > 0 else FASTEST_MEASURABLE_BYTES_PER_S
+
+    def _probe_bytes(self) -> int:
+        if self._rate == 0.0:
+            return FIRST_PROBE_BYTES
+        size = SMALLEST_PROBE_BYTES
+        while size < self._rate * PROBE_LASTS_S and size < LARGEST_PROBE_BYTES:
+            size *= 2
+        return size
 
     async def _extra_s(self, size: int, round_trip_s: float) -> float:
         """How much longer a probe of that size takes than an empty one: the least of three, where it takes little.
@@ -137,12 +206,24 @@ class PeerLink:
         A busy machine delays a probe by milliseconds now and then; a slow link delays every one of them.
         """
         least = PROBE_TIMEOUT_S
-        for _ in range(PROBES):
+        for number in range(PROBES):
+            self._budget.spend(size)
             took_s = await self.ping(bytes(size))
             least = min(least, PROBE_TIMEOUT_S if took_s is None else took_s - round_trip_s)
-            if least > SLOW_PROBE_S or least < CLEAR_PROBE_S:
+            if least < CLEAR_S or self._agrees(size / least) or (number and least > SURE_S):
                 break
         return least
+
+    def _agrees(self, rate: float) -> bool:
+        both_fast = min(rate, self._rate) > FAST_BYTES_PER_S
+        return both_fast or 0.8 * self._rate < rate < 1.25 * self._rate
+
+    async def _ping_or_lose(self, size: int) -> float:
+        self._budget.spend(size)
+        took_s = await self.ping(bytes(size))
+        if took_s is None:
+            raise LinkLost(f"{self.peer} at {self.address} did not echo a probe")
+        return took_s
 
     async def close(self) -> None:
         """Ends the stream without reporting it as lost; what is queued has a moment to leave."""
@@ -179,6 +260,7 @@ class PeerLink:
     async def _run_stream(self) -> str:
         """Serves one stream until it breaks; returns why it did."""
         self._outbound = asyncio.Queue()
+        self._meter.reset()
         async with open_member_channel(self.address, self._identity, self.peer) as channel:
             call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(FRAMES_METHOD)()
             try:
@@ -195,13 +277,21 @@ class PeerLink:
             finally:
                 call.cancel()
 
-    async def _write(self, call: grpc.aio.StreamStreamCall[bytes, bytes], outbound: asyncio.Queue[bytes]) -> None:
+    async def _write(
+        self, call: grpc.aio.StreamStreamCall[bytes, bytes], outbound: asyncio.Queue[tuple[float, Frame]]
+    ) -> None:
         # A broken stream ends this quietly: the reader sees the same break and says why.
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             while True:
-                message = await outbound.get()
+                ready_s, frame = await outbound.get()
+                if frame.kind in _MEASURED and self._meter.ask(
+                    HEADER.size + len(frame.payload), ready_s, time.perf_counter()
+                ):
+                    frame = replace(frame, flags=frame.flags | ARRIVAL)
+                message = pack_frame(frame)
                 await self._shaper.wait_turn(len(message))
                 await call.write(message)
+                self._meter.wrote(time.perf_counter())
                 outbound.task_done()
 
     async def _read(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> str:
@@ -215,6 +305,8 @@ class PeerLink:
                 return f"the peer sent no frame: {error}"
             if frame.kind is FrameKind.HELLO:
                 self._connected.set()
+            elif frame.kind is FrameKind.ARRIVED:
+                self._meter.arrived(frame.epoch / 1e9, time.perf_counter())
             elif frame.kind is FrameKind.PROBE_ECHO:
                 echo = self._echoes.get(frame.session)
                 if echo is not None and not echo.done():
@@ -264,7 +356,7 @@ class LinkPool:
         return link
 
     async def measure(self, peer: str, address: str) -> LinkMeasurement | None:
-        """Probes the link to a peer, opening it if need be; None where it does not answer."""
+        """What was measured of the link to a peer, which is opened if need be; None where it does not answer."""
         try:
             return await (await self.connect(peer, address, timeout_s=1.0)).measure()
         except LinkLost:

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Order:
     """What shall become of a chain, and what was seen when that was decided."""
 
     plan: SplitPlan
@@ -83,12 +83,13 @@ class ChainControl:
             finally:
                 self.under_way = None
 
-    async def carry_out(self, change: Change, policy: PolicySettings) -> ReconfigurationEnded:
-        """Carries a change out, committed or aborted. Only inside `changing`."""
-        seen, addresses = change.seen, self._addresses()
-        plan = self.under_way = replace(change.plan, epoch=self._next_epoch())
+    async def carry_out(self, order: Order, policy: PolicySettings) -> ReconfigurationEnded:
+        """Carries an order out, committed or aborted. Only inside `changing`."""
+        seen, addresses = order.seen, self._addresses()
+        plan = self.under_way = replace(order.plan, epoch=self._next_epoch())
         alive = {node.name for node in seen.nodes}
-        towards = plan if plan.stages else seen.replicas[0]  # sessions of a chain that ends go on on another
+        # Sessions of a chain that ends go on on another; where there is none, nothing moves.
+        towards = plan if plan.stages else next(iter(seen.replicas), plan)
         assignment = Assignment(
             plan=plan,
             old_plan=seen.plan,
@@ -119,8 +120,8 @@ class ChainControl:
         return ReconfigurationEnded(
             at_s=clock.time(),
             plan=plan,
-            kind=change.kind,
-            reason=change.reason,
+            kind=order.kind,
+            reason=order.reason,
             outcome=outcome,
             error="" if committed else end.reason,
             prepare_ms=max((load_ms for _, load_ms in end.load_ms), default=0.0),

@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationAborted, ReconfigurationEnded
-from mec_platform.control_plane.chain_control import ChainControl, Change
+from mec_platform.control_plane.chain_control import ChainControl, Order
+from mec_platform.control_plane.chains import Chains
+from mec_platform.control_plane.control_settings import ControlSettings
+from mec_platform.control_plane.deciding import Decider, DecisionMade
+from mec_platform.control_plane.decision_codec import DecisionRecord
 from mec_platform.control_plane.feed import Feed
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import (
@@ -28,16 +32,27 @@ from mec_platform.control_plane.monitoring.estimates import (
     apply_failure,
     apply_radio,
     apply_report,
-    is_alive,
+    gone_members,
     snapshot,
 )
 from mec_platform.control_plane.monitoring.radio_forecast import RadioState
-from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, Reconfigure, Trigger, Wait
+from mec_platform.control_plane.options import distrusting
+from mec_platform.control_plane.orchestrator.decisions import (
+    AddChain,
+    Change,
+    Decision,
+    DropChain,
+    Keep,
+    Reconfigure,
+    Shed,
+    Trigger,
+    Wait,
+    decision_kind,
+)
 from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.split_revision.checker import check_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
-from mec_platform.control_plane.standing import ChainEpoch, SessionLimit, Standing, share_of_limit
-from mec_platform.control_plane.tick import ControlSettings, tick
+from mec_platform.control_plane.standing import SessionLimit, Standing, share_of_limit
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
@@ -46,19 +61,7 @@ from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
 TICK_S = 1.0
-SKIPPED_EPOCHS = 100
-"""Left free for what an earlier leader attempted and did not commit: no two attempts share an epoch."""
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionMade:
-    """A decision about a chain and when it was made (seconds of the platform's monotonic clock)."""
-
-    at_s: float
-    decision: Decision
-    chain: int = 0
 
 
 class ControlLoop:
@@ -71,7 +74,7 @@ class ControlLoop:
     def __init__(
         self,
         journal: Journal,
-        control: ControlSettings,
+        decider: Decider,
         monitoring: MonitoringSettings,
         model: str,
         *,
@@ -79,20 +82,17 @@ class ControlLoop:
         leadership: Leadership | None = None,
         identity: GrpcIdentity | None = None,
     ) -> None:
-        self.model = model
         self._leadership = leadership or AlwaysLeader()
         self._has_led = self._leadership.is_leader
         self._journal = journal
-        self._control = control
+        self._decider = decider
         self._monitoring_settings = monitoring
         self._manual = manual
-        self._identity = identity
         self._monitoring = MonitoringState(started_s=0.0)
-        self._chains: dict[int, ChainControl] = {}
+        self._chains = Chains(model, journal, self._commit, self.addresses, self._gone, identity)
         self._limit: SessionLimit | None = None
         self._tasks = BackgroundTasks()
         self._wake = asyncio.Event()
-        self._last_attempt = 0
         self._decisions: Feed[DecisionMade] = Feed()
         self._reconfigurations: Feed[ReconfigurationEnded] = Feed()
 
@@ -104,13 +104,29 @@ class ControlLoop:
     async def stop(self) -> None:
         """Stops deciding; a reconfiguration under way is left where it is and is finished or forgotten by epochs."""
         await self._tasks.stop()
-        for chain in self._chains.values():
-            await chain.stop()
+        await self._chains.stop()
 
     @property
     def now_s(self) -> float:
         """The clock that every snapshot and decision is stamped with."""
         return asyncio.get_running_loop().time()
+
+    @property
+    def model(self) -> str:
+        """What the deployment serves, and is named by."""
+        return self._chains.model
+
+    @model.setter
+    def model(self, name: str) -> None:
+        self._chains.model = name
+
+    @property
+    def _settings(self) -> ControlSettings:
+        return self._decider.settings(self.model)
+
+    def wake(self) -> None:
+        """Has it decide at once instead of at its next tick."""
+        self._wake.set()
 
     @property
     def plan(self) -> SplitPlan | None:
@@ -120,11 +136,11 @@ class ControlLoop:
     @property
     def plans(self) -> tuple[SplitPlan, ...]:
         """The committed plans of all chains, the first chain's first."""
-        return tuple(self._journal.plans(self.model).values())
+        return tuple(self._chains.plans.values())
 
     def plan_of(self, chain: int | None) -> SplitPlan | None:
         """The committed plan of a chain, None standing for the first."""
-        return self.plan if chain is None else self._journal.plans(self.model).get(chain)
+        return self.plan if chain is None else self._chains.plans.get(chain)
 
     @property
     def is_served(self) -> bool:
@@ -137,7 +153,7 @@ class ControlLoop:
 
     def plan_settings(self) -> PlanSettings:
         """Limits and weights of plans in force."""
-        return self._control.planning
+        return self._settings.planning
 
     def watch_decisions(self) -> AsyncIterator[DecisionMade]:
         """Decisions, "keep" included; starts with the latest."""
@@ -152,37 +168,20 @@ class ControlLoop:
         return {name: member.latest.address for name, member in self._monitoring.members.items()}
 
     def observe(self, chain: int | None = None) -> Snapshot:
-        """The world as decisions about a chain see it now, the first where none is named.
-
-        What another chain is on its way to stands for that chain: its nodes are taken.
-        """
-        plans = self._journal.plans(self.model)
-        number = next(iter(plans), 0) if chain is None else chain
-        seen = snapshot(self._monitoring, self.now_s, plans.get(number), self._monitoring_settings)
-        for other in self._chains.values():
-            if other.under_way is not None and other.under_way.stages:
-                plans[other.number] = other.under_way
-        replicas = tuple(plan for of, plan in sorted(plans.items()) if of != number)
-        return replace(seen, replicas=replicas) if replicas else seen
+        """The world as decisions about a chain see it now, the first where none is named."""
+        number = self._chains.numbers[0] if chain is None else chain
+        seen = snapshot(self._monitoring, self.now_s, self._chains.plans.get(number), self._monitoring_settings)
+        seen = distrusting(seen, self._settings)
+        others = self._chains.others(number)
+        return replace(seen, replicas=others) if others else seen
 
     def standing(self, member: str) -> Standing:
         """What a member is told in answer to its report."""
-        latest = self._journal.latest(self.model)
-        chains = tuple(ChainEpoch(plan.chain, plan.epoch, dropped=not plan.stages) for plan in latest)
-        limit = None
-        if self._limit is not None:
+        limit = self._limit
+        if limit is not None:
             sessions = {gateway.name: gateway.sessions for gateway in self.observe().gateways}
-            limit = replace(self._limit, max_sessions=share_of_limit(self._limit.max_sessions, sessions, member))
-        return Standing(self._epoch_for(member), chains, limit)
-
-    def _epoch_for(self, member: str) -> int:
-        """The committed epoch of the chain that a node is in; for others the newest, but none that overtakes a change
-        which the node is prepared for: it would let go of its new stage."""
-        own = next((plan.epoch for plan in self.plans if member in plan.nodes), None)
-        if own is not None:
-            return own
-        changes = [chain.under_way for chain in self._chains.values() if chain.under_way is not None]
-        return min([self._journal.last_epoch(self.model), *(p.epoch - 1 for p in changes if member in p.nodes)])
+            limit = replace(limit, max_sessions=share_of_limit(limit.max_sessions, sessions, member))
+        return Standing(self._chains.epoch_for(member), self._chains.epochs(), limit)
 
     def take_report(self, event: MemberReported) -> Refusal | None:
         """Takes a member's report; a refusal is for its sender."""
@@ -209,8 +208,7 @@ class ControlLoop:
             return
         _log.warning("%s is reported as failed: %s", name, reason)
         self._monitoring = apply_failure(self._monitoring, MemberFailed(self.now_s, name, reason))
-        for chain in self._chains.values():
-            chain.tell_gone()
+        self._chains.tell_gone()
         self._wake.set()
 
     async def apply_stages(
@@ -223,21 +221,22 @@ class ControlLoop:
             ReconfigurationAborted: it could not be carried out.
         """
         await self._require_lead()
-        number = self._free_number() if add else next(iter(self._journal.plans(self.model)), 0)
-        control = self._chain(number if chain is None else chain)
+        numbered = self._chains.control(self._chains.numbers[0] if chain is None else chain)
+        control = self._chains.unused() if add else numbered
         async with control.changing():
             seen = self.observe(control.number)
             if seen.model is None:
                 raise PlanRejected("no edge node has reported a model yet")
-            if seen.plan is None and seen.replicas and not add:
-                raise PlanRejected(f"there is no chain {control.number}; {self._names_of_chains()}")
+            is_new = seen.plan is None and bool(seen.replicas)
+            if is_new and not add:
+                raise PlanRejected(f"there is no chain {control.number}; {self._chains.describe()}")
             parent = 0 if seen.plan is None else seen.plan.epoch
             plan = SplitPlan(parent + 1, parent, seen.model.name, tuple(stages), control.number)
-            errors = check_plan(plan, seen, self._control.planning) + list(self._taken(plan))
+            errors = check_plan(plan, seen, self._settings.planning) + self._chains.conflicts(plan)
             if errors:
                 raise PlanRejected("; ".join(errors))
-            kind = PlanChange.ADD_CHAIN if seen.replicas and seen.plan is None else plan_change(seen.plan, plan)
-            return await self._carry_out_order(control, Change(plan, kind, reason or "asked for", seen))
+            kind = PlanChange.ADD_CHAIN if is_new else plan_change(seen.plan, plan)
+            return await self._obey(control, Order(plan, kind, reason or "asked for", seen))
 
     async def drop_chain(self, chain: int, reason: str) -> ReconfigurationEnded:
         """Takes a chain away on an operator's order; its sessions go on on the others.
@@ -247,14 +246,14 @@ class ControlLoop:
             ReconfigurationAborted: it could not be carried out.
         """
         await self._require_lead()
-        control = self._chain(chain)
+        control = self._chains.control(chain)
         async with control.changing():
-            change = self._drop(control, reason or "asked for")
-            if change is None:
-                raise PlanRejected(f"there is no chain {chain}; {self._names_of_chains()}")
-            if not change.seen.replicas:
+            order = self._end(control, reason or "asked for")
+            if order is None:
+                raise PlanRejected(f"there is no chain {chain}; {self._chains.describe()}")
+            if not order.seen.replicas:
                 raise PlanRejected(f"chain {chain} is the only one; its sessions would have nowhere to go")
-            return await self._carry_out_order(control, change)
+            return await self._obey(control, order)
 
     async def _run(self) -> None:
         while True:
@@ -270,53 +269,79 @@ class ControlLoop:
 
     async def _tick(self) -> None:
         if not await self._lead():
-            self._tell(self._chain(0), Wait(self._who_leads()))
+            self._tell(self._chains.control(0), Wait(self._who_leads()))
             return
-        for number in self._journal.plans(self.model) or [0]:
-            chain = self._chain(number)
+        for number in self._chains.numbers:
+            chain = self._chains.control(number)
             if chain.idle:
                 self._decide(chain)
             else:
                 chain.passed_over = True
 
     def _decide(self, chain: ChainControl) -> None:
+        """Each chain decides about its own plan; how many chains and sessions there are, the first one decides for all."""
         seen = self.observe(chain.number)
-        decision, chain.policy = tick(seen, chain.policy, self._control)
+        before = chain.policy
+        decision, chain.policy, seen = self._decider.decide(self.model, seen, before)
+        record = DecisionRecord(decision, seen, before, self._settings)
         self._tell(chain, decision)
+        if isinstance(decision, Wait | Keep):
+            if self._journal.decisions.is_news(record):
+                self._tasks.start("note", self._note(record))
+            return
+        urgent = isinstance(decision, Reconfigure) and decision.trigger in (Trigger.INITIAL, Trigger.NODE_LOST)
+        if not self._manual or urgent:
+            self._begin(chain, decision, record)
+
+    def _begin(self, chain: ChainControl, decision: Change, record: DecisionRecord) -> None:
+        """Begins to carry out a decision that was made for a chain; it goes on beside the ticks."""
         match decision:
-            case Wait() | Keep():
-                return
             case Reconfigure():
-                if self._manual and decision.trigger not in (Trigger.INITIAL, Trigger.NODE_LOST):
+                order = Order(
+                    replace(decision.plan, chain=chain.number), decision.kind, decision.reason, record.snapshot
+                )
+            case AddChain():
+                chain = self._chains.unused()
+                plan = replace(decision.plan, epoch=1, parent_epoch=0, chain=chain.number)
+                order = Order(plan, PlanChange.ADD_CHAIN, decision.reason, self.observe(chain.number))
+            case DropChain():
+                chain = self._chains.control(decision.plan.chain)
+                end = self._end(chain, decision.reason)
+                if end is None or not chain.idle:
                     return
-                plan = replace(decision.plan, chain=chain.number)
-                self._begin(chain, decision, Change(plan, decision.kind, decision.reason, seen))
+                order = end
+            case Shed():
+                most = decision.session_limit
+                self._limit = None if most is None else SessionLimit(most, decision.reason)
+                self._tasks.start("note", self._note(record))
+                return
             case _:
                 assert_never(decision)
+        chain.under_way = order.plan
+        self._tasks.start(f"chain {chain.number}", self._act(chain, record, order))
 
-    def _begin(self, chain: ChainControl, decision: Reconfigure, change: Change) -> None:
-        chain.under_way = change.plan
-        self._tasks.start(f"chain {chain.number}", self._act(chain, decision, change))
-
-    async def _act(self, chain: ChainControl, decision: Reconfigure, change: Change) -> None:
+    async def _act(self, chain: ChainControl, record: DecisionRecord, order: Order) -> None:
         async with chain.changing():
-            if self.plan_of(chain.number) != change.seen.plan or any(self._taken(change.plan)):
+            if self.plan_of(chain.number) != order.seen.plan or self._chains.conflicts(order.plan):
                 return  # an operator's order came first
-            try:
-                await self._journal.note_decision(decision, change.seen)
-            except LogUnavailable as error:
-                _log.error("the decision could not be noted and is not carried out: %s", error)
-                return
-            await self._carry_out(chain, change)
+            if await self._note(record):
+                await self._carry_out(chain, order)
+
+    async def _note(self, record: DecisionRecord) -> bool:
+        try:
+            await self._journal.decisions.note(record)
+        except LogUnavailable as error:
+            _log.error("the decision could not be noted, no plan is changed: %s", error)
+            return False
+        return True
 
     async def _lead(self) -> bool:
         """Whether this platform may act; where it has just begun to, what others committed is read first."""
         leads = self._leadership.is_leader
         if leads and not self._has_led:
             await self._journal.load()
-            for chain in self._chains.values():
-                chain.policy = PolicyState()
-            self._last_attempt = self._journal.last_epoch(self.model) + SKIPPED_EPOCHS
+            self._limit = None
+            self._chains.begin_to_lead()
         self._has_led = leads
         return leads
 
@@ -336,53 +361,27 @@ class ControlLoop:
     def _tell(self, chain: ChainControl, decision: Decision) -> None:
         """Publishes and logs a decision; one like the last of its chain is a tick of an unchanged world and told once."""
         last, chain.told = chain.told, decision
-        if isinstance(decision, Reconfigure) or type(decision) is not type(last):
-            _log.info("decision: %s: %s", type(decision).__name__.lower(), decision.reason)
+        if not isinstance(decision, Wait | Keep) or type(decision) is not type(last):
+            _log.info("decision: %s: %s", decision_kind(decision), decision.reason)
         if last != decision:
             self._decisions.publish(DecisionMade(self.now_s, decision, chain.number))
 
-    def _chain(self, number: int) -> ChainControl:
-        if number not in self._chains:
-            self._chains[number] = ChainControl(
-                number, self._commit, self._next_epoch, self.addresses, lambda: frozenset(self._gone()), self._identity
-            )
-        return self._chains[number]
-
-    def _free_number(self) -> int:
-        """The lowest number that no chain has or is about to have."""
-        plans = self._journal.plans(self.model)
-        return next(n for n in range(len(plans) + len(self._chains) + 1) if n not in plans and self._chain(n).idle)
-
-    def _names_of_chains(self) -> str:
-        return f"chains: {', '.join(str(number) for number in self._journal.plans(self.model)) or 'none yet'}"
-
-    def _taken(self, plan: SplitPlan) -> Iterator[str]:
-        """Why nodes of a plan are not free for it: another chain is on them, or on its way to them or from them."""
-        for other in [*self.plans, *(chain.under_way for chain in self._chains.values())]:
-            if other is not None and other.chain != plan.chain:
-                yield from (f"node {node} is in chain {other.chain}" for node in plan.nodes if node in other.nodes)
-
-    def _next_epoch(self) -> int:
-        """No two attempts share an epoch: who missed an abort must not take the next plan for the aborted one."""
-        self._last_attempt = max(self._last_attempt, self._journal.last_epoch(self.model)) + 1
-        return self._last_attempt
-
-    def _drop(self, chain: ChainControl, reason: str) -> Change | None:
-        """The change that takes a chain away; None where there is no such chain."""
+    def _end(self, chain: ChainControl, reason: str) -> Order | None:
+        """What takes a chain away; None where there is no such chain."""
         seen = self.observe(chain.number)
         if seen.plan is None:
             return None
-        end = SplitPlan(seen.plan.epoch + 1, seen.plan.epoch, self.model, (), chain.number)
-        return Change(end, PlanChange.DROP_CHAIN, reason, seen)
+        plan = SplitPlan(seen.plan.epoch + 1, seen.plan.epoch, self.model, (), chain.number)
+        return Order(plan, PlanChange.DROP_CHAIN, reason, seen)
 
-    async def _carry_out_order(self, chain: ChainControl, change: Change) -> ReconfigurationEnded:
-        ended = await self._carry_out(chain, change)
+    async def _obey(self, chain: ChainControl, order: Order) -> ReconfigurationEnded:
+        ended = await self._carry_out(chain, order)
         if ended.outcome != "committed":
             raise ReconfigurationAborted(ended.error)
         return ended
 
-    async def _carry_out(self, chain: ChainControl, change: Change) -> ReconfigurationEnded:
-        ended = await chain.carry_out(change, self._control.policy)
+    async def _carry_out(self, chain: ChainControl, order: Order) -> ReconfigurationEnded:
+        ended = await chain.carry_out(order, self._settings.policy)
         if self.plan_of(chain.number) is None:
             chain.policy = PolicyState()  # whatever has this number next is another chain
         self._reconfigurations.publish(ended)
@@ -391,7 +390,5 @@ class ControlLoop:
             self._wake.set()
         return ended
 
-    def _gone(self) -> Iterator[str]:
-        for name, member in self._monitoring.members.items():
-            if not is_alive(member, self.now_s, self._monitoring_settings):
-                yield name
+    def _gone(self) -> frozenset[str]:
+        return gone_members(self._monitoring, self.now_s, self._monitoring_settings)

@@ -1,7 +1,7 @@
 """All deployments of the platform: a control loop for every model that nodes report.
 
-A deployment is named by its model. What is decided for one never looks at another: members, snapshot, plan, epochs and
-decisions are each loop's own. They share the journal, and names of nodes.
+A deployment is named by its model. Members, snapshot, plan, epochs and decisions are each loop's own. They share the
+journal, names of nodes, and machines that several nodes are on: what one takes of them the others see (`sharing`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from contextlib import aclosing
 
 from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.control_loop import ControlLoop
+from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MemberReported, MonitoringSettings, Refusal
+from mec_platform.control_plane.orchestrator.decisions import Decision
+from mec_platform.control_plane.orchestrator.state import PolicyState
+from mec_platform.control_plane.policy_file import Policies
 from mec_platform.control_plane.selection import UnknownDeployment
-from mec_platform.control_plane.tick import ControlSettings
+from mec_platform.control_plane.sharing import tick_shared
+from mec_platform.control_plane.tick import tick
+from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.registry.errors import LogUnavailable
@@ -36,7 +42,7 @@ class Deployments:
     def __init__(
         self,
         journal: Journal,
-        control: ControlSettings,
+        policies: Policies,
         monitoring: MonitoringSettings,
         *,
         manual: bool = False,
@@ -46,7 +52,7 @@ class Deployments:
         self._leadership = leadership or AlwaysLeader()
         self._tasks = BackgroundTasks()
         self._journal = journal
-        self._control = control
+        self._policies = policies
         self._monitoring = monitoring
         self._manual = manual
         self._identity = identity
@@ -134,10 +140,27 @@ class Deployments:
         for loop in self._loops:
             loop.fail_member(name, reason)
 
+    def settings(self, model: str) -> ControlSettings:
+        """The policy in force of a deployment."""
+        return self._policies.of(model)
+
+    def change_policies(self, policies: Policies) -> None:
+        """Has every deployment decide by new policies, at once."""
+        self._policies = policies
+        for loop in self._loops:
+            loop.wake()
+
+    def decide(self, model: str, seen: Snapshot, state: PolicyState) -> tuple[Decision, PolicyState, Snapshot]:
+        """A decision about a chain of a deployment, beside what all others take of the machines that they share."""
+        snapshots = {loop.model: loop.observe() for loop in self._loops if loop.model}
+        if len(snapshots) < 2 or model not in snapshots:
+            return *tick(seen, state, self.settings(model)), seen
+        return tick_shared(model, seen, snapshots, state, {name: self.settings(name) for name in snapshots})
+
     def _open(self, model: str) -> ControlLoop:
         loop = ControlLoop(
             self._journal,
-            self._control,
+            self,
             self._monitoring,
             model,
             manual=self._manual,

@@ -11,10 +11,8 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict
 
-from mec_platform.control_plane.orchestrator.decisions import Reconfigure
-from mec_platform.domain.capacity import Snapshot
+from mec_platform.control_plane.decision_log import DecisionLog
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.split_plan import SplitPlan, Stage
 from mec_platform.registry.clock import Clock, SystemClock
@@ -22,7 +20,6 @@ from mec_platform.registry.errors import LogUnavailable, RevisionConflict
 from mec_platform.registry.event_log import EventLog, LogEntry, Record
 
 PLANS = "plans"
-DECISIONS = "decisions"
 ACTOR = "control plane"
 
 
@@ -32,6 +29,7 @@ class Journal:
     def __init__(self, log: EventLog, clock: Clock | None = None) -> None:
         self._log = log
         self._clock = clock or SystemClock()
+        self.decisions = DecisionLog(log, self._clock, ACTOR)
         self._revision = 0
         self._committing = asyncio.Lock()
         self._latest: dict[tuple[str, int], SplitPlan] = {}
@@ -100,12 +98,6 @@ class Journal:
         chain = (plan.model, plan.chain)
         self._latest.pop(chain, None)
         self._latest[chain] = plan
-
-    async def note_decision(self, decision: Reconfigure, snapshot: Snapshot) -> None:
-        """Keeps a decision to change with everything that it looked at. Raises LogUnavailable."""
-        record = {"decision": asdict(decision), "snapshot": asdict(snapshot)}
-        payload = json.dumps(record, default=sorted).encode()
-        await self._append(DECISIONS, f"decision.{decision.kind}", payload, decision.plan.model)
 
     async def _append(
         self, stream: str, kind: str, payload: bytes, model: str, expected_revision: int | None = None

@@ -6,47 +6,59 @@ replayed journal. Counterpart: `control_loop` observes, calls `tick` and carries
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from mec_platform.control_plane.orchestrator.decisions import Decision, PlanOption, PlanOptions, Reconfigure, Wait
-from mec_platform.control_plane.orchestrator.policy import PolicyState, decide
-from mec_platform.control_plane.orchestrator.settings import PolicySettings
+from mec_platform.control_plane.control_settings import ControlSettings
+from mec_platform.control_plane.options import at_share, chain_world, distrusting, is_same_world, plan_options
+from mec_platform.control_plane.orchestrator.decisions import AddChain, Decision, Reconfigure, Wait
+from mec_platform.control_plane.orchestrator.policy import decide
+from mec_platform.control_plane.orchestrator.state import PolicyState, Seen
+from mec_platform.control_plane.policy_table import changed_marks, policy_marks
 from mec_platform.control_plane.split_revision.checker import check_plan, check_stages
-from mec_platform.control_plane.split_revision.cost_model import plan_cost
-from mec_platform.control_plane.split_revision.search import FoundPlan, best_plan
-from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import Snapshot
 
-
-@dataclass(frozen=True, slots=True)
-class ControlSettings:
-    """Settings of a decision: what makes a plan good, and when to change it."""
-
-    planning: PlanSettings = field(default_factory=PlanSettings)
-    policy: PolicySettings = field(default_factory=PolicySettings)
+__all__ = ["ControlSettings", "tick"]
 
 
 def tick(snapshot: Snapshot, state: PolicyState, settings: ControlSettings) -> tuple[Decision, PolicyState]:
     """Decides; a plan that the independent checker objects to is never handed out."""
-    decision, after = decide(snapshot, state, settings.policy, plan_options(snapshot, settings.planning))
-    if isinstance(decision, Reconfigure):
-        errors = check_plan(decision.plan, snapshot, settings.planning)
-        if errors:
-            return Wait(f"the planned {decision.plan.describe()} fails its check: {'; '.join(errors)}"), after
+    world = distrusting(snapshot, settings)
+    seen = _look(snapshot, world, state.seen, settings)
+    state = replace(_note_policy(state, settings), seen=seen)
+    decision, after = decide(world, state, settings.policy, seen.options)
+    errors = plan_errors(decision, world, settings)
+    if errors:
+        plan = decision.plan.describe() if isinstance(decision, Reconfigure | AddChain) else ""
+        return Wait(f"the planned {plan} fails its check: {'; '.join(errors)}"), after
     return decision, after
 
 
-def plan_options(snapshot: Snapshot, settings: PlanSettings) -> PlanOptions:
-    """Split Revision's answer in the orchestrator's terms."""
-    found = best_plan(snapshot, settings, frozenset(node for plan in snapshot.replicas for node in plan.nodes))
-    best, no_plan_reason = None, ""
-    if isinstance(found, FoundPlan):
-        best = PlanOption(found.plan.stages, found.cost.total_ms, found.cost.latency_ms)
-    else:
-        no_plan_reason = found.reason
-    plan = snapshot.plan
-    if plan is None:
-        return PlanOptions(best, no_plan_reason, current=None)
-    cost = plan_cost(plan.stages, snapshot, settings)
-    current = None if cost is None else PlanOption(plan.stages, cost.total_ms, cost.latency_ms)
-    return PlanOptions(best, no_plan_reason, current, tuple(check_stages(plan, snapshot, settings)))
+def plan_errors(decision: Decision, snapshot: Snapshot, settings: ControlSettings) -> list[str]:
+    """What the independent checker says of a plan that is to be set up, with its share of the sessions."""
+    chains = 1 + len(snapshot.replicas)
+    match decision:
+        case Reconfigure():
+            return check_plan(decision.plan, at_share(snapshot, chains), settings.planning)
+        case AddChain():
+            beside = chain_world(at_share(snapshot, chains + 1), decision.plan)
+            return check_stages(decision.plan, beside, settings.planning)
+        case _:
+            return []
+
+
+def _look(snapshot: Snapshot, world: Snapshot, seen: Seen | None, settings: ControlSettings) -> Seen:
+    """The plan options of this world: those of the last one where it is the same."""
+    if seen is not None and seen.settings == settings and is_same_world(seen.snapshot, snapshot):
+        return seen
+    return Seen(snapshot, settings, plan_options(world, settings))
+
+
+def _note_policy(state: PolicyState, settings: ControlSettings) -> PolicyState:
+    """Remembers the policy, and what of it is new since it was weighed last."""
+    marks = policy_marks(settings)
+    if marks == state.marks:
+        return state
+    if state.marks is None:
+        return replace(state, marks=marks)
+    change = changed_marks(state.marks, marks)
+    return replace(state, marks=marks, policy_change=f"{state.policy_change}; {change}".removeprefix("; "))

@@ -108,8 +108,9 @@ class Snapshot:
     the plan, and are gone. `model` is None until a node has reported one.
 
     `site_links` are links between sites by name, for pairs of members without a link of their own. `replicas` are the
-    committed plans of the other chains of this deployment. `suspicion` says in words why silence is not trusted right
-    now: so many members fell silent together that the fault is probably ours; "" where there is none.
+    plans of the other chains of this deployment: committed, or where a chain is being changed, what it is on its way to.
+    `suspicion` says in words why silence is not trusted right now: so many members fell silent together that the fault is
+    probably ours; "" where there is none.
     """
 
     now_s: float

@@ -30,7 +30,7 @@ def _rows(service: str, methods: str, *roles: Role, own_name: str = "") -> dict[
 RULES: Mapping[str, Rule] = {
     # At the platform. Members report for themselves alone.
     **_rows(f"{_V1}CapacityProfiler", "Report", Role.MEMBER, own_name="name"),
-    **_rows(f"{_V1}CapacityProfiler", "GetSnapshot ListDeployments", Role.OPERATOR, Role.PLATFORM),
+    **_rows(f"{_V1}CapacityProfiler", "GetSnapshot Watch ListDeployments", Role.OPERATOR, Role.PLATFORM),
     **_rows(f"{_V1}AdaptiveOrchestrator", "ReportFailure", Role.MEMBER, own_name="reporter"),
     **_rows(f"{_V1}AdaptiveOrchestrator", "WatchDecisions", Role.OPERATOR, Role.PLATFORM),
     **_rows(f"{_V1}SplitRevision", "ProposePlan", Role.OPERATOR, Role.PLATFORM),

@@ -63,6 +63,12 @@ class CallGate(grpc.aio.ServerInterceptor):
             guarded = self._guarded[method] = self._guard(method, handler)
         return guarded
 
+    async def _each_admitted(self, method: str, requests: Any, context: Any) -> AsyncIterator[Any]:
+        """The requests of a call that may last longer than the certificate that opened it."""
+        async for request in requests:
+            await self._admit(method, request, context)
+            yield request
+
     async def _admit(self, method: str, request: Any, context: Any) -> None:
         caller = caller_of(context)
         if caller is None:
@@ -71,7 +77,7 @@ class CallGate(grpc.aio.ServerInterceptor):
         if caller.until_unix_s < self._unix_time_s():
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate of this connection has expired")
         rule = rule_of(method)
-        said = str(getattr(request, rule.own_name)) if rule is not None and rule.own_name else None
+        said = str(getattr(request, rule.own_name)) if rule is not None and rule.own_name else ""
         refusal = decide_refusal(method, caller.identities, said)
         if refusal is not None:
             _log.warning("refused: %s", refusal)
@@ -80,6 +86,14 @@ class CallGate(grpc.aio.ServerInterceptor):
     def _guard(self, method: str, handler: Any) -> Any:
         """The handler, behind the gate."""
         behaviour, make = _parts(handler)
+        rule = rule_of(method)
+        if rule is not None and rule.own_name and handler.request_streaming:
+
+            async def speaking(requests: Any, context: Any) -> AsyncIterator[Any]:
+                async for answer in behaviour(self._each_admitted(method, requests, context), context):
+                    yield answer
+
+            return make(speaking, handler.request_deserializer, handler.response_serializer)
         if inspect.isasyncgenfunction(behaviour):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, LinkForecast, NodeCapacity, Snapshot
 from mec_platform.domain.cost_profile import CostProfile, RowCost
 from mec_platform.domain.hardware import Gpu, HardwareTarget
 from mec_platform.domain.layers import LayerRange
@@ -144,49 +144,81 @@ def _row_cost_to_message(cost: RowCost) -> types_pb2.RowCost:
     return types_pb2.RowCost(call_us=cost.call_s * 1e6, tile_us=[s * 1e6 for s in cost.tile_s])
 
 
+def forecast_to_message(forecast: LinkForecast) -> types_pb2.LinkForecast:
+    """A forecast as a message."""
+    return types_pb2.LinkForecast(
+        after_s=forecast.after_s,
+        bytes_per_s=forecast.bytes_per_s,
+        round_trip_ms=forecast.round_trip_s * 1e3,
+        confidence=forecast.confidence,
+        reason=forecast.reason,
+        breaks_in_s=forecast.breaks_in_s,
+    )
+
+
+def link_to_message(link: LinkCapacity) -> types_pb2.LinkEstimate:
+    """A link's estimate as a message of its sender."""
+    return types_pb2.LinkEstimate(
+        peer=link.target,
+        bytes_per_s=link.bytes_per_s,
+        round_trip_ms=link.round_trip_s * 1e3,
+        age_s=link.age_s,
+        confidence=link.confidence,
+        forecast=None if link.forecast is None else forecast_to_message(link.forecast),
+    )
+
+
+def node_to_message(node: NodeCapacity) -> control_plane_pb2.MemberReport:
+    """A node as the report that it stands for, without links."""
+    blocks = None if node.local_blocks is None else control_plane_pb2.BlockSet(blocks=sorted(node.local_blocks))
+    return control_plane_pb2.MemberReport(
+        name=node.name,
+        role=control_plane_pb2.MEMBER_ROLE_NODE,
+        address=node.address,
+        trusted=node.trusted,
+        hardware=hardware_to_message(node.hardware),
+        memory_bytes=node.memory_bytes,
+        block_time_us=node.block_time_s * 1e6,
+        head_time_us=node.head_time_s * 1e6,
+        prefill_block_time_us_per_row=node.prefill_block_time_s_per_row * 1e6,
+        profile=None if node.profile is None else profile_to_message(node.profile),
+        profile_ratio=0.0 if node.profile is None else node.profile_ratio,
+        sessions=node.sessions,
+        site=node.site,
+        machine=node.machine,
+        group=node.group,
+        local_blocks=blocks,
+        weights_bytes_per_s=node.weights_bytes_per_s,
+        confidence=node.confidence,
+        age_s=node.age_s,
+    )
+
+
+def gateway_to_message(gateway: GatewayCapacity) -> control_plane_pb2.MemberReport:
+    """A gateway as the report that it stands for, without links."""
+    return control_plane_pb2.MemberReport(
+        name=gateway.name,
+        role=control_plane_pb2.MEMBER_ROLE_GATEWAY,
+        address=gateway.address,
+        sessions=gateway.sessions,
+        tokens_per_s=gateway.tokens_per_s,
+        context_positions=gateway.context_positions,
+        site=gateway.site,
+        queued=gateway.queued,
+        token_ms=gateway.token_s * 1e3,
+        first_token_ms=gateway.first_token_s * 1e3,
+        confidence=1.0,
+    )
+
+
 def snapshot_to_message(snapshot: Snapshot) -> control_plane_pb2.Snapshot:
     """A snapshot as the reports that it stands for."""
-
-    def links(source: str) -> list[types_pb2.LinkEstimate]:
-        return [
-            types_pb2.LinkEstimate(
-                peer=link.target, bytes_per_s=link.bytes_per_s, round_trip_ms=link.round_trip_s * 1e3
-            )
-            for link in snapshot.links
-            if link.source == source
-        ]
-
-    nodes = [
-        control_plane_pb2.MemberReport(
-            name=node.name,
-            role=control_plane_pb2.MEMBER_ROLE_NODE,
-            address=node.address,
-            trusted=node.trusted,
-            hardware=hardware_to_message(node.hardware),
-            memory_bytes=node.memory_bytes,
-            block_time_us=node.block_time_s * 1e6,
-            head_time_us=node.head_time_s * 1e6,
-            prefill_block_time_us_per_row=node.prefill_block_time_s_per_row * 1e6,
-            profile=None if node.profile is None else profile_to_message(node.profile),
-            profile_ratio=0.0 if node.profile is None else node.profile_ratio,
-            sessions=node.sessions,
-            links=links(node.name),
-        )
-        for node in snapshot.nodes
-    ]
-    gateways = [
-        control_plane_pb2.MemberReport(
-            name=gateway.name,
-            role=control_plane_pb2.MEMBER_ROLE_GATEWAY,
-            address=gateway.address,
-            sessions=gateway.sessions,
-            tokens_per_s=gateway.tokens_per_s,
-            context_positions=gateway.context_positions,
-            links=links(gateway.name),
-        )
-        for gateway in snapshot.gateways
-    ]
-    message = control_plane_pb2.Snapshot(now_s=snapshot.now_s, members=[*nodes, *gateways])
+    members = [*map(node_to_message, snapshot.nodes), *map(gateway_to_message, snapshot.gateways)]
+    by_name = {member.name: member for member in members}
+    for link in snapshot.links:
+        if link.source in by_name:
+            by_name[link.source].links.append(link_to_message(link))
+    message = control_plane_pb2.Snapshot(now_s=snapshot.now_s, members=members, suspicion=snapshot.suspicion)
     if snapshot.model is not None:
         for member in message.members:
             member.model.CopyFrom(shape_to_message(snapshot.model))

@@ -13,6 +13,7 @@ from mec_platform.control_plane.deployments import MAX_DEPLOYMENTS, Deployments
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MemberReported, MonitoringSettings, Refusal
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
+from mec_platform.control_plane.policy_file import Policies
 from mec_platform.control_plane.selection import UnknownDeployment
 from mec_platform.control_plane.tick import ControlSettings
 from mec_platform.domain.split_plan import SplitPlan
@@ -33,7 +34,7 @@ async def log(tmp_path: Path) -> AsyncIterator[SqliteEventLog]:
 
 @pytest.fixture
 async def deployments(log: SqliteEventLog) -> AsyncIterator[Deployments]:
-    deployments = Deployments(Journal(log), SETTINGS, MonitoringSettings(), manual=True)
+    deployments = Deployments(Journal(log), Policies(SETTINGS), MonitoringSettings(), manual=True)
     await deployments.start()
     yield deployments
     await deployments.stop()
@@ -122,7 +123,7 @@ async def test_plans_of_two_models_have_epochs_of_their_own_and_are_found_again(
     await journal.load()
     for committed in (plan("text", 1), plan("text", 2), plan("vision", 1), plan("text", 3)):
         assert await journal.commit(committed) is None
-    again = Deployments(Journal(log), SETTINGS, MonitoringSettings(), manual=True)
+    again = Deployments(Journal(log), Policies(SETTINGS), MonitoringSettings(), manual=True)
     await again.start()
     assert {loop.model: loop.plan for loop in again.loops} == {"vision": plan("vision", 1), "text": plan("text", 3)}
     assert again.select("").model == "text"  # nobody serves either; it was planned for last

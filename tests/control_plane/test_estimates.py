@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mec_platform.control_plane.monitoring.estimates import (
+    LinkReading,
     MemberFailed,
     MemberReported,
     MonitoringSettings,
@@ -85,6 +86,39 @@ def test_one_outlier_does_not_move_a_link_and_a_real_drop_shows_with_the_second_
     assert seen == [10e6, 10e6, 10e6, 10e6, 10e6, 10e6, 1e6]
 
 
+def test_directions_stay_apart_and_ages_are_those_of_their_samples(report: Report) -> None:
+    there = report(0.0, links=(LinkReading("edge-2", 8e6, 0.01), LinkReading("edge-1", 1e6, 0.01)))
+    back = report(0.0, "edge-2", links=(LinkReading("edge-1", 1e6, 0.02, age_s=5.0),))
+    seen = snapshot(take(EMPTY, there, back), 0.0, None, SETTINGS)
+    assert [(link.source, link.bytes_per_s, link.round_trip_s, link.age_s) for link in seen.links] == [
+        ("edge-1", 8e6, 0.01, 0.0),
+        ("edge-2", 1e6, 0.02, 4.0),
+    ]
+    assert seen.links[1].confidence < seen.links[0].confidence
+
+
+def test_a_rate_and_a_round_trip_that_come_apart_make_a_link_together(report: Report) -> None:
+    state = take(EMPTY, report(0.0, "edge-2"), report(0.0, links=(LinkReading("edge-2", 8e6, 0.0),)))
+    assert snapshot(state, 0.0, None, SETTINGS).links == ()
+    state = take(state, report(1.0, links=(LinkReading("edge-2", 0.0, 0.01),)))
+    (link,) = snapshot(state, 2.5, None, SETTINGS).links
+    assert (link.bytes_per_s, link.round_trip_s, link.age_s) == (8e6, 0.01, 2.0)  # the rate is the older half
+
+
+def test_links_between_sites_are_the_medians_of_their_members(report: Report) -> None:
+    rates = {"a1": 1e6, "a2": 9e6, "a3": 10e6}
+    names = {"a1": "A", "a2": "A", "a3": "A", "b1": "B", "lone": ""}
+    events = [
+        report(1.0, name, site=site, links=(("b1", rates[name], 0.01), ("lone", 5e6, 0.01)) if name in rates else ())
+        for name, site in names.items()
+    ]
+    state = take(EMPTY, *events)
+    seen = snapshot(state, 1.0, None, SETTINGS)
+    assert [(link.source, link.target, link.bytes_per_s) for link in seen.site_links] == [("A", "B", 9e6)]
+    state = take(state, report(1.5, "lone", sessions=2))
+    assert snapshot(state, 1.5, None, SETTINGS).site_links is seen.site_links
+
+
 def test_values_that_were_not_measured_are_not_estimates(report: Report) -> None:
     state = take(EMPTY, report(0.0, block_time_s=0.0, links=(("edge-2", float("nan"), 0.0),)), report(0.0, "edge-2"))
     seen = snapshot(state, 0.0, None, SETTINGS)
@@ -156,6 +190,23 @@ def test_after_a_restart_nodes_of_the_plan_have_time_to_report(report: Report, w
     assert why_gone(state, "edge-2", 2.0) == "edge-2 has not reported since the platform started"
     state = take(state, report(11.0))
     assert snapshot(state, 11.0, plan, SETTINGS).lost_nodes == {"edge-2"}
+
+
+def test_peers_that_are_not_measured_any_more_are_forgotten_with_the_next_new_one(report: Report) -> None:
+    state = take(EMPTY, report(0.0, links=(("old", 1e6, 0.01),)), report(700.0, links=(("new", 1e6, 0.01),)))
+    assert list(state.members["edge-1"].links) == ["new"]
+
+
+def test_names_that_come_and_go_do_not_pile_up_in_what_snapshots_remember(report: Report) -> None:
+    state = EMPTY
+    for at_s in range(0, 4000, 10):
+        state = take(
+            state, report(at_s, links=((f"job-{at_s}", 1e6, 0.01),)), report(at_s, f"job-{at_s}", block_time_s=0.0)
+        )
+        snapshot(state, at_s + 0.5, None, SETTINGS)
+        snapshot(state, at_s + 2.5, None, SETTINGS)
+    assert len(state.memo.nodes) + len(state.memo.fresh) <= 12
+    assert len(state.memo.links) <= 12
 
 
 def test_members_that_are_long_gone_are_forgotten(report: Report) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from mec_platform.control_plane.journal import DECISIONS, PLANS, Journal
+from mec_platform.control_plane import decision_log
+from mec_platform.control_plane.decision_codec import DecisionRecord
+from mec_platform.control_plane.decision_log import DECISIONS, read_decisions
+from mec_platform.control_plane.journal import PLANS, Journal
 from mec_platform.control_plane.orchestrator.decisions import Reconfigure
 from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.tick import ControlSettings, tick
+from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.registry.errors import LogUnavailable
+from mec_platform.registry.event_log import Record
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 
 
@@ -89,43 +93,70 @@ async def test_a_log_that_cannot_be_written_is_a_refusal_with_a_reason(
     assert journal.plan == plan(1, ("a", 0, 12))
 
 
+def decided(seen: Snapshot) -> DecisionRecord:
+    decision, _ = tick(seen, PolicyState(), ControlSettings())
+    return DecisionRecord(decision, seen, PolicyState(), ControlSettings())
+
+
 async def test_a_decision_is_kept_with_everything_that_it_looked_at(
     log: SqliteEventLog, world: SimpleNamespace
 ) -> None:
-    seen = world.snapshot([world.node("a"), world.node("b")], lost_nodes=frozenset({"z", "y"}))
-    decision, _ = tick(seen, PolicyState(), ControlSettings())
-    assert isinstance(decision, Reconfigure)
-    journal = Journal(log)
-    await journal.note_decision(decision, seen)
+    record = decided(world.snapshot([world.node("a"), world.node("b")], lost_nodes=frozenset({"z", "y"})))
+    assert isinstance(record.decision, Reconfigure)
+    await Journal(log).decisions.note(record)
     (entry,) = await log.read(DECISIONS)
-    record: dict[str, Any] = json.loads(entry.payload)
-    assert entry.kind == "decision.initial"
-    assert record["decision"]["reason"] == decision.reason
-    assert [stage["node"] for stage in record["decision"]["plan"]["stages"]] == list(decision.plan.nodes)
-    assert [node["name"] for node in record["snapshot"]["nodes"]] == ["a", "b"]
-    assert record["snapshot"]["lost_nodes"] == ["y", "z"]
-    assert record["snapshot"]["now_s"] == seen.now_s
-    assert len(record["snapshot"]["links"]) == len(seen.links)
+    assert (entry.kind, entry.record.subject) == ("decision.initial", "model")
+    (noted,), unreadable = await read_decisions(log)
+    assert (noted.record, noted.revision, unreadable) == (record, 1, 0)
+
+
+async def test_entries_of_older_versions_are_counted_and_skipped(log: SqliteEventLog, world: SimpleNamespace) -> None:
+    await log.append(DECISIONS, [Record("decision.initial", b'{"decision": {}, "snapshot": {}}')])
+    await Journal(log).decisions.note(decided(world.snapshot([world.node("a")])))
+    noted, unreadable = await read_decisions(log)
+    assert (len(noted), unreadable) == (1, 1)
+
+
+async def test_of_decisions_as_many_are_kept_as_are_useful(
+    log: SqliteEventLog, world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision_log, "KEPT", 5)
+    monkeypatch.setattr(decision_log, "COMPACT_EVERY", 3)
+    decisions, record = Journal(log).decisions, decided(world.snapshot([world.node("a")]))
+    for _ in range(20):
+        await decisions.note(record)
+    noted, _ = await read_decisions(log)
+    assert [each.revision for each in noted] == [*range(noted[0].revision, 21)]
+    assert 5 <= len(noted) < 5 + 3
+
+
+async def test_a_keep_is_news_where_its_words_change_and_not_its_numbers(
+    log: SqliteEventLog, world: SimpleNamespace
+) -> None:
+    decisions = Journal(log).decisions
+    first = world.snapshot([world.node("a")], plan=world.plan(1, ("a", 0, 12)))
+    await decisions.note(decided(first))
+    slower = replace(first, now_s=first.now_s + 60, nodes=(world.node("a", block_time_s=0.0015),))
+    busy = replace(slower, nodes=(world.node("a", block_time_s=0.0015, busy_share=0.95),))
+    assert not decisions.is_news(decided(slower))
+    assert decisions.is_news(decided(busy))
+    assert not decisions.is_news(decided(replace(busy, now_s=first.now_s + 1)))
 
 
 async def test_a_decision_that_cannot_be_kept_is_an_error(log: SqliteEventLog, world: SimpleNamespace) -> None:
-    seen = world.snapshot([world.node("a")])
-    decision, _ = tick(seen, PolicyState(), ControlSettings())
-    assert isinstance(decision, Reconfigure)
+    record = decided(world.snapshot([world.node("a")]))
     await log.close()
     with pytest.raises(LogUnavailable):
-        await Journal(log).note_decision(decision, seen)
+        await Journal(log).decisions.note(record)
 
 
 async def test_decisions_and_plans_do_not_get_into_each_others_way(
     log: SqliteEventLog, world: SimpleNamespace, plan: Callable[..., SplitPlan]
 ) -> None:
-    seen = world.snapshot([world.node("a")])
-    decision, _ = tick(seen, PolicyState(), ControlSettings())
-    assert isinstance(decision, Reconfigure)
+    record = decided(world.snapshot([world.node("a")]))
     journal = Journal(log)
     for epoch in (1, 2, 3):
-        await journal.note_decision(decision, seen)
+        await journal.decisions.note(record)
         assert await journal.commit(plan(epoch, ("a", 0, 12 - epoch), ("b", 12 - epoch, 12))) is None
     again = Journal(log)
     await again.load()

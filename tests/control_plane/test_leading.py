@@ -14,7 +14,7 @@ from mec_platform.control_plane.deployments import Deployments
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.monitoring.estimates import MonitoringSettings
 from mec_platform.control_plane.orchestrator.decisions import Wait
-from mec_platform.control_plane.tick import ControlSettings
+from mec_platform.control_plane.policy_file import Policies
 from mec_platform.registry.leadership import LeadershipListener
 from mec_platform.registry.sqlite.event_log import SqliteEventLog
 from tests.control_plane.conftest import make_plan
@@ -49,7 +49,7 @@ async def log(tmp_path: Path) -> AsyncIterator[SharedLog]:
 
 
 async def start(log: SharedLog, elected: Elected) -> Deployments:
-    deployments = Deployments(Journal(log), ControlSettings(), MonitoringSettings(), leadership=elected)
+    deployments = Deployments(Journal(log), Policies(), MonitoringSettings(), leadership=elected)
     await deployments.start()
     return deployments
 

@@ -26,13 +26,14 @@ from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.orchestrator.switch_cost import (
     choose_transfer_mode,
     replay_ms,
-    switch_cost_ms,
+    switch_cost,
     transfer_ms,
 )
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import PlanChange, SplitPlan
 
 SETTINGS = PolicySettings()
+HASTY = replace(SETTINGS, steady_s=0.0)
 World = SimpleNamespace
 
 
@@ -204,7 +205,7 @@ def test_cooldown_holds_for_a_degraded_link(view: Any, world: World, plan: Split
 def test_an_attempt_that_failed_is_repeated_with_growing_pauses(view: Any, plan: SplitPlan, other: SplitPlan) -> None:
     state, tries = settled(view, plan), []
     for second in range(40):
-        decision, state = decide(view(float(second)), state, SETTINGS, options(other, 5, plan, 50))
+        decision, state = decide(view(float(second)), state, HASTY, options(other, 5, plan, 50))
         if isinstance(decision, Reconfigure):
             tries.append(second)
         else:
@@ -213,8 +214,8 @@ def test_an_attempt_that_failed_is_repeated_with_growing_pauses(view: Any, plan:
 
 
 def test_a_change_of_live_nodes_ends_the_pause_between_attempts(view: Any, plan: SplitPlan, other: SplitPlan) -> None:
-    _, state = decide(view(0.0), settled(view, plan), SETTINGS, options(other, 5, plan, 50))
-    decision, _ = decide(view(0.5, names=("a", "b", "c", "d")), state, SETTINGS, options(other, 5, plan, 50))
+    _, state = decide(view(0.0), settled(view, plan), HASTY, options(other, 5, plan, 50))
+    decision, _ = decide(view(0.5, names=("a", "b", "c", "d")), state, HASTY, options(other, 5, plan, 50))
     assert isinstance(decision, Reconfigure)
 
 
@@ -254,12 +255,12 @@ def test_switch_cost_takes_the_cheaper_of_copy_and_replay(view: Any, world: Worl
     moved = world.plan(2, ("a", 0, 6), ("c", 6, 12))
     copied = view(0.0)
     assert transfer_ms(plan, moved, copied, SETTINGS) == pytest.approx(6 * 100 * 200 / 12.5e6 * 1e3)
-    assert switch_cost_ms(moved, copied, SETTINGS) == pytest.approx(220 + 9.6)
+    assert switch_cost(moved, copied, SETTINGS).total_ms == pytest.approx(220 + 9.6)
     dead_link = view(0.0, links=world.links(["a", "b", "c", "gateway"], b__c=1.0))
     replayed = replay_ms(moved, dead_link, SETTINGS)
-    assert switch_cost_ms(moved, dead_link, SETTINGS) == pytest.approx(220 + replayed)
+    assert switch_cost(moved, dead_link, SETTINGS).total_ms == pytest.approx(220 + replayed)
     lost = view(0.0, names=("a", "c"))
-    assert switch_cost_ms(moved, lost, SETTINGS) == pytest.approx(220 + replay_ms(moved, lost, SETTINGS))
+    assert switch_cost(moved, lost, SETTINGS).total_ms == pytest.approx(220 + replay_ms(moved, lost, SETTINGS))
 
 
 def test_kv_is_copied_over_good_links_and_replayed_over_slow_ones(view: Any, world: World, plan: SplitPlan) -> None:

@@ -88,6 +88,28 @@ def test_the_first_plan_without_gateways_goes_straight_to_the_record(world: Simp
     assert instructions == (CommitEpoch("a"),)
 
 
+def test_the_end_of_a_chain_moves_its_sessions_is_recorded_and_then_frees_its_nodes(world: SimpleNamespace) -> None:
+    old = world.plan(1, ("a", 0, 6), ("b", 6, 12))
+    state, first = start(world.plan(2), old, ["g"], ["b"], DEADLINES, 0.0)
+    assert first == (SwitchSessions("g", ("b",)),)
+    state, instructions = advance(state, GatewaySwitched("g", (MOVED,)))
+    assert instructions == (RecordPlan(),)
+    state, instructions = advance(state, PlanRecorded())
+    assert instructions == (CommitEpoch("a"),)
+    state, instructions = advance(state, EpochCommitted("a"))
+    assert instructions == (Finish("committed", "epoch 2 is committed"),)
+
+
+def test_the_end_of_a_chain_that_a_gateway_cannot_follow_is_taken_back(world: SimpleNamespace) -> None:
+    old = world.plan(1, ("a", 0, 6), ("b", 6, 12))
+    state, _ = start(world.plan(2), old, ["g", "h"], [], DEADLINES, 0.0)
+    state, instructions = advance(state, GatewayFailed("h", "no answer"))
+    assert instructions == (RevertSessions("g"), RevertSessions("h"))
+    state, _ = advance(state, SessionsReverted("g"))
+    state, instructions = advance(state, SessionsReverted("h"))
+    assert instructions == (Finish("aborted", "gateway h could not switch its sessions: no answer"),)
+
+
 def test_a_stage_that_does_not_load_releases_the_others(world: SimpleNamespace) -> None:
     run = Run(world)
     run.feed(StagePrepared("b", 1.0))

@@ -50,10 +50,10 @@ def test_a_day_in_short(world: SimpleNamespace) -> None:
     assert run(script) == [
         "0 wait: 2 of 3 expected edge nodes are here (edge-1, edge-2)",
         "1 initial edge-1 [0, 4) -> edge-2 [4, 9) -> edge-3 [9, 12): first plan, on 3 nodes: 8.2 ms per token",
-        "4 migrate edge-1 [0, 4) -> edge-3 [4, 9) -> edge-2 [9, 12): link edge-1 -> edge-2 fell from 12.5 MB/s to "
-        "0.05 MB/s; migration saves 45.9 ms per token (54.1 -> 8.2 ms; cost 54.2 -> 8.3 ms)",
-        "6 re_split edge-1 [0, 6) -> edge-3 [6, 12): node edge-2 is lost (plan 2: edge-1 [0, 4) -> edge-3 [4, 9) -> "
-        "edge-2 [9, 12)); re-split gives 7.8 ms per token",
+        "4 re_split edge-1 [0, 5) -> edge-3 [5, 10) -> edge-2 [10, 12): link edge-1 -> edge-2 fell from 12.5 MB/s to "
+        "0.05 MB/s; re-split saves 45.9 ms per token (54.1 -> 8.2 ms; cost 75.9 -> 8.3 ms)",
+        "6 re_split edge-1 [0, 6) -> edge-3 [6, 12): node edge-2 is lost (plan 2: edge-1 [0, 5) -> edge-3 [5, 10) -> "
+        "edge-2 [10, 12)); re-split gives 7.8 ms per token",
     ]
 
 
@@ -67,11 +67,11 @@ def test_a_lost_node_is_replaced_with_the_next_tick(world: SimpleNamespace) -> N
     journal = run(script)
     assert journal[1].startswith("1 re_split a [0, 6) -> c [6, 12): node b is lost")
     assert journal[2].startswith("2 wait: node c is lost")
-    assert "no plan: 1 node offers 7.0 MB, the model needs 13.0 MB" in journal[2]
+    assert "no plan: 1 node offers 7.0 MB, the model needs 13.5 MB" in journal[2]
 
 
 @given(rates=st.lists(st.sampled_from([5e4, 12.5e6]), min_size=10, max_size=50))
-@settings(derandomize=True, max_examples=30)
+@settings(derandomize=True, deadline=None, max_examples=30)
 def test_a_flapping_link_does_not_make_plans_oscillate(world: SimpleNamespace, rates: list[float]) -> None:
     nodes = [world.node(name, memory_bytes=7_000_000) for name in ("a", "b", "c")]
     links = [world.links(["a", "b", "c", "gateway"], a__b=rate) for rate in rates]

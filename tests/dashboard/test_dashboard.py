@@ -26,6 +26,7 @@ EMPTY: dict[str, Any] = {
     "now_s": 1000.0,
     "model": None,
     "plan": None,
+    "replicas": [],
     "nodes": [],
     "gateways": [],
     "links": [],
@@ -43,7 +44,12 @@ def node(name: str, **other: Any) -> dict[str, Any]:
 FULL: dict[str, Any] = {
     "now_s": 1000.0,
     "model": {"name": "tiny", "blocks": 6},
-    "plan": {"epoch": 3, "stages": [{"node": "b", "start": 0, "stop": 4}, {"node": "a", "start": 4, "stop": 6}]},
+    "plan": {
+        "chain": 0,
+        "epoch": 3,
+        "stages": [{"node": "b", "start": 0, "stop": 4}, {"node": "a", "start": 4, "stop": 6}],
+    },
+    "replicas": [],
     "nodes": [node("a", emulated=True), node("b"), node("<img src=x onerror=alert(1)>")],
     "gateways": [{"name": "g", "tokens_per_s": 41.26, "sessions": 1}],
     "links": [{"source": "b", "target": "a", "bytes_per_s": 12.5e6, "round_trip_ms": 0.4, "emulated": False}],
@@ -201,6 +207,16 @@ class TestInABrowser:
             assert expected in text
         assert "re-split 9 s ago committed 4.31 ms 1.84 MB slow link" in text
         assert text.index("newer") < text.index("older")
+
+    async def test_chains_beside_the_first_are_drawn_below_it(self, show: Render) -> None:
+        replica = {"chain": 1, "epoch": 5, "stages": [{"node": "c", "start": 0, "stop": 6}]}
+        document = await show({**FULL, "nodes": [node("a"), node("b"), node("c"), node("d")], "replicas": [replica]})
+        text = words(document)
+        assert "chain 0, plan epoch 3" in text
+        assert text.index("chain 0, plan epoch 3") < text.index("chain 1, plan epoch 5")
+        assert 'aria-label="blocks 0–5 on c"' in document
+        assert document.count('class="block"') == 12
+        assert text.count("idle") == 1
 
     async def test_text_from_the_platform_stays_text(self, show: Render) -> None:
         document = await show(FULL)

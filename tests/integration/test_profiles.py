@@ -69,5 +69,5 @@ async def test_a_report_with_a_profile_that_is_none_is_refused_with_the_reason(e
     report.profile.own_position_us = -1.0
     stub = control_plane_pb2_grpc.CapacityProfilerStub(edge.cluster.platform)
     with pytest.raises(grpc.aio.AioRpcError, match="coefficients") as refused:
-        await stub.Report(report)
+        await stub.Report(iter([report])).read()
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT

@@ -81,9 +81,12 @@ def report(name: str) -> control_plane_pb2.MemberReport:
 
 async def test_the_platform_takes_a_members_reports_of_itself_alone(town, platform):
     async with open_member_channel(platform.grpc_address, town.member("edge-1")) as channel:
-        profiler = control_plane_pb2_grpc.CapacityProfilerStub(channel)
-        await profiler.Report(report("edge-1"))
-        assert "member edge-1" in await refused(profiler.Report(report("edge-2")), DENIED)
+        mine = control_plane_pb2_grpc.CapacityProfilerStub(channel).Report()
+        for _ in range(2):
+            await mine.write(report("edge-1"))
+            assert isinstance(await mine.read(), control_plane_pb2.ReportReply)
+        await mine.write(report("edge-2"))
+        assert "of 'edge-2' comes from client member.edge-1 and member edge-1" in await refused(mine.read(), DENIED)
         failures = control_plane_pb2_grpc.AdaptiveOrchestratorStub(channel)
         failure = control_plane_pb2.FailureReport(reporter="edge-2", member="edge-3", reason="made up")
         assert "member edge-1" in await refused(failures.ReportFailure(failure), DENIED)
@@ -93,12 +96,13 @@ async def test_the_platform_takes_a_members_reports_of_itself_alone(town, platfo
 
 async def test_an_operator_sees_what_members_reported(town, platform):
     async with open_member_channel(platform.grpc_address, town.member("gateway")) as channel:
-        await control_plane_pb2_grpc.CapacityProfilerStub(channel).Report(report("gateway"))
+        reports = control_plane_pb2_grpc.CapacityProfilerStub(channel).Report(iter([report("gateway")]))
+        assert isinstance(await reports.read(), control_plane_pb2.ReportReply)
     async with open_member_channel(platform.grpc_address, town.identity(Purpose.OPERATOR, "alice")) as channel:
         profiler = control_plane_pb2_grpc.CapacityProfilerStub(channel)
         snapshot = await profiler.GetSnapshot(control_plane_pb2.GetSnapshotRequest())
         assert [member.name for member in snapshot.members] == ["gateway"]
-        assert "member" in await refused(profiler.Report(report("alice")), DENIED)
+        assert "member" in await refused(profiler.Report(iter([report("alice")])).read(), DENIED)
         # Behind the gate the registry asks for what it always did; here authentication is off.
         registry = registry_pb2_grpc.ServiceRegistryStub(channel)
         await refused(registry.Get(registry_pb2.GetRequest(service_id="x")), grpc.StatusCode.NOT_FOUND)
@@ -125,7 +129,8 @@ async def test_beyond_loopback_a_platform_makes_an_authority_of_its_own_once(tmp
         await platform.start()
         prints.add(load_authority(tmp_path / "mec.sqlite.certs").certificate.fingerprint(hashes.SHA256()))
         async with open_member_channel(platform.grpc_address, None) as channel:
-            await refused(control_plane_pb2_grpc.CapacityProfilerStub(channel).Report(report("edge-1")), UNREACHED)
+            stub = control_plane_pb2_grpc.CapacityProfilerStub(channel)
+            await refused(stub.ListDeployments(control_plane_pb2.ListDeploymentsRequest()), UNREACHED)
         await platform.stop()
     assert len(prints) == 1
     replica = Platform(replace(settings, state=EtcdSettings(("127.0.0.1:1",), "/mec")))
@@ -137,7 +142,8 @@ async def test_beyond_loopback_a_platform_makes_an_authority_of_its_own_once(tmp
 async def test_without_a_good_certificate_there_is_no_connection(town, platform, who):
     identity = {"nobody": None, "a stranger": Town().member("edge-1"), "expired": town.expired("edge-1")}[who]
     async with open_member_channel(platform.grpc_address, identity) as channel:
-        await refused(control_plane_pb2_grpc.CapacityProfilerStub(channel).Report(report("edge-1")), UNREACHED)
+        stub = control_plane_pb2_grpc.CapacityProfilerStub(channel)
+        await refused(stub.ListDeployments(control_plane_pb2.ListDeploymentsRequest()), UNREACHED)
 
 
 async def serve_members(identity: GrpcIdentity, gate: CallGate | None = None) -> tuple[grpc.aio.Server, str]:
@@ -213,6 +219,29 @@ async def test_a_certificate_that_has_expired_on_an_open_connection_opens_no_fur
         await stub.LoadStage(edge_node_pb2.LoadStageRequest())
         now[0] += 31 * 86_400
         assert "expired" in await refused(stub.LoadStage(edge_node_pb2.LoadStageRequest()), UNAUTHENTICATED)
+    await server.stop(None)
+
+
+class _Profiler(control_plane_pb2_grpc.CapacityProfilerServicer):
+    async def Report(self, request_iterator, context):
+        async for _ in request_iterator:
+            yield control_plane_pb2.ReportReply()
+
+
+async def test_reports_end_with_the_certificate_that_their_stream_was_opened_with(town):
+    """A member that was shut out would otherwise stay for as long as its connection lasts."""
+    now = [time.time()]
+    server = grpc.aio.server(interceptors=[CallGate(lambda: now[0])])
+    control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(_Profiler(), server)
+    credentials = town.identity(Purpose.PLATFORM, "p").server_credentials()
+    address = await start_server(server, "127.0.0.1", 0, [], credentials)
+    async with open_member_channel(address, town.member("edge-1")) as channel:
+        reports = control_plane_pb2_grpc.CapacityProfilerStub(channel).Report()
+        await reports.write(report("edge-1"))
+        assert isinstance(await reports.read(), control_plane_pb2.ReportReply)
+        now[0] += 31 * 86_400
+        await reports.write(report("edge-1"))
+        assert "expired" in await refused(reports.read(), UNAUTHENTICATED)
     await server.stop(None)
 
 

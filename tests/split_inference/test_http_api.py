@@ -27,6 +27,7 @@ from mec_apps.split_inference.generation import (
     GenerationError,
     GenerationFailed,
     NoPlan,
+    NotAdmitted,
     Overloaded,
     SamplingSettings,
 )
@@ -382,6 +383,7 @@ async def test_refuses_what_the_context_cannot_hold(
         (ContextExceeded("too long"), 400, "context_length_exceeded", None),
         (NoPlan("two nodes are missing"), 503, "no_plan", "5"),
         (Overloaded("16 sessions run"), 429, "overloaded", "1"),
+        (NotAdmitted("nodes are busy"), 429, "not_admitted", "5"),
         (GenerationFailed("node b is silent"), 502, "generation_failed", None),
         (GenerationError("else"), 500, "generation_error", None),
     ],

@@ -120,6 +120,16 @@ def test_storing_a_piece_again_changes_nothing() -> None:
     assert target.picture() == before
 
 
+def test_a_piece_that_comes_late_leaves_what_the_session_has_written_since() -> None:
+    source, target = Node(), Node()
+    source.fill(10, LayerRange(0, BLOCKS))
+    target.fill(11, LayerRange(0, BLOCKS))
+    before = target.picture()
+    for piece in source.cut(LayerRange(0, BLOCKS), 0, 10):
+        target.store(piece)
+    assert target.picture() == before
+
+
 def test_only_the_pages_that_hold_the_positions_are_cut() -> None:
     source = Node()
     source.fill(4 * PAGE_TOKENS, LayerRange(0, 1))

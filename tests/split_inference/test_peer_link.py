@@ -227,6 +227,35 @@ async def test_a_link_of_its_own_is_not_called_emulated(node: DataPlaneNode, gat
     assert 0 < measured.bytes_per_s <= peer_link.FASTEST_MEASURABLE_BYTES_PER_S
 
 
+async def test_frames_that_flow_anyway_tell_the_rate_and_no_probe_is_sent(
+    node: DataPlaneNode, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.shapers.emulate({node.name: EmulatedLink(bytes_per_s=200_000)})
+    link = await gateway.links.connect(node.name, node.address, TIMEOUT_S)
+    first = await link.measure()
+    assert not first.passive
+    probes: list[int] = []
+    ping = link.ping
+
+    async def counted(payload: bytes) -> float | None:
+        probes.append(len(payload))
+        return await ping(payload)
+
+    monkeypatch.setattr(link, "ping", counted)
+    sent = Frame(FrameKind.HIDDEN, 1, SESSION, 0, 4, payload=bytes(12_000))
+    link.send(sent)
+    assert await node.next_frame() == sent  # without the flag that asked for its arrival
+    measured = first
+    async with asyncio.timeout(TIMEOUT_S):
+        while not measured.passive:
+            link.send(sent)
+            await node.next_frame()
+            measured = await link.measure()
+    assert measured.emulated
+    assert 0 < measured.bytes_per_s < 220_000
+    assert not any(probes)  # round trips only
+
+
 async def test_a_node_that_cannot_be_probed_has_no_measurement(gateway: Gateway) -> None:
     assert await gateway.links.measure("edge-7", "127.0.0.1:1") is None
 

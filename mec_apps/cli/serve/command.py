@@ -121,6 +121,7 @@ def serve(
         state=etcd.place(state) if state else ":memory:",
         callback_allow=callbacks.allowed,
         control=control.settings,
+        policies=control.policies,
         manual=control.manual,
         store_dir=control.store_dir,
         prefer_peers=control.prefer_peers,

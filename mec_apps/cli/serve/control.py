@@ -20,6 +20,7 @@ class Control:
     """What the options say."""
 
     settings: ControlSettings
+    policies: Path | None
     manual: bool
     store_dir: Path | None
     prefer_peers: bool
@@ -32,6 +33,7 @@ def _make(
     alpha: float,
     beta: float,
     gamma_ms: float,
+    policy: Path | None,
     manual: bool,
     store: Path | None,
     prefer_peers: bool,
@@ -40,7 +42,7 @@ def _make(
         planning=PlanSettings(alpha=alpha, beta=beta, gamma_ms=gamma_ms, kv_tokens_reserved=kv_reserve),
         policy=PolicySettings(expected_nodes=expected_nodes, cooldown_s=cooldown_s),
     )
-    return Control(settings, manual, store, prefer_peers)
+    return Control(settings, policy, manual, store, prefer_peers)
 
 
 control_options = option_group(
@@ -72,6 +74,12 @@ control_options = option_group(
         "--beta", default=0.5, show_default=True, type=click.FloatRange(0), help="Weight of imbalance (throughput)."
     ),
     _option("--gamma-ms", default=4.0, show_default=True, type=click.FloatRange(0), help="Weight of privacy exposure."),
+    _option(
+        "--policy",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Policy file (see mec policy check); what it says of a deployment goes before the options here. "
+        "Read again when it changes and at SIGHUP.",
+    ),
     _option(
         "--manual",
         is_flag=True,

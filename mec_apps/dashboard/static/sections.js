@@ -14,22 +14,35 @@ export function chooseColours(state) {
   return new Map([...names].sort().map((name, index) => [name, index % COLOURS]));
 }
 
-const stagesOf = (state) => state.plan?.stages ?? [];
+/** Stages of all chains. */
+const stagesOf = (state) => [state.plan, ...state.replicas].flatMap((plan) => plan?.stages ?? []);
 
 export function showModel(state) {
   setText(at("model"), state.model ? `${state.model.name}, ${show.plural(state.model.blocks, "block")}` : "No node has reported a model yet");
-  setText(at("plan"), state.plan ? `plan epoch ${state.plan.epoch}` : "");
+  const chain = state.replicas.length > 0 ? `chain ${state.plan?.chain}, ` : "";
+  setText(at("plan"), state.plan ? `${chain}plan epoch ${state.plan.epoch}` : "");
 }
 
 export function showLayers(state, colours) {
-  const stages = stagesOf(state);
+  const stages = state.plan?.stages ?? [];
   const chain = at("chain");
-  const words = stages.map((stage) => `blocks ${show.blocks(stage.start, stage.stop)} on ${stage.node}`).join(", then ");
-  chain.setAttribute("aria-label", words || "No split plan yet");
+  chain.setAttribute("aria-label", inWords(stages) || "No split plan yet");
   redraw(chain, stages, () =>
     stages.length > 0 ? stages.map((stage) => drawStage(stage, colours)) : [element("p", "empty", "No split plan is committed yet.")],
   );
   redraw(at("stages"), stages, () => stages.map((stage) => drawLegend(stage, colours)));
+  redraw(at("replicas"), state.replicas, () => state.replicas.flatMap((plan) => drawReplica(plan, colours)));
+}
+
+const inWords = (stages) => stages.map((stage) => `blocks ${show.blocks(stage.start, stage.stop)} on ${stage.node}`).join(", then ");
+
+/** Another chain, below the first. */
+function drawReplica(plan, colours) {
+  const bars = element("div", "chain", ...plan.stages.map((stage) => drawStage(stage, colours)));
+  bars.setAttribute("role", "img");
+  bars.setAttribute("aria-label", inWords(plan.stages));
+  const title = element("p", "quiet replica", `chain ${plan.chain}, plan epoch ${plan.epoch}`);
+  return [title, bars, element("ol", "stages", ...plan.stages.map((stage) => drawLegend(stage, colours)))];
 }
 
 function drawStage(stage, colours) {

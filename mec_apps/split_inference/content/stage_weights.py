@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 
 from mec_apps.split_inference.content.sinks import PartSink
@@ -19,14 +20,15 @@ from mec_apps.split_inference.node.stages import LoadedStage
 from mec_platform.content_store.entries import PARTIAL_MODELS, read_manifest
 from mec_platform.content_store.partial_weights import PartialWeights
 from mec_platform.content_store.store import ContentStore
-from mec_platform.content_store.weights import parts_of_stage
+from mec_platform.content_store.weights import block_part, parts_of_stage
 
 _LOGGED_STEPS = 10
 _log = logging.getLogger(__name__)
 
 
 class StageWeights:
-    """The weights of one package in `store`. `fetched_bytes` counts what has arrived since the node started."""
+    """The weights of one package in `store`. `fetched_bytes` counts what has arrived since the node started, `bytes_per_s` is
+    what the last fetch came at, 0 before there was one."""
 
     def __init__(self, package: ModelPackage, directory: SourceDirectory, store: ContentStore) -> None:
         self._store = store
@@ -34,8 +36,16 @@ class StageWeights:
         self._directory = directory
         self._turn = asyncio.Lock()
         self.fetched_bytes = 0
+        self.bytes_per_s = 0.0
         is_partial = package.folder.parent.name == PARTIAL_MODELS
         self._weights = PartialWeights(package.folder, read_manifest(package.folder) or {}) if is_partial else None
+
+    def local_blocks(self) -> frozenset[int] | None:
+        """Blocks whose weights are here; None where all of them are."""
+        if self._weights is None:
+            return None
+        whole, blocks = self._weights.whole_parts(), range(self._package.shape.blocks)
+        return frozenset(block for block in blocks if block_part(block) in whole)
 
     async def ensure(self, stage: LoadedStage) -> None:
         """Returns when all that `stage` reads is here.
@@ -72,7 +82,7 @@ class StageWeights:
                 logged = done * _LOGGED_STEPS // total
                 _log.info("weights: %d %% of %.1f MB", 100 * done // total, total / 1e6)
 
-        key = self._package.folder.name
+        key, started_s = self._package.folder.name, time.perf_counter()
         for name in names:
             part = weights.parts[name]
             await transfer(
@@ -81,6 +91,7 @@ class StageWeights:
                 lambda source, part=part: source.part_reader(key, part.name, part.size),  # type: ignore[misc]
                 advance,
             )
+        self.bytes_per_s = total / max(time.perf_counter() - started_s, 1e-6)
 
 
 @contextlib.asynccontextmanager

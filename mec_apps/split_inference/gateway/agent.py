@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 import ssl
 import time
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from mec_apps.split_inference.gateway.service import InferenceService
 from mec_apps.split_inference.gateway.sessions import Sessions
 from mec_apps.split_inference.gateway.vision import Vision
 from mec_apps.split_inference.link_shaper import LinkShapers
+from mec_apps.split_inference.machine_load import LoadMeter
 from mec_apps.split_inference.member_identity import MemberFiles, MemberIdentity, take_identity
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.model_package import ModelPackage
@@ -66,6 +68,8 @@ class GatewaySettings:
     encoder_dir: Path | None = None
     platform_wait_s: float = 15.0
     store_dir: Path | None = None
+    site: str = ""
+    ue: str = ""
 
 
 class GatewayAgent:
@@ -135,8 +139,15 @@ class GatewayAgent:
         )
         await self._serve_http(tokenizer, vision)
         self._rate = (time.monotonic(), 0, 0.0)
+        self._load = LoadMeter()
         self._membership = Membership(
-            settings.name, settings.platform_grpc, self._build_report, self._links.measure, self._on_reply, identity
+            settings.name,
+            settings.platform_grpc,
+            self._build_report,
+            self._links.measure,
+            self._on_reply,
+            lambda: self.sessions.nodes_in_use,
+            identity,
         )
         await self._membership.join(settings.platform_wait_s)
         if settings.encoder_dir is not None:
@@ -230,6 +241,13 @@ class GatewayAgent:
             sessions=len(self.sessions.live),
             tokens_per_s=rate,
             context_positions=sum(session.kv_positions for session in self.sessions.live.values()),
+            site=self._settings.site,
+            machine=socket.gethostname(),
+            ue=self._settings.ue,
+            load=self._load.read(),
+            queued=self.sessions.queued,
+            token_ms=self.sessions.times.token_s * 1e3,
+            first_token_ms=self.sessions.times.first_token_s * 1e3,
         )
 
     def _on_node_failure(self, node: str, reason: str) -> None:

@@ -48,7 +48,12 @@ class EncoderDeployment:
         self._links = LinkPool(hello, LinkShapers(), self.encodings.on_frame, self.encodings.on_link_lost, identity)
         self.switcher = PlanSwitcher(self.encodings, self._links)
         self._membership = Membership(
-            gateway, platform_grpc, self._build_report, self._links.measure, self._on_reply, identity
+            gateway,
+            platform_grpc,
+            self._build_report,
+            self._links.measure,
+            self._on_reply,
+            identity=identity,
         )
 
     async def join(self, wait_s: float) -> None:

@@ -5,7 +5,8 @@ sends the tokens that are not there yet and awaits the token that follows: for a
 one token, and after a stage was lost (`kv_positions = 0`) a replay of everything. Kernels are batch-invariant, so the
 three give the same bits.
 
-`Session.busy` is held while a frame is under way; whoever gets it stands at a token boundary. `switching` uses that.
+`Session.busy` is held while a frame is under way; whoever gets it stands at a token boundary. `switching` uses that, and
+holds `Session.moving` while it copies: changes of two chains may concern one session.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import itertools
 import logging
 import struct
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +26,7 @@ import numpy.typing as npt
 from mec_apps.split_inference.frames import MAX_ROWS, RECOVERABLE, SAMPLE, Frame, FrameKind, Refusal
 from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
 from mec_apps.split_inference.gateway.plan_user import MAX_RECOVERIES, RECOVERY_TIMEOUT_S, PlanUser
+from mec_apps.split_inference.gateway.recent_times import RecentTimes
 from mec_apps.split_inference.generation import (
     ContextExceeded,
     EmbeddedRows,
@@ -37,6 +40,9 @@ from mec_apps.split_inference.peer_link import LinkLost
 
 TOKEN_TIMEOUT_S = 20.0
 """A frame without an answer for so long counts as lost."""
+
+COME_AGAIN_S = 5.0
+"""A client that is turned away is told to come again after so long; for that time it counts as waiting."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +65,7 @@ class Session:
     kv_positions: int = 0
     state: str = "prefill"
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    moving: asyncio.Lock = field(default_factory=asyncio.Lock)
     answer: asyncio.Future[Frame] | None = None
     resumed: asyncio.Event = field(default_factory=asyncio.Event)
     wants_token: asyncio.Event = field(default_factory=asyncio.Event)
@@ -116,13 +123,24 @@ class Sessions(PlanUser):
         self._context_length = context_length
         self._max_sessions = max_sessions
         self._limit: tuple[int, str] | None = None
+        self._arriving = 0
+        self._turned_away: deque[float] = deque()
         self._on_failure = on_failure
         self.tokens_made = 0
+        self.times = RecentTimes()
 
     @property
     def context_length(self) -> int:
         """Positions that a prompt and its answer may take together."""
         return self._context_length
+
+    @property
+    def queued(self) -> int:
+        """Requests that want a place and have none: those that wait for a plan, and those that were told to come again."""
+        now = asyncio.get_running_loop().time()
+        while self._turned_away and now - self._turned_away[0] > COME_AGAIN_S:
+            self._turned_away.popleft()
+        return self._arriving + len(self._turned_away)
 
     def limit(self, max_sessions: int | None, reason: str) -> None:
         """Turns new sessions away from this number on, and says why; None lifts the limit. No session ends for it."""
@@ -142,7 +160,12 @@ class Sessions(PlanUser):
             raise ContextExceeded(
                 f"{len(prompt)} prompt tokens and {max_tokens} to generate; the context holds {self._context_length}"
             )
-        active = await self.first_plan()
+        since_s = self.times.clock_s()
+        self._arriving += 1
+        try:
+            active = await self.first_plan()
+        finally:
+            self._arriving -= 1
         self._check_room()  # after the wait: requests that waited together count each other
         session_id = self._gateway_number << 32 | next(self._ids)
         session = Session(session_id, list(prompt), len(prompt), sampling, active, rows=tuple(rows))
@@ -150,8 +173,10 @@ class Sessions(PlanUser):
         try:
             while session.generated < max_tokens:
                 token = await self._next_token(session)
+                self.times.note(since_s, first=session.generated == 1)
                 position, epoch = len(session.tokens) - 1, session.active.plan.epoch
                 yield GeneratedToken(token, position, epoch, session.round_trip_s, session.compute_s)
+                since_s = self.times.clock_s()
         finally:
             del self.live[session.id]
             session.ended = True
@@ -162,13 +187,15 @@ class Sessions(PlanUser):
 
     def _check_room(self) -> None:
         count = len(self.live)
+        limited, reason = (None, "") if self._limit is None else self._limit
+        if count < self._max_sessions and (limited is None or count < limited):
+            return
+        self._turned_away.append(asyncio.get_running_loop().time())
         if count >= self._max_sessions:
             raise Overloaded(f"{self._max_sessions} sessions run already; try again later")
-        if self._limit is not None and count >= self._limit[0]:
-            most, reason = self._limit
-            raise NotAdmitted(
-                f"the platform lets this gateway have {most} sessions for now, and it has {count}: {reason}; try again later"
-            )
+        raise NotAdmitted(
+            f"the platform lets this gateway have {limited} sessions for now, and it has {count}: {reason}; try again later"
+        )
 
     def on_frame(self, node: str, frame: Frame) -> None:
         """A RESULT or REFUSED frame from a node; what no session waits for is dropped (an older plan's, or repeated)."""

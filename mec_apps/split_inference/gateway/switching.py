@@ -126,7 +126,10 @@ async def _switch(
     session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str, limits: CopyLimits
 ) -> SwitchReport:
     try:
-        return await _move(session, target, lost_nodes, mode, limits)
+        async with session.moving:
+            if session.active is target:  # another change has moved it meanwhile
+                return SwitchReport(session.id, "none")
+            return await _move(session, target, lost_nodes, mode, limits)
     finally:
         if session.ended:  # its nodes were told, but KV may have reached nodes of the new plan meanwhile
             end_session(session, target)
@@ -135,27 +138,31 @@ async def _switch(
 async def _move(
     session: Session, target: ActivePlan, lost_nodes: frozenset[str], mode: str, limits: CopyLimits
 ) -> SwitchReport:
-    if lost_nodes & set(session.active.plan.nodes):
+    source = session.active
+    if lost_nodes & set(source.plan.nodes):
         session.lose_stage("a node of its plan was lost")
-        return await _replay(session, target)
+        return await _replay(session, source, target)
     if mode == "replay":
-        return await _replay(session, target)
-    moves = kv_moves(session.active.plan, target.plan)
+        return await _replay(session, source, target)
+    moves = kv_moves(source.plan, target.plan)
     try:
-        copied, precopied_bytes = await _copy_ahead(session, target, moves, limits)
+        copied, precopied_bytes = await _copy_ahead(session, source, target, moves, limits)
     except COPY_FAILURES as error:
         _tell_failure(session, error)
-        return await _replay(session, target)
-    return await _copy_rest(session, target, moves, limits, copied, precopied_bytes)
+        return await _replay(session, source, target)
+    return await _copy_rest(session, source, target, moves, limits, copied, precopied_bytes)
 
 
-async def _replay(session: Session, target: ActivePlan) -> SwitchReport:
-    """From the next token boundary on, has the session's KV rebuilt from its tokens on the new plan."""
+async def _replay(session: Session, source: ActivePlan, target: ActivePlan) -> SwitchReport:
+    """From the next token boundary on, has the session's KV rebuilt from its tokens on the new plan.
+
+    A session that has left `source` by itself meanwhile, for a newer plan or another chain, stays where it is.
+    """
     before = session.replayed_tokens
     async with session.busy:
         started = session.lost_at or time.perf_counter()
         session.resumed.clear()
-        if session.active is not target:
+        if session.active is source:
             session.restart_on(target)
     return await _resumed(session, started, before)
 
@@ -180,10 +187,9 @@ async def _resumed(session: Session, since: float, replayed_before: int, precopi
 
 
 async def _copy_ahead(
-    session: Session, target: ActivePlan, moves: tuple[KvMove, ...], limits: CopyLimits
+    session: Session, source: ActivePlan, target: ActivePlan, moves: tuple[KvMove, ...], limits: CopyLimits
 ) -> tuple[int, int]:
     """Copies KV while tokens flow; returns the positions copied and the bytes. Raises COPY_FAILURES."""
-    source = session.active
     if session.kv_positions == 0:
         async with session.busy:  # let the prefill end: there is nothing to copy ahead before
             pass
@@ -200,6 +206,7 @@ async def _copy_ahead(
 
 async def _copy_rest(
     session: Session,
+    source: ActivePlan,
     target: ActivePlan,
     moves: tuple[KvMove, ...],
     limits: CopyLimits,
@@ -207,12 +214,11 @@ async def _copy_rest(
     precopied_bytes: int,
 ) -> SwitchReport:
     """The pause: copies what is left at a token boundary and switches. A copy that fails here becomes a replay."""
-    source = session.active
     async with session.busy:
         held, before = time.perf_counter(), session.replayed_tokens
         if session.ended:
             return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
-        if session.active is not source:  # it lost a stage meanwhile and replays on a newer plan
+        if session.active is not source:  # it lost a stage meanwhile and replays elsewhere, or another change moved it
             return SwitchReport(session.id, "replay", precopied_bytes=precopied_bytes)
         session.state = "switching"
         try:

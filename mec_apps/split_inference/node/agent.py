@@ -20,6 +20,7 @@ from mec_apps.sdk import MecApplication
 from mec_apps.split_inference.content.sources import SourceDirectory
 from mec_apps.split_inference.frames import MAX_MESSAGE_BYTES, MAX_ROWS, gateway_of
 from mec_apps.split_inference.link_shaper import LinkShapers
+from mec_apps.split_inference.machine_load import LoadMeter
 from mec_apps.split_inference.member_identity import MemberIdentity, take_identity
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.node.artefact_check import ArtefactError
@@ -41,6 +42,9 @@ from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_
 
 SERVICE_NAME = "edge-node"
 EDGE_NODE_SERVICE = "mec_platform.rpc.v1.EdgeNode"
+PROFILE_AGE_STEP_S = 60.0
+"""A profile's age is told in minutes: a report that says nothing new shall not look like one that does."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -111,6 +115,9 @@ class NodeAgent:
         except MemoryError as error:
             raise ArtefactError(f"no room for the model: {error}; see --kv-tokens") from error
         self._shape = hosted.shape
+        self._weights = hosted.weights
+        self._load = LoadMeter()
+        self._busy = (time.monotonic(), 0.0)
         self._hardware = replace(hardware, compile_target=self._compute.model.target, threads=settings.threads)
         self._service = EdgeNodeService(
             settings,
@@ -139,6 +146,7 @@ class NodeAgent:
             self._build_report,
             self._data_plane.links.measure,
             self._on_reply,
+            self._following,
             identity,
         )
         await self._membership.join(settings.platform_wait_s)
@@ -193,6 +201,7 @@ class NodeAgent:
     def _build_report(self) -> control_plane_pb2.MemberReport:
         settings, timings = self._settings, self._compute.timings
         self._compute.measure_if_idle()
+        local = self._weights.local_blocks()
         return control_plane_pb2.MemberReport(
             name=settings.name,
             role=control_plane_pb2.MEMBER_ROLE_NODE,
@@ -209,13 +218,34 @@ class NodeAgent:
             emulated=settings.emulate,
             profile=self._profile_message(),
             profile_ratio=timings.profile_ratio,
+            site=settings.site,
+            machine=settings.machine,
+            group=settings.group,
+            ue=settings.ue,
+            local_blocks=None if local is None else control_plane_pb2.BlockSet(blocks=sorted(local)),
+            weights_bytes_per_s=self._weights.bytes_per_s,
+            load=self._read_load(),
         )
+
+    def _read_load(self) -> control_plane_pb2.MachineLoad:
+        compute, load = self._compute, self._load.read()
+        now_s, (before_s, busy_s) = time.monotonic(), self._busy
+        self._busy = (now_s, compute.busy_s)
+        if now_s > before_s:
+            # A long batch counts when it has ended, perhaps for more than the time since the last report.
+            load.busy_share = min((compute.busy_s - busy_s) / (now_s - before_s), 1.0)
+        layers = {layer for stage in compute.stages.stages for layer in range(stage.layers.start, stage.layers.stop)}
+        page_bytes = 2 * compute.model.page_bytes * len(layers)  # keys and values, in every layer that is held
+        load.queued_frames = compute.queued
+        load.kv_used_bytes, load.kv_total_bytes = compute.kv.used * page_bytes, compute.kv.total * page_bytes
+        return load
 
     def _profile_message(self) -> types_pb2.CostProfile | None:
         profile = self._compute.timings.profile
         if profile is None:
             return None
-        return profile_to_message(replace(profile, age_s=profile.age_s + time.monotonic() - self._started_s))
+        age_s = profile.age_s + time.monotonic() - self._started_s
+        return profile_to_message(replace(profile, age_s=age_s // PROFILE_AGE_STEP_S * PROFILE_AGE_STEP_S))
 
     async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
         """Follows the committed epoch where its announcement was missed, and lets go of links to nodes that left."""
@@ -223,8 +253,11 @@ class NodeAgent:
         if epoch > self._compute.stages.committed_epoch:
             _log.info("epoch %d was committed without word to this node", epoch)
             await self._service.commit(epoch)
-        following = {stage.next_node for stage in self._compute.stages.stages if stage.next_node is not None}
-        await self._data_plane.links.keep_only(nodes | following)
+        await self._data_plane.links.keep_only(nodes | self._following())
+
+    def _following(self) -> frozenset[str]:
+        """Nodes that stages of this one send to."""
+        return frozenset(stage.next_node for stage in self._compute.stages.stages if stage.next_node is not None)
 
     async def _end_sessions_of(self, gateway: int) -> None:
         compute = self._compute

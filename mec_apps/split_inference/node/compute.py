@@ -91,6 +91,7 @@ class ComputeThread:
         self._frames_seen = 0
         self._window = 0
         self.rows_run = 0
+        self.busy_s = 0.0
 
     async def start(self) -> None:
         """Loads the model and calibrates in the thread. Raises what loading raises."""
@@ -100,6 +101,11 @@ class ComputeThread:
     def submit(self, frame: Frame) -> None:
         """Queues a TOKENS, ROWS, HIDDEN or END frame."""
         self._queue.put(frame)
+
+    @property
+    def queued(self) -> int:
+        """Frames and jobs that wait for the thread."""
+        return self._queue.qsize()
 
     def measure_if_idle(self) -> None:
         """Keeps the block time of a node without work fresh: called once a second, it costs under a millisecond."""
@@ -279,6 +285,7 @@ class ComputeThread:
             self.timings.add_head(result.head_s, len(wanted))
         self.frames_run += len(frames)
         self.rows_run += len(positions)
+        self.busy_s += held
         spent_us = round(held * 1e6)
         hidden = result.hidden
         if hidden is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ import grpc
 import grpc.aio
 
 from mec_apps.split_inference.frames import (
+    ARRIVAL,
     MAX_MESSAGE_BYTES,
     Frame,
     FrameError,
@@ -111,7 +113,12 @@ class DataPlane:
                     return
                 frame = unpack_frame(message, self._largest_rows_bytes)
                 match frame.kind:
-                    case FrameKind.TOKENS | FrameKind.ROWS | FrameKind.HIDDEN | FrameKind.END:
+                    case FrameKind.TOKENS | FrameKind.ROWS | FrameKind.HIDDEN:
+                        if frame.flags & ARRIVAL:
+                            outbound.put_nowait(pack_frame(Frame(FrameKind.ARRIVED, epoch=time.perf_counter_ns())))
+                            frame = replace(frame, flags=frame.flags & ~ARRIVAL)  # it is of this link alone
+                        self._submit(frame)
+                    case FrameKind.END:
                         self._submit(frame)
                     case FrameKind.PROBE:
                         echo = replace(frame, kind=FrameKind.PROBE_ECHO, payload=b"")

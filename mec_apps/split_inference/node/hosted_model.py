@@ -33,6 +33,10 @@ class WeightSource(Protocol):
     """What loading a stage asks for its weights."""
 
     fetched_bytes: int
+    bytes_per_s: float
+
+    def local_blocks(self) -> frozenset[int] | None:
+        """Blocks whose weights are at hand; None where all of them are."""
 
     async def ensure(self, stage: LoadedStage) -> None:
         """Has the stage's weights at hand. Raises FetchError, or OSError where they have no room."""
@@ -42,6 +46,11 @@ class LocalWeights:
     """The weights of a package that is whole on this machine."""
 
     fetched_bytes = 0
+    bytes_per_s = 0.0
+
+    def local_blocks(self) -> frozenset[int] | None:
+        """All of them."""
+        return None
 
     async def ensure(self, stage: LoadedStage) -> None:
         """Nothing to do."""

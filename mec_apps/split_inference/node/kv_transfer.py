@@ -63,7 +63,8 @@ def check_piece(model: StageModel, piece: KvPiece) -> None:
 
 
 def store_kv(model: StageModel, kv: KvPages, piece: KvPiece) -> int:
-    """Stores a piece and returns its bytes. Storing it again changes nothing.
+    """Stores a piece and returns its bytes. Storing what is held already changes nothing: a piece that comes late, after the
+    session has gone on here, must not take the newer rows of its last page.
 
     Raises:
         KvRefusal: BAD_FRAME for sizes that do not fit this model, GAP where an earlier piece is missing, NO_PAGES.
@@ -77,6 +78,8 @@ def store_kv(model: StageModel, kv: KvPages, piece: KvPiece) -> int:
     have = 0 if held is None else held.valid[piece.layer]
     if piece.first_page * model.page_tokens > have:
         raise KvRefusal(Refusal.GAP, f"layer {piece.layer} holds {have} positions, the chunk starts after them")
+    if have >= piece.valid_positions:
+        return len(piece.keys) + len(piece.values)
     held = kv.reserve(piece.session, piece.valid_positions)
     model.write_pages(piece.layer, held.pages[piece.first_page : last_page], piece.keys, piece.values)
     kv.mark_valid(piece.session, layer, piece.valid_positions)

@@ -16,8 +16,9 @@ class NodeSettings:
     """Validated by the command line. `memory_bytes` is what the node offers to weights of stages.
 
     `store_dir` is the content store; the user's where it is None. `target` is the row that this machine would
-    compile for, for messages. With an `identity` it speaks mutual TLS; outside loopback it must have one, unless
-    `allow_remote` says that the network is trusted, and then it speaks in the clear.
+    compile for, for messages. `site`, `machine`, `group` and `ue` are as in a member's report. With an `identity` it speaks
+    mutual TLS; outside loopback it must have one, unless `allow_remote` says that the network is trusted, and then it speaks
+    in the clear.
     """
 
     name: str
@@ -43,3 +44,7 @@ class NodeSettings:
     platform_wait_s: float = 15.0
     store_dir: Path | None = None
     target: str = ""
+    site: str = ""
+    machine: str = ""
+    group: str = ""
+    ue: str = ""

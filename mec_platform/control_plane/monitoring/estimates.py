@@ -17,7 +17,7 @@ from mec_platform.control_plane.monitoring.events import LinkReading, MemberFail
 from mec_platform.control_plane.monitoring.members import Member, MonitoringState, is_alive, observe
 from mec_platform.control_plane.monitoring.radio_forecast import observe_radio
 from mec_platform.control_plane.monitoring.settings import MonitoringSettings
-from mec_platform.control_plane.monitoring.snapshots import mass_silence_since, snapshot
+from mec_platform.control_plane.monitoring.snapshots import gone_members, mass_silence_since, snapshot
 from mec_platform.domain.radio import RadioMeasurement
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "apply_radio",
     "apply_report",
     "apply_reports",
+    "gone_members",
     "is_alive",
     "snapshot",
     "why_gone",

@@ -24,6 +24,8 @@ _BUSY_STEPS = 20
 _IDLE = 1e-3
 """Of a busy share 0 is a measurement too."""
 
+PEER_FORGOTTEN_S = 600.0
+
 _WEIGHTS_BYTES_PER_S = 12.5e6
 """Until a node has fetched weights: a network of 100 Mbit/s."""
 
@@ -34,6 +36,11 @@ class Link(NamedTuple):
     rate: Series | None
     trip: Series | None
     capacity: LinkCapacity | None
+
+    @property
+    def latest_s(self) -> float:
+        """When anything was measured of it last."""
+        return max((series.at_s for series in (self.rate, self.trip) if series is not None), default=-float("inf"))
 
 
 class Times(NamedTuple):
@@ -86,6 +93,18 @@ class SnapshotMemo:
     known_nodes: tuple[NodeCapacity, ...] = ()
     known_gateways: tuple[GatewayCapacity, ...] = ()
     known_links: tuple[LinkCapacity, ...] = ()
+    site_basis: tuple[tuple[LinkCapacity, ...], Mapping[str, str]] = ((), {})
+    site_links: tuple[LinkCapacity, ...] = ()
+
+    def see(self, present: tuple[str, ...]) -> None:
+        """Others are present than before. What is remembered of those that left is let go when it is more than the rest."""
+        self.present, self.there = present, frozenset(present)
+        if len(self.nodes) + len(self.fresh) > 4 * len(present):
+            for of_name in (self.nodes, self.fresh):
+                for name in of_name.keys() - self.there:
+                    del of_name[name]
+            for ends in [ends for ends in self.links if not self.there.issuperset(ends)]:
+                del self.links[ends]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +173,11 @@ def _with_readings(links: Mapping[str, Link], event: MemberReported, settings: S
         rate = add_sample(before.rate, bytes_per_s, at_s, settings)
         trip = add_sample(before.trip, round_trip_s, at_s, settings)
         after[peer] = Link(rate, trip, _link_capacity(event.name, peer, rate, trip, before, settings))
-    return after if len(after) == len(links) else dict(sorted(after.items()))
+    if len(after) == len(links):
+        return after
+    # Names come and go: with a new peer, those that nothing was measured of for long are let go.
+    oldest_s = event.at_s - PEER_FORGOTTEN_S
+    return {peer: link for peer, link in sorted(after.items()) if link.latest_s >= oldest_s}
 
 
 def _link_capacity(

@@ -5,8 +5,10 @@ meant for its round trip in this cell (`signal_map`), and at which power it left
 round trip are tried side by side, from "as the latest" to "as the signal will be"; all are scored against what came, and
 the one that was right most lately speaks.
 
-The error of what was told and that of naive persistence (the latest round trip, taken for the future) are kept side by
-side. Confidence is the part by which the former is smaller: where forecasts do no better than persistence, it is 0.
+The error of what was told and that of naive persistence (the latest value, taken for the future) are kept side by side,
+for round trips and for the signal. Confidence is the part by which the former is smaller: where forecasts do no better
+than persistence, it is 0. It is that of the strongest claim: of a break, how often one that was foreseen has come; else
+of a rate that changes, how right the signal was foretold; else of the round trip.
 """
 
 from __future__ import annotations
@@ -38,6 +40,12 @@ _SURE_AFTER = 20
 """Forecasts that have to come due before their record counts for half."""
 
 _LEFT_CELLS = 5
+_MAPPED_CELLS = 16
+_BREAKS_KEPT = 10
+_SILENT_S = 1.0
+"""A UE that is not heard of for so long has lost its cell, or was handed over with a gap."""
+
+_SAME_RATE = 0.1
 _FASTER_AT_MOST = 2.0
 _SLOWER_AT_MOST = 0.1
 
@@ -51,35 +59,48 @@ class Signal(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A forecast that is not due yet, in every way, and which way was told."""
+    """A forecast that is not due yet: values in every way, and which way was told."""
 
     due_s: float
-    round_trips_s: tuple[float, ...]
+    values: tuple[float, ...]
     told: int
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Mean absolute errors in seconds, of each way and of what was told, with the past forgotten by halves."""
+    """Mean absolute errors of each way and of what was told, with the past forgotten by halves. The first way is to take
+    the latest for the future."""
 
-    ways_s: tuple[float, ...] = (0.0,) * len(WAYS)
-    told_s: float = 0.0
+    ways: tuple[float, ...] = ()
+    told: float = 0.0
     weight: float = 0.0
     count: int = 0
     at_s: float = 0.0
 
     @property
-    def persistence_s(self) -> float:
-        """What taking the latest round trip for the future would have been wrong by."""
-        return self.ways_s[_LATEST]
+    def persistence(self) -> float:
+        """What taking the latest for the future would have been wrong by."""
+        return self.ways[_LATEST] if self.ways else 0.0
 
     @property
     def confidence(self) -> float:
         """In [0, 1]: the part of persistence's error that forecasts have lately saved; 0 without any record."""
-        if self.persistence_s <= 0:
+        if self.persistence <= 0:
             return 0.0
-        saved = max(0.0, 1.0 - self.told_s / self.persistence_s)
+        saved = max(0.0, 1.0 - self.told / self.persistence)
         return round(saved * self.count / (self.count + _SURE_AFTER), 3)
+
+
+class Breaks(NamedTuple):
+    """How breaks that were foreseen turned out, the latest last, and the one that is expected by `due_s`."""
+
+    came: tuple[bool, ...] = ()
+    due_s: float | None = None
+
+    @property
+    def confidence(self) -> float:
+        """The share that came. It begins at two thirds: who falls to the edge of a cell leaves it, or loses it."""
+        return round((sum(self.came) + 2) / (len(self.came) + 3), 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +129,9 @@ class UeState:
     left_dbm: tuple[float, ...] = ()
     trials: tuple[Trial, ...] = ()
     record: Record = Record()
+    signal_trials: tuple[Trial, ...] = ()
+    signal_record: Record = Record()
+    breaks: Breaks = field(default_factory=Breaks)
     forecast: RadioForecast | None = None
 
 
@@ -123,11 +147,15 @@ def observe_radio(state: RadioState, measurement: RadioMeasurement, settings: Ra
     before = state.ues.get(measurement.ue, UeState(measurement.cell))
     if before.signals and measurement.at_s < before.signals[-1].at_s:
         return state
-    after = _with_signal(before, measurement, settings)
+    after = _with_signal(_with_due_breaks(before, measurement, settings), measurement, settings)
     if measurement.round_trip_s is not None and measurement.round_trip_s > 0:
         after = _with_round_trip(after, measurement, measurement.round_trip_s, settings)
     after = _with_forecast(after, measurement, settings)
-    return RadioState({**state.ues, measurement.ue: after})
+    others: Mapping[str, UeState] = state.ues
+    if measurement.ue not in state.ues:  # names come and go
+        oldest_s = measurement.at_s - settings.forget_after_s
+        others = {name: ue for name, ue in state.ues.items() if ue.signals[-1].at_s >= oldest_s}
+    return RadioState({**others, measurement.ue: after})
 
 
 def forecast_link(
@@ -153,15 +181,30 @@ def forecast_link(
     )
 
 
+def _with_due_breaks(before: UeState, measurement: RadioMeasurement, settings: RadioSettings) -> UeState:
+    """A break has come where the UE is in another cell, or was not heard of for a while; it has not where neither is."""
+    if not before.signals:
+        return before
+    broke = measurement.cell != before.cell or measurement.at_s - before.signals[-1].at_s > _SILENT_S
+    due_s, came = before.breaks.due_s, before.breaks.came
+    if due_s is None or not (broke or measurement.at_s > due_s):
+        return before
+    return replace(before, breaks=Breaks((*came, broke)[-_BREAKS_KEPT:]))
+
+
 def _with_signal(before: UeState, measurement: RadioMeasurement, settings: RadioSettings) -> UeState:
     """Signals of the present cell within the window of trends."""
     now = Signal(measurement.at_s, measurement.rsrp_dbm, measurement.sinr_db)
     if measurement.cell != before.cell and before.signals:
         last_second = [s.rsrp_dbm for s in before.signals if s.at_s >= before.signals[-1].at_s - 1.0]
         left = (*before.left_dbm, median(last_second))[-_LEFT_CELLS:]
-        return replace(before, cell=measurement.cell, signals=(now,), left_dbm=left)
+        return replace(before, cell=measurement.cell, signals=(now,), left_dbm=left, signal_trials=())
     kept = tuple(s for s in before.signals if s.at_s >= measurement.at_s - settings.trend_s)
-    return replace(before, cell=measurement.cell, signals=(*kept, now))
+    due = [trial for trial in before.signal_trials if trial.due_s <= measurement.at_s]
+    record = before.signal_record
+    for trial in due:
+        record = _score(record, trial, measurement.sinr_db, settings)
+    return replace(before, signals=(*kept, now), signal_trials=before.signal_trials[len(due) :], signal_record=record)
 
 
 def _with_round_trip(
@@ -179,31 +222,33 @@ def _with_round_trip(
     return replace(
         before,
         trips=(*kept, (measurement.at_s, round_trip_s)),
-        by_sinr={
-            **before.by_sinr,
-            cell: before.by_sinr.get(cell, SignalMap()).learn(measurement.sinr_db, round_trip_s),
-        },
-        by_rsrp={
-            **before.by_rsrp,
-            cell: before.by_rsrp.get(cell, SignalMap()).learn(measurement.rsrp_dbm, round_trip_s),
-        },
+        by_sinr=_learn(before.by_sinr, cell, measurement.sinr_db, round_trip_s),
+        by_rsrp=_learn(before.by_rsrp, cell, measurement.rsrp_dbm, round_trip_s),
         trials=before.trials[len(due) :],
         record=record,
     )
 
 
-def _score(record: Record, trial: Trial, round_trip_s: float, settings: RadioSettings) -> Record:
-    errors = [abs(foretold - round_trip_s) for foretold in trial.round_trips_s]
+def _learn(maps: Mapping[str, SignalMap], cell: str, signal_db: float, round_trip_s: float) -> Mapping[str, SignalMap]:
+    """The maps of the cells that the UE was in lately, this one last."""
+    learned = maps.get(cell, SignalMap()).learn(signal_db, round_trip_s)
+    others = [(name, known) for name, known in maps.items() if name != cell]
+    return {**dict(others[1 - _MAPPED_CELLS :]), cell: learned}
+
+
+def _score(record: Record, trial: Trial, came: float, settings: RadioSettings) -> Record:
+    errors = [abs(foretold - came) for foretold in trial.values]
     passed_s = trial.due_s - record.at_s if record.count else 0.0
     kept = record.weight * float(0.5 ** (max(passed_s, 0.0) / settings.error_half_life_s))
     weight = kept + 1.0
 
-    def blend(mean_s: float, error_s: float) -> float:
-        return (kept * mean_s + error_s) / weight
+    def blend(mean: float, error: float) -> float:
+        return (kept * mean + error) / weight
 
+    means = record.ways or (0.0,) * len(errors)
     return Record(
-        ways_s=tuple(blend(mean_s, error_s) for mean_s, error_s in zip(record.ways_s, errors, strict=True)),
-        told_s=blend(record.told_s, errors[trial.told]),
+        ways=tuple(blend(mean, error) for mean, error in zip(means, errors, strict=True)),
+        told=blend(record.told, errors[trial.told]),
         weight=weight,
         count=record.count + 1,
         at_s=trial.due_s,
@@ -218,26 +263,46 @@ def _with_forecast(ue: UeState, measurement: RadioMeasurement, settings: RadioSe
     rsrp, sinr = (median(values) for values in zip(*(s[1:] for s in ue.signals[-_RECENT:]), strict=True))
     ahead = (sinr + sinr_slope * after_s, rsrp + rsrp_slope * after_s)
     breaks_in_s, why = _foresee_break(ue, rsrp, rsrp_slope, settings)
-    rate_factor = _spectral(ahead[0]) / _spectral(sinr)
+    rate_factor = max(_SLOWER_AT_MOST, min(_FASTER_AT_MOST, _spectral(ahead[0]) / _spectral(sinr)))
+    breaks = ue.breaks
+    if breaks_in_s is not None and breaks.due_s is None:
+        # A straight line is wrong by as much again; who is not gone by then was not going.
+        breaks = breaks._replace(due_s=now_s + 2 * breaks_in_s + after_s)
     foretold = _foretell(ue, (sinr, rsrp), ahead, settings)
-    if not foretold:
-        forecast = RadioForecast(now_s, after_s, 0.0, 0.0, _bounded(rate_factor), 0.0, why, breaks_in_s)
-        return replace(ue, forecast=forecast)
-    way = min(range(len(WAYS)), key=lambda number: ue.record.ways_s[number])
-    trials = ue.trials
-    if not trials or now_s + after_s - trials[-1].due_s >= _TRIED_EVERY_S:
-        trials = (*trials, Trial(now_s + after_s, foretold, way))
+    ways = ue.record.ways or (0.0,) * len(WAYS)
+    way = min(range(len(WAYS)), key=lambda number: ways[number])
+    claims = [f"round trip {WAYS[way]}"] if foretold else []
     forecast = RadioForecast(
         at_s=now_s,
         after_s=after_s,
-        round_trip_s=foretold[way],
-        now_round_trip_s=foretold[1],
-        rate_factor=_bounded(rate_factor),
-        confidence=ue.record.confidence,
-        reason=f"{measurement.ue}: round trip {WAYS[way]}, {why}",
+        round_trip_s=foretold[way] if foretold else 0.0,
+        now_round_trip_s=foretold[1] if foretold else 0.0,
+        rate_factor=rate_factor,
+        confidence=_confidence(ue, rate_factor, breaks_in_s),
+        reason=f"{measurement.ue}: {', '.join([*claims, why])}",
         breaks_in_s=breaks_in_s,
     )
-    return replace(ue, trials=trials, forecast=forecast)
+    due_s = now_s + after_s
+    return replace(
+        ue,
+        breaks=breaks,
+        trials=_with_trial(ue.trials, Trial(due_s, foretold, way)) if foretold else ue.trials,
+        signal_trials=_with_trial(ue.signal_trials, Trial(due_s, (measurement.sinr_db, ahead[0]), 1)),
+        forecast=forecast,
+    )
+
+
+def _with_trial(trials: tuple[Trial, ...], trial: Trial) -> tuple[Trial, ...]:
+    """Forecasts of one tenth of a second are one: their errors would all be the same."""
+    return trials if trials and trial.due_s - trials[-1].due_s < _TRIED_EVERY_S else (*trials, trial)
+
+
+def _confidence(ue: UeState, rate_factor: float, breaks_in_s: float | None) -> float:
+    if breaks_in_s is not None:
+        return ue.breaks.confidence
+    if abs(rate_factor - 1.0) > _SAME_RATE:
+        return ue.signal_record.confidence
+    return ue.record.confidence
 
 
 _RECENT = 5
@@ -309,7 +374,3 @@ _FEWEST = 3
 def _spectral(sinr_db: float) -> float:
     """Bits per second and hertz that a signal can carry (Shannon 1948); the rate of a link goes with it."""
     return log2(1.0 + 10.0 ** (sinr_db / 10.0))
-
-
-def _bounded(factor: float) -> float:
-    return max(_SLOWER_AT_MOST, min(_FASTER_AT_MOST, factor))

@@ -1,13 +1,15 @@
 """One measured quantity over time: the level its recent samples tell, and how far that can be trusted.
 
 The level is the median of a short window, so a single outlier never shows. Two samples in a row that lie beyond the band
-of the others (their median deviation, or a tenth of the level where they agree better than that) on the same side are
-no outliers: the quantity has changed, and the window starts again with them.
+of the others (some times their median deviation, a tenth at least) on the same side are no outliers: the quantity has
+changed, and the window starts again with them.
+
+Rates and times are compared as ratios: half of a level is as far from it as twice the level.
 """
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, log
 from typing import NamedTuple
 
 from mec_platform.control_plane.monitoring.settings import SeriesSettings
@@ -20,7 +22,7 @@ _KEPT = 3
 
 
 class Series(NamedTuple):
-    """Samples oldest first, with their times; `level` is the estimate, `spread` half of the middle samples' range over it.
+    """Samples oldest first, with their times; `level` is the estimate, `spread` half of the middle samples' range (log).
 
     `beyond` is 1 or -1 where the latest sample lay above or below the band of those before it.
     """
@@ -78,8 +80,11 @@ def age_step_s(age_s: float) -> float:
 
 
 def _beyond(value: float, level: float, samples: tuple[float, ...], settings: SeriesSettings) -> int:
-    distance = abs(value - level)
-    if distance <= settings.tolerance * level or distance <= settings.band * _deviation(samples, level):
+    nearest = 1.0 + settings.tolerance
+    if value <= level * nearest and level <= value * nearest:
+        return 0
+    distance = abs(log(value) - log(level))
+    if distance <= log(settings.widest) and distance <= settings.band * _deviation(samples, level):
         return 0
     return 1 if value > level else -1
 
@@ -88,11 +93,12 @@ def _series(known: float, samples: tuple[float, ...], times: tuple[float, ...], 
     """Of two samples the one nearer to what was known counts, so that the other can still turn out to be an outlier."""
     ordered = sorted(samples)
     count = len(ordered)
-    level = ordered[count // 2] if count > 2 else min(ordered, key=lambda sample: abs(sample - known))
+    level = ordered[count // 2] if count > 2 else min(ordered, key=lambda sample: abs(log(sample) - log(known)))
     quarter = count // 4
-    return Series(level, samples, times, (ordered[-1 - quarter] - ordered[quarter]) / (2 * level), beyond)
+    low, high = ordered[quarter], ordered[-1 - quarter]
+    return Series(level, samples, times, 0.0 if low == high else (log(high) - log(low)) / 2, beyond)
 
 
 def _deviation(samples: tuple[float, ...], level: float) -> float:
-    """The median deviation: unlike a range it does not mind an outlier among three samples."""
-    return sorted(abs(sample - level) for sample in samples)[len(samples) // 2]
+    """The median deviation (log): unlike a range it does not mind an outlier among three samples."""
+    return sorted(abs(log(sample) - log(level)) for sample in samples)[len(samples) // 2]

@@ -15,6 +15,8 @@ class SeriesSettings:
     tolerance: float = 0.1
     # A normal distribution has 99 % of its samples within 2.6 standard deviations, of 1.48 median deviations each.
     band: float = 4.0
+    # However they waver: a factor like this is a change.
+    widest: float = 4.0
     # The window reaches back this long, but never to less than three samples.
     span_s: float = 60.0
     # After so long without a sample half of the trust is gone.
@@ -63,6 +65,8 @@ class RadioSettings:
     falling_db_per_s: float = 0.5
     # A UE that was not heard of for so long has no forecast.
     stale_s: float = 5.0
+    # And one of which nothing was heard for this long is forgotten with all that it taught.
+    forget_after_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from mec_platform.control_plane.monitoring.members import (
 from mec_platform.control_plane.monitoring.radio_forecast import forecast_link
 from mec_platform.control_plane.monitoring.series import FRESH_S, age_step_s, confidence
 from mec_platform.control_plane.monitoring.settings import MonitoringSettings
+from mec_platform.control_plane.monitoring.site_links import links_between_sites
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, NodeCapacity, Snapshot
 from mec_platform.domain.split_plan import SplitPlan
 
@@ -42,12 +43,13 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
         )
     )
     if present != memo.present:
-        memo.present, memo.there = present, frozenset(present)
+        memo.see(present)
     nodes = _nodes(
         [members[name] for name in memo.present if members[name].capacity is not None], now_s, memo, settings
     )
     unseen_are_lost = now_s - state.started_s > settings.unseen_grace_s
     in_plan = () if plan is None else plan.nodes
+    links = _links(members, now_s, memo, settings)
     there = {node.name for node in nodes}
     lost = frozenset(n for n in in_plan if n not in there and (n in members or unseen_are_lost))
     return Snapshot(
@@ -55,10 +57,21 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
         model=state.model,
         nodes=nodes,
         gateways=_gateways([members[name] for name in memo.present if members[name].gateway is not None], memo),
-        links=_with_forecasts(_links(members, now_s, memo, settings), state, now_s, settings),
+        links=_with_forecasts(links, state, now_s, settings),
         plan=plan,
         lost_nodes=lost,
+        site_links=_site_links(links, members, memo),
         suspicion="" if silence_s is None else _suspicion(members, present, now_s, settings),
+    )
+
+
+def gone_members(state: MonitoringState, now_s: float, settings: MonitoringSettings) -> frozenset[str]:
+    """Names of those that were seen and are gone: they left, failed, or are silent and not forgiven it."""
+    silence_s = mass_silence_since(state, now_s, settings)
+    return frozenset(
+        name
+        for name, member in state.members.items()
+        if not is_alive(member, now_s, settings) and not _is_forgiven(member, silence_s)
     )
 
 
@@ -84,9 +97,9 @@ def _suspicion(
     silent = [members[name] for name in present if not is_alive(members[name], now_s, settings)]
     if not silent:
         return ""
-    longest_s = now_s - min(member.latest.at_s for member in silent)
+    longest_s = age_step_s(now_s - min(member.latest.at_s for member in silent))
     return (
-        f"{len(silent)} of {len(present)} members fell silent together and have not been heard for up to {longest_s:.0f} s: "
+        f"{len(silent)} of {len(present)} members fell silent together, more than {longest_s:.0f} s ago: "
         "more likely this platform's own network than all of them, so none of them counts as lost"
     )
 
@@ -158,6 +171,21 @@ def _links(
     if not same_objects(found, memo.known_links):
         memo.known_links = found
     return memo.known_links
+
+
+def _site_links(
+    links: tuple[LinkCapacity, ...], members: Mapping[str, Member], memo: SnapshotMemo
+) -> tuple[LinkCapacity, ...]:
+    """Links between sites; the same objects where no link and no site has changed."""
+    sites = {name: members[name].latest.site for name in memo.present if members[name].latest.site}
+    if not sites:
+        return ()
+    if links is not memo.site_basis[0] or sites != memo.site_basis[1]:
+        found = links_between_sites(links, sites)
+        memo.site_basis = (links, sites)
+        if found != memo.site_links:
+            memo.site_links = found
+    return memo.site_links
 
 
 def _with_forecasts(

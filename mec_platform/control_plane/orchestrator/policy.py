@@ -1,15 +1,21 @@
-"""Adaptive Orchestrator: when to keep, migrate or re-split. Pure policy; its memory is `PolicyState`.
+"""Adaptive Orchestrator: when to keep, migrate or re-split, add or drop a chain, or turn sessions away. Pure policy; its
+memory is `PolicyState`.
 
 Counterpart: Split Revision says what the best plan is, Reconfiguration Broadcast carries a decision out. This module
-only judges whether a change is worth it: it must win more than it costs, within a horizon, outside the cooldown.
+only judges whether a change is worth it: it must win more than it costs, within a horizon, outside the cooldown. What
+cannot stay (a lost node, a broken limit) is replaced whatever it costs; where silence itself is doubtful, only failures
+that were reported count.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from mec_platform.control_plane.orchestrator import restraint
 from mec_platform.control_plane.orchestrator.decisions import (
+    AddChain,
     Decision,
+    DropChain,
     Keep,
     PlanOption,
     PlanOptions,
@@ -17,77 +23,82 @@ from mec_platform.control_plane.orchestrator.decisions import (
     Trigger,
     Wait,
 )
+from mec_platform.control_plane.orchestrator.demand import decide_demand, demand_of, is_first_chain, note_sheds
+from mec_platform.control_plane.orchestrator.links import links_in_use
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
-from mec_platform.control_plane.orchestrator.switch_cost import switch_cost_ms
-from mec_platform.control_plane.orchestrator.triggers import Baseline, Finding, find_degradations, take_baseline
+from mec_platform.control_plane.orchestrator.state import Attempt, PolicyState, Spent
+from mec_platform.control_plane.orchestrator.switch_cost import NO_COST, SwitchCost, switch_cost
+from mec_platform.control_plane.orchestrator.triggers import Finding, Links, find_all, take_baseline
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, plan_change
 
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A reconfiguration that was decided on while `parent_epoch` was committed."""
-
-    parent_epoch: int
-    at_s: float
-    failures_before: int
-    nodes: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyState:
-    """What the policy remembers from decision to decision. Starts empty, also after a restart of the platform.
-
-    `changes_s` are the times of recent committed changes (the first plan is none); `known_nodes` those live nodes that
-    were weighed already.
-    """
-
-    baseline: Baseline | None = None
-    changes_s: tuple[float, ...] = ()
-    known_nodes: frozenset[str] = frozenset()
-    attempt: Attempt | None = None
+__all__ = ["PolicyState", "decide"]
 
 
 def decide(
     snapshot: Snapshot, state: PolicyState, settings: PolicySettings, options: PlanOptions
 ) -> tuple[Decision, PolicyState]:
     """The decision for one snapshot, and what to remember for the next."""
-    state = _observe(snapshot, state, settings)
     live = frozenset(node.name for node in snapshot.nodes)
-    pause = _retry_pause(snapshot, state, settings, live)
     plan = snapshot.plan
+    links = {} if plan is None else links_in_use(snapshot, plan)
+    state = _observe(snapshot, links, state, settings, live)
     if plan is None:
         decision = _decide_first(snapshot, settings, options)
-    elif (forced := _forced_change(snapshot, plan, options)) is not None:
+    elif (forced := _forced_change(snapshot, plan, options, live)) is not None:
         decision = _decide_forced(snapshot, plan, settings, options, forced)
+    elif snapshot.suspicion:
+        decision = _hold(plan, options, f"{snapshot.suspicion}; only failures that are reported count for now")
     elif waiting := _unseen(plan, live):
         decision = Wait(f"{', '.join(waiting)} of plan {plan.epoch} did not report yet since the platform started")
     else:
-        decision, state = _decide_by_gain(snapshot, plan, state, settings, options)
-    if isinstance(decision, Reconfigure):
+        decision, state = _decide_by_gain(snapshot, plan, links, state, settings, options)
+        if isinstance(decision, Keep) and is_first_chain(snapshot, plan):
+            of_chains, state = decide_demand(snapshot, plan, state, settings, options)
+            decision = of_chains or decision
+    if isinstance(decision, Reconfigure | AddChain | DropChain):
+        pause = restraint.retry_pause(snapshot.now_s, state, settings, live)
         if pause is not None:
             return _hold(plan, options, f"{decision.reason}; {pause}"), state
-        failures = _failures(snapshot, state)
-        state = replace(state, attempt=Attempt(decision.plan.parent_epoch, snapshot.now_s, failures, live))
-    return decision, state
+        state = replace(state, attempt=_attempt(snapshot, decision, state, settings, live))
+    return decision, note_sheds(state, decision)
 
 
-def _observe(snapshot: Snapshot, state: PolicyState, settings: PolicySettings) -> PolicyState:
-    """Notes a plan that was committed since the last decision, and forgets what is over."""
-    plan, known = snapshot.plan, state.baseline
-    changes = tuple(at_s for at_s in state.changes_s if snapshot.now_s - at_s < settings.calm_s)
+def _observe(
+    snapshot: Snapshot, links: Links, state: PolicyState, settings: PolicySettings, live: frozenset[str]
+) -> PolicyState:
+    """Notes what was carried out since the last decision, and forgets what is over."""
+    plan, known, now_s = snapshot.plan, state.baseline, snapshot.now_s
+    state = _observe_chains(snapshot, state)
+    changes = tuple(at_s for at_s in state.changes_s if now_s - at_s < settings.calm_s)
+    spent = tuple(each for each in state.spent if now_s - each.at_s < settings.budget_period_s)
     if plan is None:
-        return replace(state, changes_s=changes)
+        return replace(state, changes_s=changes, spent=spent)
     if known is None or known.epoch != plan.epoch:
-        changes = changes if known is None else (*changes, snapshot.now_s)
-        live = frozenset(node.name for node in snapshot.nodes)
-        state = replace(state, attempt=None, known_nodes=live)
-    return replace(state, baseline=take_baseline(snapshot, plan, known), changes_s=changes)
+        if known is not None:
+            made = state.attempt or Attempt(known.epoch, now_s, 0, live)
+            changes = (*changes, now_s)
+            spent = (*spent, Spent(now_s, made.pause_ms, made.moved_bytes))
+        state = replace(state, attempt=None, known_nodes=live, better_since_s=None, policy_change="")
+    return replace(state, baseline=take_baseline(snapshot, plan, links, known), changes_s=changes, spent=spent)
+
+
+def _observe_chains(snapshot: Snapshot, state: PolicyState) -> PolicyState:
+    """An attempt is over once the number of chains is another one; of each that was added the demand is remembered."""
+    chains, attempt = len(snapshot.replicas), state.attempt
+    demands = state.chain_demands[:chains]
+    if attempt is None or attempt.chains == chains:
+        return state if demands == state.chain_demands else replace(state, chain_demands=demands)
+    if chains > attempt.chains:
+        demands = (*demands, attempt.demand)
+    return replace(state, attempt=None, chain_demands=demands, over_since_s=None, under_since_s=None)
 
 
 def _decide_first(snapshot: Snapshot, settings: PolicySettings, options: PlanOptions) -> Decision:
     if snapshot.model is None:
         return Wait("no edge node has reported a model yet")
+    if snapshot.suspicion:
+        return Wait(f"{snapshot.suspicion}; the first plan is made when members are heard of again")
     if len(snapshot.nodes) < settings.expected_nodes:
         names = ", ".join(node.name for node in snapshot.nodes) or "none"
         return Wait(f"{len(snapshot.nodes)} of {settings.expected_nodes} expected edge nodes are here ({names})")
@@ -97,14 +108,14 @@ def _decide_first(snapshot: Snapshot, settings: PolicySettings, options: PlanOpt
     return _reconfigure(snapshot, options, options.best, Trigger.INITIAL, reason, settings)
 
 
-def _forced_change(snapshot: Snapshot, plan: SplitPlan, options: PlanOptions) -> Finding | None:
+def _forced_change(snapshot: Snapshot, plan: SplitPlan, options: PlanOptions, live: frozenset[str]) -> Finding | None:
     """Why the current plan cannot stay, whatever a change costs."""
     lost = [name for name in plan.nodes if name in snapshot.lost_nodes]
     if lost:
         nodes = f"node {lost[0]} is lost" if len(lost) == 1 else f"nodes {', '.join(lost)} are lost"
         return Finding(Trigger.NODE_LOST, f"{nodes} (plan {plan.epoch}: {plan.describe()})")
-    if options.current_errors and not _unseen(plan, frozenset(node.name for node in snapshot.nodes)):
-        return Finding(Trigger.PLAN_BROKEN, f"plan {plan.epoch} breaks a limit: {'; '.join(options.current_errors)}")
+    if options.current_errors and not snapshot.suspicion and not _unseen(plan, live):
+        return Finding(options.broken_by, f"plan {plan.epoch} breaks a limit: {'; '.join(options.current_errors)}")
     return None
 
 
@@ -124,95 +135,84 @@ def _decide_forced(
 
 
 def _decide_by_gain(
-    snapshot: Snapshot, plan: SplitPlan, state: PolicyState, settings: PolicySettings, options: PlanOptions
+    snapshot: Snapshot,
+    plan: SplitPlan,
+    links: Links,
+    state: PolicyState,
+    settings: PolicySettings,
+    options: PlanOptions,
 ) -> tuple[Decision, PolicyState]:
     """Keeps the plan unless another one pays for the change; cooldown holds here, whatever has degraded."""
-    best, current, baseline = options.best, options.current, state.baseline
-    if best is None or current is None or baseline is None:
+    best, current = options.best, options.current
+    if best is None or current is None:
         return Wait(options.no_plan_reason), state
-    findings = _findings(snapshot, plan, baseline, state, settings)
+    successor = _successor(snapshot, best)
+    change = plan_change(plan, successor)
+    cost = NO_COST if change is PlanChange.KEEP else switch_cost(successor, snapshot, settings)
+    lead_s = settings.switch_lead_s + cost.lead_s
+    findings = find_all(snapshot, plan, links, state, settings, current, lead_s)
+    trigger = findings[0].trigger if findings else Trigger.BETTER_PLAN
     noted = "".join(f"{finding.text}; " for finding in findings)
-    cooling_s = _cooling_s(snapshot, state, settings)
-    if best.stages == plan.stages:
-        keep = Keep(
-            plan, f"{noted}no other plan beats this one ({current.latency_ms:.1f} ms per token)", current.cost_ms
-        )
-        return keep, _weighed(snapshot, state, cooling_s)
-    gain = current.cost_ms - best.cost_ms
-    change = plan_change(plan, _successor(snapshot, best))
+    cooling_s = restraint.cooling_s(snapshot.now_s, state, settings)
+    if change is PlanChange.KEEP:
+        same = f"no other plan beats this one ({current.latency_ms:.1f} ms per token)"
+        state = replace(_weighed(snapshot, state, cooling_s), better_since_s=None)
+        return Keep(plan, f"{noted}{same}", current.cost_ms), state
     saves = _saves(change, current, best)
+    small = restraint.too_small(trigger, current, best, settings)
+    since = snapshot.now_s if state.better_since_s is None else state.better_since_s
+    state = replace(state, better_since_s=None if small else since)
     if cooling_s > 0:
         return Keep(plan, f"{noted}{saves}, but the cooldown lasts {cooling_s:.1f} s more", current.cost_ms), state
+    objection = small or _objection(snapshot, plan, trigger, current, best, cost, state, settings)
     state = _weighed(snapshot, state, cooling_s)
-    trigger = findings[0].trigger if findings else Trigger.BETTER_PLAN
-    objection = _objection(snapshot, trigger, gain, current, best, settings)
     if objection is not None:
         return Keep(plan, f"{noted}{saves}, {objection}", current.cost_ms), state
     return _reconfigure(snapshot, options, best, trigger, f"{noted}{saves}", settings), state
 
 
-def _findings(
-    snapshot: Snapshot, plan: SplitPlan, baseline: Baseline, state: PolicyState, settings: PolicySettings
-) -> list[Finding]:
-    findings = find_degradations(snapshot, plan, baseline, settings)
-    joined = [node.name for node in snapshot.nodes if node.name not in state.known_nodes]
-    if joined:
-        findings.append(Finding(Trigger.NODE_JOINED, f"{', '.join(joined)} joined"))
-    return findings
-
-
 def _objection(
-    snapshot: Snapshot, trigger: Trigger, gain: float, current: PlanOption, best: PlanOption, settings: PolicySettings
+    snapshot: Snapshot,
+    plan: SplitPlan,
+    trigger: Trigger,
+    current: PlanOption,
+    best: PlanOption,
+    cost: SwitchCost,
+    state: PolicyState,
+    settings: PolicySettings,
 ) -> str | None:
-    """Why a better plan is not worth the change, or None."""
-    degraded = trigger in (Trigger.LINK_DEGRADED, Trigger.NODE_SLOW)
-    share = settings.triggered_min_gain_share if degraded else settings.min_gain_share
-    margin = settings.triggered_margin if degraded else settings.margin
-    if gain < share * current.cost_ms:
-        return f"less than the {share:.0%} that count as a gain"
-    cost = switch_cost_ms(_successor(snapshot, best), snapshot, settings)
-    rate = max(sum(gateway.tokens_per_s for gateway in snapshot.gateways), settings.assumed_tokens_per_s)
-    won = gain * rate * settings.horizon_s
-    if won <= (1 + margin) * cost:
-        return (
-            f"but the change costs {cost:.0f} ms and wins {won:.0f} ms in {settings.horizon_s:g} s at {rate:.0f} "
-            f"tokens/s; it must win {1 + margin:g} times its cost"
-        )
-    return None
-
-
-def _cooling_s(snapshot: Snapshot, state: PolicyState, settings: PolicySettings) -> float:
-    """Seconds until the cooldown is over; not positive where it is."""
-    if not state.changes_s:
-        return 0.0
-    cooldown = settings.cooldown_s * settings.cooldown_growth ** (len(state.changes_s) - 1)
-    longest = max(settings.longest_cooldown_s, settings.cooldown_s)
-    return state.changes_s[-1] + min(cooldown, longest) - snapshot.now_s
+    """Why a better plan is not worth the change now, or None."""
+    return (
+        restraint.too_dear(snapshot, trigger, current.cost_ms - best.cost_ms, cost, settings)
+        or restraint.doubtful_link(snapshot, plan, best, settings)
+        or restraint.not_steady(snapshot.now_s, trigger, state, settings)
+        or restraint.over_budget(snapshot.now_s, state, cost, settings)
+    )
 
 
 def _weighed(snapshot: Snapshot, state: PolicyState, cooling_s: float) -> PolicyState:
-    """Outside the cooldown a newcomer has had its chance: from now on it is one of the known nodes."""
+    """Outside the cooldown a newcomer or a new policy has had its chance: from now on it is known."""
     if cooling_s > 0:
         return state
-    return replace(state, known_nodes=frozenset(node.name for node in snapshot.nodes))
+    return replace(state, known_nodes=frozenset(node.name for node in snapshot.nodes), policy_change="")
 
 
-def _retry_pause(snapshot: Snapshot, state: PolicyState, settings: PolicySettings, live: frozenset[str]) -> str | None:
-    """Why the next attempt must wait after one that was not carried out, or None."""
-    attempt = state.attempt
-    if attempt is None or attempt.nodes != live:
-        return None
-    pause_s = min(settings.retry_s * 2.0 ** min(attempt.failures_before, 30), settings.longest_retry_s)
-    left_s = attempt.at_s + pause_s - snapshot.now_s
-    return f"the last attempt was not carried out, the next one is due in {left_s:.1f} s" if left_s > 0 else None
-
-
-def _failures(snapshot: Snapshot, state: PolicyState) -> int:
-    """How many attempts in a row came to nothing: an attempt is forgotten once a plan is committed."""
-    attempt = state.attempt
-    if attempt is None or attempt.nodes != frozenset(node.name for node in snapshot.nodes):
-        return 0
-    return attempt.failures_before + 1
+def _attempt(
+    snapshot: Snapshot,
+    decision: Reconfigure | AddChain | DropChain,
+    state: PolicyState,
+    settings: PolicySettings,
+    live: frozenset[str],
+) -> Attempt:
+    """What is about to be tried; attempts in a row that came to nothing are counted."""
+    before = state.attempt
+    failures = before.failures_before + 1 if before is not None and before.nodes == live else 0
+    epoch = 0 if snapshot.plan is None else snapshot.plan.epoch
+    made = Attempt(epoch, snapshot.now_s, failures, live, chains=len(snapshot.replicas), demand=demand_of(snapshot))
+    if not isinstance(decision, Reconfigure):
+        return made
+    cost = switch_cost(decision.plan, snapshot, settings)
+    return replace(made, pause_ms=cost.pause_ms, moved_bytes=cost.moved_bytes)
 
 
 def _hold(plan: SplitPlan | None, options: PlanOptions, reason: str) -> Decision:
@@ -240,14 +240,14 @@ def _reconfigure(
         trigger=trigger,
         cost_ms=option.cost_ms,
         current_cost_ms=None if options.current is None else options.current.cost_ms,
-        switch_cost_ms=switch_cost_ms(plan, snapshot, settings),
+        switch_cost_ms=switch_cost(plan, snapshot, settings).total_ms,
     )
 
 
 def _successor(snapshot: Snapshot, option: PlanOption) -> SplitPlan:
-    parent = 0 if snapshot.plan is None else snapshot.plan.epoch
+    parent, chain = (0, 0) if snapshot.plan is None else (snapshot.plan.epoch, snapshot.plan.chain)
     name = "" if snapshot.model is None else snapshot.model.name
-    return SplitPlan(epoch=parent + 1, parent_epoch=parent, model=name, stages=option.stages)
+    return SplitPlan(epoch=parent + 1, parent_epoch=parent, model=name, stages=option.stages, chain=chain)
 
 
 def _words(change: PlanChange) -> str:

@@ -8,7 +8,16 @@ from typing import Protocol, assert_never
 import grpc
 import grpc.aio
 
-from mec_platform.control_plane.orchestrator.decisions import Decision, Keep, Reconfigure, Wait
+from mec_platform.control_plane.orchestrator.decisions import (
+    AddChain,
+    Decision,
+    DropChain,
+    Keep,
+    Reconfigure,
+    Shed,
+    Wait,
+    decision_kind,
+)
 from mec_platform.control_plane.selection import Selection, select_deployment
 from mec_platform.rpc.convert import plan_to_message
 from mec_platform.rpc.endpoints import Context
@@ -64,26 +73,26 @@ class AdaptiveOrchestratorService(control_plane_pb2_grpc.AdaptiveOrchestratorSer
 
 def _message(made: Decided, addresses: Mapping[str, str]) -> control_plane_pb2.Decision:
     decision = made.decision
+    message = control_plane_pb2.Decision(at_s=made.at_s, kind=decision_kind(decision), reason=decision.reason)
+    if isinstance(decision, Wait):
+        return message
+    message.plan.CopyFrom(plan_to_message(decision.plan, addresses))
+    if not isinstance(decision, Keep):
+        message.trigger = decision.trigger
     match decision:
-        case Wait():
-            return control_plane_pb2.Decision(at_s=made.at_s, kind="wait", reason=decision.reason)
         case Keep():
-            return control_plane_pb2.Decision(
-                at_s=made.at_s,
-                kind="keep",
-                reason=decision.reason,
-                plan=plan_to_message(decision.plan, addresses),
-                cost_ms=decision.cost_ms,
-                current_cost_ms=decision.cost_ms,
-            )
+            message.cost_ms = message.current_cost_ms = decision.cost_ms
         case Reconfigure():
-            return control_plane_pb2.Decision(
-                at_s=made.at_s,
-                kind=decision.kind,
-                reason=decision.reason,
-                plan=plan_to_message(decision.plan, addresses),
-                cost_ms=decision.cost_ms,
-                current_cost_ms=decision.current_cost_ms or 0.0,
-            )
+            message.cost_ms = decision.cost_ms
+            message.current_cost_ms = decision.current_cost_ms or 0.0
+            message.switch_cost_ms = decision.switch_cost_ms
+        case AddChain():
+            message.cost_ms = decision.cost_ms
+        case DropChain():
+            pass
+        case Shed():
+            if decision.session_limit is not None:
+                message.session_limit = decision.session_limit
         case _:
             assert_never(decision)
+    return message

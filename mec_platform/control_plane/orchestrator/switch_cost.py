@@ -1,11 +1,19 @@
-"""What a change costs: pauses and KV that moves, or tokens that are computed again; summed over all sessions."""
+"""What a change costs: pauses and KV that moves, or tokens that are computed again; summed over all sessions of the chain.
+
+Split Revision may count what a change costs too, to find plans near the current one; whether a change pays is judged by
+what stands here alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
+from mec_platform.control_plane.orchestrator.links import measured_links
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
-from mec_platform.domain.capacity import NodeCapacity, Snapshot
+from mec_platform.domain.capacity import LinkCapacity, NodeCapacity, Snapshot
 from mec_platform.domain.split_plan import SplitPlan, kv_moves
 
 PAUSE_POSITIONS = 32
@@ -15,22 +23,50 @@ SHORT_COPY_MS = 2_000.0
 LONGEST_COPY_IN_REPLAYS = 4.0
 """Copies ahead that take no longer than this are worth it whatever a replay takes."""
 
+Links = Mapping[tuple[str, str], LinkCapacity]
 
-def switch_cost_ms(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
-    """Milliseconds that all sessions together lose by going from the snapshot's plan to `new`.
 
-    KV is copied or, where that is slower (a link is down to a trickle) or impossible (its node is lost), rebuilt by
+@dataclass(frozen=True, slots=True)
+class SwitchCost:
+    """Going from the snapshot's plan to another one.
+
+    `total_ms` is what all sessions together lose, `pause_ms` what of it they stand still for; `moved_bytes` is KV that is
+    copied. `lead_s` passes before sessions can switch: weights that a node does not have are fetched, KV is copied ahead.
+    """
+
+    total_ms: float
+    pause_ms: float
+    moved_bytes: float
+    lead_s: float
+
+
+NO_COST = SwitchCost(0.0, 0.0, 0.0, 0.0)
+
+
+def switch_cost(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> SwitchCost:
+    """KV is copied or, where that is slower (a link is down to a trickle) or impossible (its node is lost), rebuilt by
     replaying tokens through the new plan; the cheaper of the two counts.
     """
-    sessions = sum(gateway.sessions for gateway in snapshot.gateways)
-    fixed = settings.fixed_switch_ms + sessions * settings.pause_ms_per_session
+    sessions, _ = chain_load(snapshot)
+    pauses = sessions * settings.pause_ms_per_session
+    fetch_s = _fetch_s(new, snapshot)
     old = snapshot.plan
     if old is None:
-        return fixed
+        return SwitchCost(settings.fixed_switch_ms + pauses, pauses, 0.0, fetch_s)
     replay = replay_ms(new, snapshot, settings)
-    if any(snapshot.node(name) is None for name in old.nodes):
-        return fixed + replay
-    return fixed + min(replay, transfer_ms(old, new, snapshot, settings))
+    alive = {node.name for node in snapshot.nodes}
+    copy = transfer_ms(old, new, snapshot, settings) if alive.issuperset(old.nodes) else None
+    if copy is None or replay < copy:
+        return SwitchCost(settings.fixed_switch_ms + pauses + replay, pauses + replay, 0.0, fetch_s)
+    moved = sum(len(move.layers) for move in kv_moves(old, new)) * _kv_bytes_per_block(snapshot)
+    return SwitchCost(settings.fixed_switch_ms + pauses + copy, pauses, moved, fetch_s + copy / 1e3)
+
+
+def chain_load(snapshot: Snapshot) -> tuple[float, float]:
+    """Sessions of one chain and their KV positions: chains of a deployment share them evenly."""
+    chains = 1 + len(snapshot.replicas)
+    sessions = sum(gateway.sessions for gateway in snapshot.gateways)
+    return sessions / chains, sum(gateway.context_positions for gateway in snapshot.gateways) / chains
 
 
 def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> Literal["pre_copy", "replay"]:
@@ -41,10 +77,9 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
     """
     if snapshot.plan is None:
         return "pre_copy"
-    positions = sum(gateway.context_positions for gateway in snapshot.gateways)
-    in_pause = PAUSE_POSITIONS * sum(gateway.sessions for gateway in snapshot.gateways)
+    sessions, positions = chain_load(snapshot)
     copy, replay = transfer_ms(snapshot.plan, new, snapshot, settings), replay_ms(new, snapshot, settings)
-    pause = copy * min(1.0, in_pause / positions) if positions else 0.0
+    pause = copy * min(1.0, PAUSE_POSITIONS * sessions / positions) if positions else 0.0
     if pause > replay or copy > max(SHORT_COPY_MS, LONGEST_COPY_IN_REPLAYS * replay):
         return "replay"
     return "pre_copy"
@@ -52,40 +87,56 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
 
 def transfer_ms(old: SplitPlan, new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
     """Time to copy the KV of every position of every session over the links, one move after the other."""
-    total_s = 0.0
-    for move in kv_moves(old, new):
-        rate = _rate(snapshot, move.source, move.target, settings)
-        total_s += len(move.layers) * _kv_bytes_per_block(snapshot) / rate
-    return total_s * 1e3
+    moves = kv_moves(old, new)
+    links = measured_links(snapshot, [(move.source, move.target) for move in moves])
+    blocks_s = [len(move.layers) / _rate(links, move.source, move.target, settings) for move in moves]
+    return sum(blocks_s) * _kv_bytes_per_block(snapshot) * 1e3
 
 
 def replay_ms(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
     """Time to compute every position of every session again: prompt-like work on each stage, rows over each hop."""
-    positions = sum(gateway.context_positions for gateway in snapshot.gateways)
-    sessions = max(1, sum(gateway.sessions for gateway in snapshot.gateways))
+    sessions, positions = chain_load(snapshot)
+    names = set(new.nodes)
+    nodes = {node.name: node for node in snapshot.nodes if node.name in names}
     total_s = 0.0
     for stage in new.stages:
-        node = snapshot.node(stage.node)
+        node = nodes.get(stage.node)
         if node is not None:
-            total_s += len(stage.layers) * _replay_block_s(node, positions, sessions)
+            total_s += len(stage.layers) * _replay_block_s(node, positions, max(1.0, sessions))
     row_bytes = 0 if snapshot.model is None else snapshot.model.hidden_bytes_per_row
-    for source, target in zip(new.nodes, new.nodes[1:], strict=False):
-        total_s += positions * row_bytes / _rate(snapshot, source, target, settings)
+    hops = [*pairwise(new.nodes)]
+    links = measured_links(snapshot, hops)
+    for source, target in hops:
+        total_s += positions * row_bytes / _rate(links, source, target, settings)
     return total_s * 1e3
 
 
-def _replay_block_s(node: NodeCapacity, positions: int, sessions: int) -> float:
+def _replay_block_s(node: NodeCapacity, positions: float, sessions: float) -> float:
     """One block for all positions, shared evenly among the sessions: from the node's profile, or its live prefill time."""
     if node.profile is None:
         return positions * node.prefill_block_time_s_per_row
     return sessions * node.profile.replay_block_s(positions / sessions) * node.profile_ratio
 
 
-def _kv_bytes_per_block(snapshot: Snapshot) -> int:
+def _fetch_s(new: SplitPlan, snapshot: Snapshot) -> float:
+    """Until every node of the new plan has the weights of its blocks; nodes fetch side by side."""
+    model = snapshot.model
+    stages = {stage.node: stage.layers for stage in new.stages}
+    if model is None:
+        return 0.0
+    times = [0.0]
+    for node in snapshot.nodes:
+        if node.name in stages and node.local_blocks is not None:
+            missing = len(set(stages[node.name]) - node.local_blocks)
+            times.append(missing * model.block_bytes / max(node.weights_bytes_per_s, 1.0))
+    return max(times)
+
+
+def _kv_bytes_per_block(snapshot: Snapshot) -> float:
     per_position = 0 if snapshot.model is None else snapshot.model.kv_bytes_per_token_per_block
-    return per_position * sum(gateway.context_positions for gateway in snapshot.gateways)
+    return per_position * chain_load(snapshot)[1]
 
 
-def _rate(snapshot: Snapshot, source: str, target: str, settings: PolicySettings) -> float:
-    link = snapshot.link(source, target)
+def _rate(links: Links, source: str, target: str, settings: PolicySettings) -> float:
+    link = links.get((source, target))
     return settings.default_link_bytes_per_s if link is None else max(link.bytes_per_s, 1.0)

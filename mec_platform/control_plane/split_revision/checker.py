@@ -1,9 +1,16 @@
-"""Independent check of a plan, before every commit and in every planner test. It shares no code with the search."""
+"""Independent check of a plan, before every commit and in every planner test.
+
+It shares no code with the search and the cost model, on purpose: what is said twice here is said by two, and a mistake in
+one of them is found by the other.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 from mec_platform.control_plane.split_revision.settings import PlanSettings
-from mec_platform.domain.capacity import NodeCapacity, Snapshot
+from mec_platform.domain.capacity import LinkCapacity, NodeCapacity, Snapshot
 from mec_platform.domain.model_shape import ModelShape
 from mec_platform.domain.split_plan import SplitPlan, Stage, coverage_errors
 
@@ -20,7 +27,7 @@ def check_plan(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) -> l
 
 
 def check_stages(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) -> list[str]:
-    """The same for a plan that is committed already: model, coverage, liveness, memory and trust, without epochs."""
+    """The same for a plan that is committed already: model, coverage, nodes, memory, trust and links, without epochs."""
     model = snapshot.model
     if model is None:
         return ["no node has reported its model"]
@@ -33,15 +40,36 @@ def check_stages(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) ->
         node = alive.get(stage.node)
         if node is None:
             errors.append(f"node {stage.node} is not alive")
-        else:
-            errors += _memory_errors(stage, node, model, settings) + _trust_errors(stage, node, model, settings)
+            continue
+        errors += _node_errors(node, snapshot)
+        errors += _memory_errors(stage, node, model, snapshot, settings)
+        errors += _trust_errors(stage, node, model, settings)
+    if settings.longest_transmission_ms != float("inf"):
+        errors += _link_errors(plan, snapshot, settings)
     return errors
 
 
-def _memory_errors(stage: Stage, node: NodeCapacity, model: ModelShape, settings: PlanSettings) -> list[str]:
+def _node_errors(node: NodeCapacity, snapshot: Snapshot) -> list[str]:
+    errors = []
+    if not node.runs_model:
+        errors.append(f"node {node.name} has no artefact of the model for its target")
+    for other in snapshot.replicas:
+        if node.name in [stage.node for stage in other.stages]:
+            errors.append(f"node {node.name} is in another chain of the deployment, {other.describe()}")
+    return errors
+
+
+def _memory_errors(
+    stage: Stage, node: NodeCapacity, model: ModelShape, snapshot: Snapshot, settings: PlanSettings
+) -> list[str]:
+    positions = 0
+    for gateway in snapshot.gateways:
+        positions += gateway.context_positions + gateway.sessions * settings.kv_growth_tokens
+    if positions < settings.kv_tokens_reserved:
+        positions = settings.kv_tokens_reserved
     needed = 0
     for block in stage.layers:
-        needed += model.block_bytes + settings.kv_tokens_reserved * model.kv_bytes_per_token_per_block
+        needed += model.block_bytes + positions * model.kv_bytes_per_token_per_block
         needed += model.embed_bytes if block == 0 else 0
         needed += model.head_bytes if block == model.blocks - 1 else 0
     if needed <= node.memory_bytes:
@@ -62,4 +90,40 @@ def _trust_errors(stage: Stage, node: NodeCapacity, model: ModelShape, settings:
         )
     if model.blocks - 1 in stage.layers:
         errors.append(f"node {node.name} is not trusted and would hold the head, which makes the tokens")
+    elif any(block >= model.blocks - settings.trusted_last_blocks for block in stage.layers):
+        errors.append(
+            f"node {node.name} is not trusted and blocks {stage.layers} are among the last "
+            f"{settings.trusted_last_blocks}, which need a trusted node"
+        )
     return errors
+
+
+def _link_errors(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) -> Iterator[str]:
+    """Links that a step keeps busy for longer than they may."""
+    sessions = sum(gateway.sessions for gateway in snapshot.gateways)
+    row = 0 if snapshot.model is None else snapshot.model.hidden_bytes_per_row
+    crossed = [(a.node, b.node, row * max(1, sessions)) for a, b in pairwise(plan.stages)]
+    for gateway in snapshot.gateways:
+        size = settings.token_frame_bytes * max(1, gateway.sessions)
+        crossed.append((gateway.name, plan.stages[0].node, size))
+        crossed.append((plan.stages[-1].node, gateway.name, size))
+    for source, target, size in crossed:
+        link = _link(source, target, snapshot) or settings.default_link
+        taken_ms = 1e3 * size / max(link.bytes_per_s, 1.0)
+        if taken_ms > settings.longest_transmission_ms * (1 + 1e-9):
+            yield (
+                f"link {source} -> {target} takes {taken_ms:.2f} ms for a step, "
+                f"at most {settings.longest_transmission_ms:g} ms are allowed"
+            )
+
+
+def _link(source: str, target: str, snapshot: Snapshot) -> LinkCapacity | None:
+    for link in snapshot.links:
+        if (link.source, link.target) == (source, target):
+            return link
+    site = {node.name: node.site for node in snapshot.nodes}
+    site |= {gateway.name: gateway.site for gateway in snapshot.gateways}
+    for link in snapshot.site_links:
+        if (link.source, link.target) == (site.get(source), site.get(target)):
+            return link
+    return None

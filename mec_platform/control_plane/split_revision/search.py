@@ -1,48 +1,83 @@
-"""The best plan for a snapshot. Counterpart: `checker` verifies the result without this code.
+"""The best plan for a snapshot, and how far it may be off. Counterpart: `checker` verifies the result without this code.
 
-Method: chains are grown stage by stage. A partial chain is known by the nodes it uses, its last node and the blocks it
-covers; of the rest of its past only two numbers matter: the additive cost so far (compute, hops, exposure) and its
-largest stage, which the imbalance term needs. So per such state only chains that no other beats in both numbers are
-kept, and a chain is dropped once even an optimistic finish could not beat the best complete plan. Up to
-`exact_nodes` nodes that is exact. For more nodes it is a beam: the `beam_nodes` most promising nodes are looked at,
-and per chain length and cut only the `beam_width` cheapest chains go on. A beam also runs ahead of the exact search,
-for a bound that lets it drop more.
+The cost of a plan is a sum over its stages and hops, plus a weight times its busiest resource. So plans are sorted into
+intervals by that resource: with nothing busier than the interval's upper end, the cheapest chain of stages is found by a
+sweep over cuts (`sweep`), and its sum plus the weight times the lower end is a bound for all plans in the interval. The
+interval with the lowest bound is looked at again, cut smaller, until no bound is below the best plan that is known:
+
+- a chain whose nodes hold one stage each is a plan, and the cheapest for every end of the interval from its own busiest
+  resource up;
+- a chain in which a node holds several stages is none, but its cost is a bound. Then the interval is halved, or the sweep
+  is told to remember the nodes that it used twice.
+
+Nodes that a bound shows to be in no better plan are left out first (`narrowing`); of more than `dense_nodes` the most
+promising stay. What the search may do is counted, not timed: the same snapshot gives the same plan everywhere.
 
 Ties: the current plan wins, then fewer stages, then what comes first in the alphabetical order of nodes.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import inf
 
+import numpy as np
+
 from mec_platform.control_plane.split_revision.cost_model import (
-    HopTimes,
     PlanCost,
-    exposed_share,
-    kv_bytes_per_block,
-    plan_cost,
-    stage_memory_bytes,
+    PlanCosts,
 )
-from mec_platform.control_plane.split_revision.node_times import NodeTimes, node_times
+from mec_platform.control_plane.split_revision.intervals import TIE, Interval, busy_levels, cut_in_parts, first_cut
+from mec_platform.control_plane.split_revision.limits import keeps_limits, why_none_is_usable, why_nothing_fits
+from mec_platform.control_plane.split_revision.narrowing import (
+    additive_through,
+    both_ways,
+    crossings,
+    most_promising,
+)
 from mec_platform.control_plane.split_revision.settings import PlanSettings
+from mec_platform.control_plane.split_revision.sweep import (
+    Bounds,
+    Chain,
+    Dense,
+    Memories,
+    bound_chains,
+    find_chains,
+    sweep_steps,
+)
+from mec_platform.control_plane.split_revision.terrain import Floats, Ground, Hops, Ints, survey_ground, survey_hops
 from mec_platform.domain.capacity import NodeCapacity, Snapshot
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.model_shape import ModelShape
 from mec_platform.domain.split_plan import SplitPlan, Stage
 
-# Costs closer than this are equal: sums in another order differ by less.
-TIE_MS = 1e-9
+# A step of a sweep over so many numbers takes a few times as long as the calls that it consists of.
+_CELLS = 40_000
+_LEAST_AT_ONCE, _MOST_AT_ONCE = 5, 48
+# Plans are first looked for among so many nodes: it takes longer than a bound.
+_FIRST_LOOK = 16
+# A search that has not found any plan goes on for so many times as long.
+_PATIENCE = 20
+# Of so few nodes all are remembered from the start.
+_ALL_REMEMBERED = 4
+# An interval is narrow where its width costs less than this share of what may still be won.
+_NARROW = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class FoundPlan:
-    """The best plan. It is the snapshot's own plan where no other is better, else its epoch is one higher."""
+    """The best plan. It is the snapshot's own plan where no other is better, else its epoch is one higher.
+
+    `gap` is the share of the cost that a plan not found might save at most: 0 where this is proven to be the best.
+    """
 
     plan: SplitPlan
     cost: PlanCost
+    gap: float = 0.0
+
+
+_Best = tuple[tuple[Stage, ...], PlanCost]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,294 +87,290 @@ class NoPlan:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Terrain:
-    """What the search needs of a snapshot, by node index (nodes in alphabetical order), weighted and in ms."""
-
-    model: ModelShape
-    settings: PlanSettings
-    nodes: tuple[NodeCapacity, ...]
-    block_ms: tuple[float, ...]
-    head_ms: tuple[float, ...]
-    entry: tuple[float, ...]
-    exit: tuple[float, ...]
-    hop: tuple[tuple[float, ...], ...]
-    compute_weight: float  # of one ms of compute: alpha, less what it adds to everyone's fair share
-    depth_weight: tuple[float, ...]  # exposure of blocks [0, i) on untrusted nodes, weighted
-    optimism: dict[tuple[int, int], _Optimism]  # by nodes used and last node; (0, 0) holds for every chain
-
-    def longest(self, node: int, start: int) -> int:
-        """How many blocks fit on the node from `start`, the head not counted."""
-        offered = self.nodes[node].memory_bytes - (self.model.embed_bytes if start == 0 else 0)
-        per_block = self.model.block_bytes + kv_bytes_per_block(self.model, self.settings)
-        return max(offered, 0) // per_block if per_block else self.model.blocks
-
-    def may_start(self, node: int, start: int) -> bool:
-        """Whether trust allows the node a stage that starts there."""
-        return self.nodes[node].trusted or start >= max(self.settings.trusted_first_blocks, 1)
-
-    def may_finish(self, node: int, start: int) -> bool:
-        """Whether the node may hold the rest of the model, head included."""
-        rest = LayerRange(start, self.model.blocks)
-        fits = stage_memory_bytes(rest, self.model, self.settings) <= self.nodes[node].memory_bytes
-        return fits and self.nodes[node].trusted
-
-
-@dataclass(frozen=True, slots=True)
-class _Optimism:
-    """For every cut, what the rest of the chain cannot be better than: its additive cost, and its largest stage."""
-
-    cost: tuple[float, ...]
-    largest: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """A partial chain, linked backwards. `cost` is the additive part; `largest` the longest stage in ms."""
-
-    cost: float
-    largest: float
-    node: int
-    stop: int
-    used: int  # bit set of nodes
-    before: _Chain | None
+def describe_gap(gap: float) -> str:
+    """A gap in words."""
+    return "proven to be the best plan" if gap == 0 else f"at most {gap:.2%} above the best plan"
 
 
 def best_plan(snapshot: Snapshot, settings: PlanSettings, exclude: frozenset[str] = frozenset()) -> FoundPlan | NoPlan:
     """The plan with the lowest total cost that keeps all limits, on nodes other than `exclude`."""
-    if exclude:
-        snapshot = replace(snapshot, nodes=tuple(node for node in snapshot.nodes if node.name not in exclude))
     model, current = snapshot.model, snapshot.plan
     if model is None:
         return NoPlan("no plan: no node has reported its model yet")
     if not snapshot.nodes:
         return NoPlan("no plan: no edge node is alive")
-    terrain = _survey(snapshot, model, settings)
-    incumbent = _current_stages(snapshot, model, settings)
-    bound = inf
-    if incumbent is not None and (cost := plan_cost(incumbent, snapshot, settings)) is not None:
-        bound = cost.total_ms
-    if len(terrain.nodes) <= settings.exact_nodes:
-        ahead = _search(terrain, bound, exact=False)
-        # The exact search must find this plan again, or one that ties with it and comes first.
-        bound = bound if ahead is None else ahead.cost + settings.beta * ahead.largest + 2 * TIE_MS
-        found = _search(terrain, bound, exact=True)
-    else:
-        found = _search(terrain, bound, exact=False)
-    stages = incumbent if found is None else _stages(terrain, found)
-    final = None if stages is None else plan_cost(stages, snapshot, settings)
-    if stages is None or final is None:
-        return NoPlan(_why_nothing_fits(terrain, len(snapshot.nodes)))
+    costs = PlanCosts(snapshot, settings, exclude)
+    nodes = tuple(sorted((node for node in snapshot.nodes if costs.is_usable(node)), key=lambda node: node.name))
+    if not nodes:
+        return NoPlan(why_none_is_usable(snapshot, exclude))
+    search = _Search(costs, model, nodes)
+    search.run()
+    if search.best is None:
+        reason = why_nothing_fits(costs, model, nodes)
+        return NoPlan(reason if search.bound == inf else f"{reason}; not all cuts could be looked at")
+    stages, cost = _in_order(search.best, costs, model)
     if current is not None and current.stages == stages and current.model == model.name:
-        return FoundPlan(current, final)
+        return FoundPlan(current, cost, search.gap)
     parent = 0 if current is None else current.epoch
-    return FoundPlan(SplitPlan(epoch=parent + 1, parent_epoch=parent, model=model.name, stages=stages), final)
+    return FoundPlan(SplitPlan(parent + 1, parent, model.name, stages), cost, search.gap)
 
 
-def _survey(snapshot: Snapshot, model: ModelShape, settings: PlanSettings) -> _Terrain:
-    hops = HopTimes.of(snapshot, settings)
-    times = node_times(snapshot)
-    nodes = _candidates(snapshot, model, settings, hops, times)
-    names = [node.name for node in nodes]
-    alpha = settings.alpha
-    compute_weight = alpha - settings.beta / len(snapshot.nodes)
-    entry = tuple(alpha * hops.entry(name) for name in names)
-    exits = tuple(alpha * hops.exit(name) for name in names)
-    hop = tuple(tuple(alpha * hops.between(a, b) if a != b else 0.0 for b in names) for a in names)
-    block_ms = tuple(times[node.name].block_s * 1e3 for node in nodes)
-    head_ms = tuple(times[node.name].head_s * 1e3 for node in nodes)
-    shares = [exposed_share(LayerRange(0, stop), model.blocks) for stop in range(1, model.blocks + 1)]
-    terrain = _Terrain(
-        model=model,
-        settings=settings,
-        nodes=nodes,
-        block_ms=block_ms,
-        head_ms=head_ms,
-        entry=entry,
-        exit=exits,
-        hop=hop,
-        compute_weight=compute_weight,
-        depth_weight=(0.0, *(settings.gamma_ms * share for share in shares)),
-        optimism={},
-    )
-    terrain.optimism[0, 0] = _optimism(terrain, 0, None)
-    if len(nodes) <= settings.exact_nodes:
-        for used in range(1, 1 << len(nodes)):
-            for last in range(len(nodes)):
-                if used >> last & 1:
-                    terrain.optimism[used, last] = _optimism(terrain, used, last)
-    return terrain
+def _in_order(best: _Best, costs: PlanCosts, model: ModelShape) -> _Best:
+    """Of plans that differ in nothing but which of two equal nodes comes first, the one in alphabetical order."""
+    stages, cost = best
+    current = costs.snapshot.plan
+    if current is not None and current.stages == stages:
+        return best
+    for first in range(len(stages)):
+        for later in range(first + 1, len(stages)):
+            one, other = stages[first], stages[later]
+            if one.node < other.node:
+                continue
+            swapped = list(stages)
+            swapped[first], swapped[later] = replace(one, node=other.node), replace(other, node=one.node)
+            new = costs.cost(swapped)
+            if (
+                new is None
+                or new.total_ms > cost.total_ms * (1 + TIE)
+                or not keeps_limits(tuple(swapped), costs, model)
+            ):
+                continue
+            stages = tuple(swapped)
+            cost = new
+    return stages, cost
 
 
-def _optimism(terrain: _Terrain, used: int, last: int | None) -> _Optimism:
-    """Bounds from the free nodes alone: the fastest computes all, the best hop is the only one, all share the work."""
-    blocks = terrain.model.blocks
-    free = [node for node in range(len(terrain.nodes)) if not used >> node & 1]
-    ends = [terrain.compute_weight * terrain.head_ms[n] + terrain.exit[n] for n in free if terrain.nodes[n].trusted]
-    if not ends:
-        return _Optimism((inf,) * blocks, (0.0,) * blocks)
-    hops = [terrain.hop[a][b] for a in range(len(terrain.nodes)) for b in free if a != b and last in (a, None)]
-    fixed = min(hops, default=0.0) + min(ends)
-    per_block = min(terrain.compute_weight * terrain.block_ms[node] for node in free)
-    times = [terrain.block_ms[node] for node in free]
-    shared = 1 / sum(1 / time for time in times) if min(times) > 0 else 0.0
-    return _Optimism(
-        tuple(fixed + per_block * (blocks - cut) for cut in range(blocks)),
-        tuple(shared * (blocks - cut) for cut in range(blocks)),
-    )
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """Nodes that a search goes on with: `columns` are theirs among those that it began with."""
+
+    columns: Ints
+    ground: Ground
+    hops: Hops
+
+    def take(self, nodes: Ints) -> _Field:
+        """Some of them."""
+        return _Field(self.columns[nodes], self.ground.take(nodes), self.hops.take(nodes))
 
 
-def _candidates(
-    snapshot: Snapshot, model: ModelShape, settings: PlanSettings, hops: HopTimes, times: Mapping[str, NodeTimes]
-) -> tuple[NodeCapacity, ...]:
-    """All nodes where the search is exact; else the most promising, trusted and untrusted, with room for the model.
+class _Search:
+    """One search. `best` is what was found so far; what no plan costs less than is `bound`."""
 
-    Promising: the whole model's compute time there plus the hop from the gateways. Nodes of the current plan stay in,
-    and nodes are added until half as much again as the model needs is offered.
-    """
-    if len(snapshot.nodes) <= settings.exact_nodes:
-        return tuple(sorted(snapshot.nodes, key=lambda node: node.name))
-    in_plan = set() if snapshot.plan is None else set(snapshot.plan.nodes)
-    ranked = sorted(
-        snapshot.nodes,
-        key=lambda n: (
-            n.name not in in_plan,
-            model.blocks * times[n.name].block_s * 1e3 + hops.entry(n.name),
-            n.name,
-        ),
-    )
-    trusted = [node for node in ranked if node.trusted][: max(settings.beam_nodes // 2, 1)]
-    chosen = trusted + [node for node in ranked if node not in trusted][: settings.beam_nodes - len(trusted)]
-    wanted = 1.5 * stage_memory_bytes(LayerRange(0, model.blocks), model, settings)
-    for node in ranked:
-        if sum(n.memory_bytes for n in chosen) >= wanted:
-            break
-        if node not in chosen:
-            chosen.append(node)
-    return tuple(sorted(chosen, key=lambda node: node.name))
+    def __init__(self, costs: PlanCosts, model: ModelShape, nodes: tuple[NodeCapacity, ...]) -> None:
+        self._costs, self._model, self._nodes = costs, model, nodes
+        self._settings = costs.settings
+        self._weight = self._settings.beta + self._settings.throughput
+        # A change costs the same whatever is changed, so it is no matter of the sweeps: it is added to their bounds.
+        horizon = self._settings.switch_horizon_tokens
+        disturbs = horizon and not costs.switching.stays(())
+        self._disturbance = costs.disturbance_ms() / horizon if disturbs else 0.0
+        self._steps = self._settings.search_steps
+        self._remembered: list[int] = []
+        self._levels: Floats = np.array([inf])
+        self._through: Floats = np.zeros((0, 0))
+        self.best: _Best | None = None
+        self.bound = inf
+
+    @property
+    def gap(self) -> float:
+        """How far the best plan may be off, as a share of its cost."""
+        total = self._best_ms
+        if total <= 0 or self.bound >= self._enough:
+            return 0.0
+        return min((total - self.bound) / total, 1.0)
+
+    @property
+    def _best_ms(self) -> float:
+        return inf if self.best is None else self.best[1].total_ms
+
+    @property
+    def _enough(self) -> float:
+        """A bound from here on means that nothing better is left."""
+        return self._best_ms - TIE * max(abs(self._best_ms), 1.0) if self.best else inf
+
+    def run(self) -> None:
+        """Searches until nothing better is left, or for as many steps as it may."""
+        ground, nodes, left_out = survey_ground(self._costs, self._model, self._nodes), self._nodes, inf
+        self._offer(self._current())
+        if len(nodes) > self._settings.dense_nodes:
+            stay, left_out = self._narrow(ground)
+            if not len(stay):
+                self.bound = left_out
+                return
+            ground, nodes = ground.take(stay), tuple(nodes[index] for index in stay.tolist())
+        field = _Field(np.arange(len(nodes)), ground, survey_hops(self._costs, nodes))
+        open_ = self._begin(field)
+        self.bound = min(left_out, self._refine(field, open_))
+
+    def _narrow(self, ground: Ground) -> tuple[Ints, float]:
+        """The nodes to look at closely, of too many; and what a plan costs at least that uses any other."""
+        self._levels = busy_levels(ground, None, self._weight)
+        onwards, backwards = crossings(self._costs, self._nodes)
+        roots = first_cut(self._levels, _LEAST_AT_ONCE)
+        most = self._levels[[each.high for each in roots]]
+        front = Bounds(ground, most, onwards, Memories.of((), len(ground.names)))
+        through = additive_through(front, ground, backwards, most, np.arange(len(roots)))
+        least = (through + self._price_of(roots)[:, None]).min(axis=0) + self._disturbance
+        stay = most_promising(least, ground, self._settings.dense_nodes, self._in_plan(ground))
+        return stay, float(np.delete(least, stay).min(initial=inf))
+
+    def _begin(self, field: _Field) -> list[Interval]:
+        """The first intervals, with bounds; and what plans cost at least in them that use a node."""
+        ground, hops = field.ground, field.hops
+        self._levels = busy_levels(ground, hops, self._weight)
+        if len(ground.names) <= _ALL_REMEMBERED:
+            self._remembered = list(range(len(ground.names)))
+        roots = first_cut(self._levels, _at_once(field, len(self._remembered)))
+        most = self._levels[[each.high for each in roots]]
+        self._steps -= sweep_steps(ground, len(roots), len(self._remembered))
+        front = Bounds(ground, most, Dense.within(hops, most), Memories.of(self._remembered, len(ground.names)))
+        open_ = [
+            left
+            for interval, chain in zip(roots, front.chains(), strict=True)
+            for left in self._judge(field, interval, chain)
+        ]
+        open_ = self._still_open(open_)
+        self._through = np.full((len(roots), len(ground.names)), inf)
+        if len(field.columns) <= _FIRST_LOOK:  # a bound for each node would take longer than it saves
+            self._through[:] = -inf
+            if self.best is None and open_:
+                self._find(field, np.array([inf]))
+            return self._still_open(open_)
+        rows = np.array(sorted({each.root for each in open_}), dtype=np.int64)
+        self._steps -= sweep_steps(ground, len(rows), 0)
+        self._through[rows] = additive_through(front, ground, both_ways(hops)[1], most, rows) + self._disturbance
+        self._look(field, open_)
+        return self._still_open(open_)
+
+    def _look(self, field: _Field, open_: list[Interval]) -> None:
+        """Plans on the most promising nodes in the most promising intervals, so that bounds have something to beat."""
+        if not open_:
+            return
+        least = self._least_through(open_)
+        few = field.take(most_promising(least, field.ground, _FIRST_LOOK, self._in_plan(field.ground)))
+        parts = [part for interval in open_[:3] for part in cut_in_parts(interval, self._levels, 4)]
+        most = self._levels[[part.high for part in parts]]
+        self._steps -= sweep_steps(few.ground, len(parts), 0)
+        chains = bound_chains(few.ground, few.hops, most, ())
+        for chain in chains:
+            if not chain.repeated():
+                self._offer(_stages(few.ground, chain))
+        if self.best is None:
+            self._find(few, most)
+        if self.best is None:
+            self._find(field, np.array([inf]))
+
+    def _find(self, field: _Field, most_ms: Floats) -> None:
+        for chain in find_chains(field.ground, field.hops, most_ms):
+            self._offer(_stages(field.ground, chain))
+
+    def _refine(self, field: _Field, open_: list[Interval]) -> float:
+        """Looks at the intervals with the lowest bounds until none is below the best plan, or no step is left.
+
+        Returns the bound that is left.
+        """
+        everything = field
+        last = -_PATIENCE * self._settings.search_steps  # without any plan yet
+        while open_ and self._steps > (0 if self.best else last):
+            stay = np.flatnonzero(self._least_through(open_) < self._enough)
+            if len(stay) < 0.8 * len(field.columns):
+                field = everything.take(stay)
+            batch, rest = self._choose(field, open_)
+            for interval, chain in zip(batch, self._sweep(field, batch), strict=True):
+                rest += self._judge(field, interval, chain)
+            open_ = self._still_open(rest)
+        return min((each.bound for each in open_), default=inf)
+
+    def _sweep(self, field: _Field, batch: list[Interval]) -> list[Chain]:
+        most = self._levels[[each.high for each in batch]]
+        local = np.flatnonzero(np.isin(field.columns, self._remembered)).tolist()
+        self._steps -= sweep_steps(field.ground, len(batch), len(local))
+        return bound_chains(field.ground, field.hops, most, local)
+
+    def _judge(self, field: _Field, interval: Interval, chain: Chain) -> Iterable[Interval]:
+        """What is left of an interval now that the cheapest chain at its upper end is known."""
+        if not chain.stages:
+            return
+        additive = max(chain.additive + self._disturbance, interval.additive)
+        twice = tuple(field.columns[chain.repeated()].tolist())
+        high = interval.high
+        if not twice:
+            self._offer(_stages(field.ground, chain))
+            busiest = chain.busiest_ms(field.ground, field.hops)
+            high = min(high, int(np.searchsorted(self._levels, busiest * (1 - TIE))) - 1)
+        if high >= interval.low:
+            bound = additive + self._price_at(interval.low)
+            yield Interval(interval.root, interval.low, high, additive, bound, twice)
+
+    def _choose(self, field: _Field, open_: list[Interval]) -> tuple[list[Interval], list[Interval]]:
+        """What to look at next, and what to leave for later. Every look can tell something new.
+
+        A wide interval is cut. Where it is narrow against what there is to win and its chain uses nodes twice, these are
+        remembered if its bound is the lowest, for all chains from then on; remembering two nodes takes four times as long.
+        """
+        batch: list[Interval] = []
+        rest: list[Interval] = []
+        slots = _at_once(field, len(self._remembered))
+        for interval in open_:
+            new = [node for node in interval.twice if node not in self._remembered]
+            width = self._price_at(interval.high) - self._price_at(interval.low)
+            narrow = width <= _NARROW * (self._best_ms - interval.bound)
+            if len(batch) >= slots or (new and narrow and batch):
+                rest.append(interval)
+            elif interval.low == interval.high or (interval.twice and narrow):
+                self._remembered += new[:2] if new and narrow else []
+                batch.append(interval)
+            else:
+                for part in cut_in_parts(interval, self._levels, max(2, slots // 4 if batch else slots // 2)):
+                    batch.append(replace(part, bound=max(part.bound, part.additive + self._price_at(part.low))))
+        return batch, rest
+
+    def _still_open(self, intervals: list[Interval]) -> list[Interval]:
+        """Those that may hold something better, the lowest bound first."""
+        return sorted(
+            (each for each in intervals if each.bound < self._enough), key=lambda each: (each.bound, each.low)
+        )
+
+    def _least_through(self, open_: list[Interval]) -> Floats:
+        """For each node of the first field, what a plan of these intervals costs at least that uses it."""
+        if not open_:
+            return np.full(self._through.shape[1], inf)
+        through = self._through[[each.root for each in open_]] + self._price_of(open_)[:, None]
+        least: Floats = through.min(axis=0)
+        return least
+
+    def _price_at(self, level: int) -> float:
+        """What a level costs as the busiest resource."""
+        return self._weight * float(self._levels[level]) if self._weight else 0.0
+
+    def _price_of(self, intervals: list[Interval]) -> Floats:
+        return np.array([self._price_at(each.low) for each in intervals])
+
+    def _in_plan(self, ground: Ground) -> Ints:
+        plan = self._costs.snapshot.plan
+        names = () if plan is None else plan.nodes
+        return np.array([index for index, name in enumerate(ground.names) if name in names], dtype=np.int64)
+
+    def _offer(self, stages: tuple[Stage, ...]) -> None:
+        """Takes a plan for the best where it is better than what is known; the first of equals stays."""
+        cost = self._costs.cost(stages)
+        if cost is not None and cost.total_ms < self._enough:
+            self.best = stages, cost
+
+    def _current(self) -> tuple[Stage, ...]:
+        """The stages of the current plan where they keep every limit of this snapshot, else none."""
+        plan, model = self._costs.snapshot.plan, self._model
+        if plan is None or plan.model != model.name or plan.stages[-1].layers.stop != model.blocks:
+            return ()
+        return plan.stages if keeps_limits(plan.stages, self._costs, model) else ()
 
 
-def _current_stages(snapshot: Snapshot, model: ModelShape, settings: PlanSettings) -> tuple[Stage, ...] | None:
-    """The stages of the current plan where they keep every limit of this snapshot, else None."""
-    plan = snapshot.plan
-    if plan is None or plan.model != model.name or plan.stages[-1].layers.stop != model.blocks:
-        return None
-    for stage in plan.stages:
-        node = snapshot.node(stage.node)
-        if node is None or stage_memory_bytes(stage.layers, model, settings) > node.memory_bytes:
-            return None
-        shallow = stage.layers.start < max(settings.trusted_first_blocks, 1)
-        if not node.trusted and (shallow or stage.layers.stop == model.blocks):
-            return None
-    return plan.stages
+def _stages(ground: Ground, chain: Chain) -> tuple[Stage, ...]:
+    return tuple(Stage(ground.names[node], LayerRange(start, stop)) for node, start, stop in chain.stages)
 
 
-def _search(terrain: _Terrain, bound: float, exact: bool) -> _Chain | None:
-    """The cheapest complete chain below `bound` (total ms), or None where there is none."""
-    best: _Chain | None = None
-    level: list[_Chain | None] = [None]
-    for _ in terrain.nodes:
-        for chain in level:
-            for finished in _finishes(terrain, chain):
-                total = finished.cost + terrain.settings.beta * finished.largest
-                if total < bound - TIE_MS:
-                    best, bound = finished, total
-        level = [*_next_level(terrain, level, bound, exact)]
-    return best
-
-
-def _finishes(terrain: _Terrain, chain: _Chain | None) -> Iterator[_Chain]:
-    """The chain with all remaining blocks and the head on one more node, for every node that may hold them."""
-    start, used = (0, 0) if chain is None else (chain.stop, chain.used)
-    blocks = terrain.model.blocks
-    for node in range(len(terrain.nodes)):
-        if used >> node & 1 or not terrain.may_start(node, start) or not terrain.may_finish(node, start):
-            continue
-        time = (blocks - start) * terrain.block_ms[node] + terrain.head_ms[node]
-        before = terrain.entry[node] if chain is None else chain.cost + terrain.hop[chain.node][node]
-        cost = before + terrain.compute_weight * time + terrain.exit[node]
-        largest = time if chain is None else max(chain.largest, time)
-        yield _Chain(cost, largest, node, blocks, used | 1 << node, chain)
-
-
-def _next_level(terrain: _Terrain, level: list[_Chain | None], bound: float, exact: bool) -> Iterator[_Chain]:
-    """Chains with one stage more that may still beat `bound`; in exact mode none that another one beats is kept."""
-    states: defaultdict[tuple[int, int, int], list[_Chain]] = defaultdict(list)
-    for chain in level:
-        for longer in _extensions(terrain, chain, bound):
-            _keep_undominated(states[longer.used, longer.node, longer.stop], longer)
-    if exact:
-        for chains in states.values():
-            yield from chains
-        return
-    by_cut: defaultdict[int, list[_Chain]] = defaultdict(list)
-    for (_, _, stop), chains in states.items():
-        by_cut[stop] += chains
-    beta = terrain.settings.beta
-    for chains in by_cut.values():
-        chains.sort(key=lambda chain: chain.cost + beta * chain.largest)
-        yield from chains[: terrain.settings.beam_width]
-
-
-def _extensions(terrain: _Terrain, chain: _Chain | None, bound: float) -> Iterator[_Chain]:
-    """The chain with one more stage that leaves blocks over, for every node and cut."""
-    start, used = (0, 0) if chain is None else (chain.stop, chain.used)
-    so_far = 0.0 if chain is None else chain.largest
-    beta, anywhere = terrain.settings.beta, terrain.optimism[0, 0]
-    for node in range(len(terrain.nodes)):
-        if used >> node & 1 or not terrain.may_start(node, start):
-            continue
-        arrived = terrain.entry[node] if chain is None else chain.cost + terrain.hop[chain.node][node]
-        after = used | 1 << node
-        rest = terrain.optimism.get((after, node), anywhere)
-        block_ms, trusted = terrain.block_ms[node], terrain.nodes[node].trusted
-        for stop in range(start + 1, min(start + terrain.longest(node, start), terrain.model.blocks - 1) + 1):
-            time = (stop - start) * block_ms
-            cost = arrived + terrain.compute_weight * time
-            if not trusted:
-                cost += terrain.depth_weight[stop] - terrain.depth_weight[start]
-            largest = max(so_far, time)
-            if cost + rest.cost[stop] + beta * max(largest, rest.largest[stop]) < bound - TIE_MS:
-                yield _Chain(cost, largest, node, stop, after, chain)
-
-
-def _keep_undominated(chains: list[_Chain], new: _Chain) -> None:
-    """Adds `new` unless a chain in the same state is as good in both numbers; drops those that it beats."""
-    if any(old.cost <= new.cost and old.largest <= new.largest for old in chains):
-        return
-    chains[:] = [old for old in chains if old.cost < new.cost or old.largest < new.largest]
-    chains.append(new)
-
-
-def _stages(terrain: _Terrain, chain: _Chain) -> tuple[Stage, ...]:
-    stages: list[Stage] = []
-    link: _Chain | None = chain
-    while link is not None:
-        start = 0 if link.before is None else link.before.stop
-        stages.append(Stage(terrain.nodes[link.node].name, LayerRange(start, link.stop)))
-        link = link.before
-    return tuple(reversed(stages))
-
-
-def _why_nothing_fits(terrain: _Terrain, alive: int) -> str:
-    model, settings = terrain.model, terrain.settings
-    needed = stage_memory_bytes(LayerRange(0, model.blocks), model, settings)
-    offered = sum(node.memory_bytes for node in terrain.nodes)
-    count = len(terrain.nodes)
-    offer = "1 node offers" if count == 1 else f"{count} nodes offer"
-    room = f"{offer} {offered / 1e6:.1f} MB, the model needs {needed / 1e6:.1f} MB"
-    detail = (
-        f"{model.blocks} blocks of {model.block_bytes / 1e6:.2f} MB, embedding {model.embed_bytes / 1e6:.1f} MB, "
-        f"head {model.head_bytes / 1e6:.1f} MB, KV for {settings.kv_tokens_reserved} positions"
-    )
-    trusted = [node for node in terrain.nodes if node.trusted]
-    if not trusted:
-        return f"no plan: none of {alive} live nodes is trusted, and the first and the last stage see tokens"
-    if offered < needed:
-        return f"no plan: {room} ({detail})"
-    shallow = LayerRange(0, min(max(settings.trusted_first_blocks, 1), model.blocks))
-    largest = max(node.memory_bytes for node in trusted)
-    return (
-        f"no plan: {room} ({detail}), but no cut fits them: embedding and blocks {shallow} and the last stage must be "
-        f"on trusted nodes, of which there are {len(trusted)}, the largest with {largest / 1e6:.1f} MB"
-    )
+def _at_once(field: _Field, remembered: int) -> int:
+    """How many thresholds to sweep at once: as many as take little longer than one."""
+    count = len(field.ground.names)
+    cells = count * (count + field.ground.blocks // 2) << remembered
+    return min(max(_CELLS // cells, _LEAST_AT_ONCE >> min(remembered, 2)), _MOST_AT_ONCE)

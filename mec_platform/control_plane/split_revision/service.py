@@ -46,5 +46,8 @@ class SplitRevisionService(control_plane_pb2_grpc.SplitRevisionServicer):
             plan=plan_to_message(found.plan, world.addresses()),
             cost_ms=found.cost.total_ms,
             latency_ms=found.cost.latency_ms,
-            explanation=explain_plan(found.plan, seen, settings),
+            explanation=[
+                *explain_plan(found.plan, seen, settings, found.gap),
+                *(f"beside it, chain {replica.chain}: {replica.describe()}" for replica in seen.replicas),
+            ],
         )

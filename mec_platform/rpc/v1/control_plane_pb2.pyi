@@ -41,7 +41,7 @@ Global___MemberRole: _TypeAlias = MemberRole  # noqa: Y015
 
 @_typing.final
 class MemberReport(_message.Message):
-    """Sent every second by edge nodes and gateways."""
+    """Sent every second by edge nodes and gateways; in a snapshot, what is estimated from many of them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -64,6 +64,18 @@ class MemberReport(_message.Message):
     CONTEXT_POSITIONS_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     PROFILE_RATIO_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    UE_FIELD_NUMBER: _builtins.int
+    LOCAL_BLOCKS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    TOKEN_MS_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: Global___MemberRole.ValueType
     address: _builtins.str
@@ -84,6 +96,26 @@ class MemberReport(_message.Message):
     """KV positions in use, all sessions"""
     profile_ratio: _builtins.float
     """recent runs against what the profile says of them; 0 before the first"""
+    site: _builtins.str
+    """where the member is; between sites links are told once"""
+    machine: _builtins.str
+    """whose compute and memory it shares with other members"""
+    group: _builtins.str
+    """what fails together: a rack, a power feed"""
+    ue: _builtins.str
+    """the radio device that it is behind, as the radio network calls it"""
+    weights_bytes_per_s: _builtins.float
+    """at which others have come lately; 0 before the first"""
+    queued: _builtins.int
+    """gateways: requests that wait for a place"""
+    token_ms: _builtins.float
+    """gateways: 95th percentile of recent tokens; 0 where there were none"""
+    first_token_ms: _builtins.float
+    """gateways: likewise of first tokens, from the arrival of the request"""
+    confidence: _builtins.float
+    """snapshots: in [0, 1], that the member is there"""
+    age_s: _builtins.float
+    """snapshots: of its latest report; 0 while they come"""
     @_builtins.property
     def hardware(self) -> _types_pb2.HardwareTarget: ...
     @_builtins.property
@@ -94,6 +126,12 @@ class MemberReport(_message.Message):
     def profile(self) -> _types_pb2.CostProfile:
         """nodes that were profiled"""
 
+    @_builtins.property
+    def local_blocks(self) -> Global___BlockSet:
+        """whose weights it need not fetch; absent where that is all of them"""
+
+    @_builtins.property
+    def load(self) -> Global___MachineLoad: ...
     def __init__(
         self,
         *,
@@ -116,14 +154,127 @@ class MemberReport(_message.Message):
         context_positions: _builtins.int = ...,
         profile: _types_pb2.CostProfile | None = ...,
         profile_ratio: _builtins.float = ...,
+        site: _builtins.str = ...,
+        machine: _builtins.str = ...,
+        group: _builtins.str = ...,
+        ue: _builtins.str = ...,
+        local_blocks: Global___BlockSet | None = ...,
+        weights_bytes_per_s: _builtins.float = ...,
+        load: Global___MachineLoad | None = ...,
+        queued: _builtins.int = ...,
+        token_ms: _builtins.float = ...,
+        first_token_ms: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        age_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hardware", b"hardware", "model", b"model", "profile", b"profile"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hardware", b"hardware", "load", b"load", "local_blocks", b"local_blocks", "model", b"model", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "block_time_us", b"block_time_us", "context_positions", b"context_positions", "emulated", b"emulated", "hardware", b"hardware", "head_time_us", b"head_time_us", "incarnation", b"incarnation", "leaving", b"leaving", "links", b"links", "memory_bytes", b"memory_bytes", "model", b"model", "name", b"name", "prefill_block_time_us_per_row", b"prefill_block_time_us_per_row", "profile", b"profile", "profile_ratio", b"profile_ratio", "role", b"role", "sessions", b"sessions", "tokens_per_s", b"tokens_per_s", "trusted", b"trusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "age_s", b"age_s", "block_time_us", b"block_time_us", "confidence", b"confidence", "context_positions", b"context_positions", "emulated", b"emulated", "first_token_ms", b"first_token_ms", "group", b"group", "hardware", b"hardware", "head_time_us", b"head_time_us", "incarnation", b"incarnation", "leaving", b"leaving", "links", b"links", "load", b"load", "local_blocks", b"local_blocks", "machine", b"machine", "memory_bytes", b"memory_bytes", "model", b"model", "name", b"name", "prefill_block_time_us_per_row", b"prefill_block_time_us_per_row", "profile", b"profile", "profile_ratio", b"profile_ratio", "queued", b"queued", "role", b"role", "sessions", b"sessions", "site", b"site", "token_ms", b"token_ms", "tokens_per_s", b"tokens_per_s", "trusted", b"trusted", "ue", b"ue", "weights_bytes_per_s", b"weights_bytes_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberReport: _TypeAlias = MemberReport  # noqa: Y015
+
+@_typing.final
+class BlockSet(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        blocks: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlockSet: _TypeAlias = BlockSet  # noqa: Y015
+
+@_typing.final
+class MachineLoad(_message.Message):
+    """How busy a member and its machine are. What a machine does not show is absent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_CPU_SHARE_FIELD_NUMBER: _builtins.int
+    PROCESS_CPU_CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    POWER_W_FIELD_NUMBER: _builtins.int
+    QUEUED_FRAMES_FIELD_NUMBER: _builtins.int
+    BUSY_SHARE_FIELD_NUMBER: _builtins.int
+    KV_USED_BYTES_FIELD_NUMBER: _builtins.int
+    KV_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    machine_cpu_share: _builtins.float
+    """of all its cores since the last report, in [0, 1]"""
+    process_cpu_cores: _builtins.float
+    """cores that the process itself kept busy"""
+    memory_used_bytes: _builtins.int
+    """of the machine"""
+    memory_free_bytes: _builtins.int
+    """what it could still give to processes"""
+    temperature_c: _builtins.float
+    """the hottest sensor"""
+    power_w: _builtins.float
+    """of its processor packages, since the last report"""
+    queued_frames: _builtins.int
+    """nodes: frames and jobs that wait for the compute thread"""
+    busy_share: _builtins.float
+    """nodes: of the time since the last report, in [0, 1]"""
+    kv_used_bytes: _builtins.int
+    """nodes: in KV pages that sessions hold"""
+    kv_total_bytes: _builtins.int
+    """nodes: in all KV pages"""
+    def __init__(
+        self,
+        *,
+        machine_cpu_share: _builtins.float | None = ...,
+        process_cpu_cores: _builtins.float | None = ...,
+        memory_used_bytes: _builtins.int | None = ...,
+        memory_free_bytes: _builtins.int | None = ...,
+        temperature_c: _builtins.float | None = ...,
+        power_w: _builtins.float | None = ...,
+        queued_frames: _builtins.int = ...,
+        busy_share: _builtins.float = ...,
+        kv_used_bytes: _builtins.int = ...,
+        kv_total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_machine_cpu_share", b"_machine_cpu_share", "_memory_free_bytes", b"_memory_free_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_power_w", b"_power_w", "_process_cpu_cores", b"_process_cpu_cores", "_temperature_c", b"_temperature_c", "machine_cpu_share", b"machine_cpu_share", "memory_free_bytes", b"memory_free_bytes", "memory_used_bytes", b"memory_used_bytes", "power_w", b"power_w", "process_cpu_cores", b"process_cpu_cores", "temperature_c", b"temperature_c"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_machine_cpu_share", b"_machine_cpu_share", "_memory_free_bytes", b"_memory_free_bytes", "_memory_used_bytes", b"_memory_used_bytes", "_power_w", b"_power_w", "_process_cpu_cores", b"_process_cpu_cores", "_temperature_c", b"_temperature_c", "busy_share", b"busy_share", "kv_total_bytes", b"kv_total_bytes", "kv_used_bytes", b"kv_used_bytes", "machine_cpu_share", b"machine_cpu_share", "memory_free_bytes", b"memory_free_bytes", "memory_used_bytes", b"memory_used_bytes", "power_w", b"power_w", "process_cpu_cores", b"process_cpu_cores", "queued_frames", b"queued_frames", "temperature_c", b"temperature_c"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__machine_cpu_share: _TypeAlias = _typing.Literal["machine_cpu_share"]  # noqa: Y015
+    _WhichOneofArgType__machine_cpu_share: _TypeAlias = _typing.Literal["_machine_cpu_share", b"_machine_cpu_share"]  # noqa: Y015
+    _WhichOneofReturnType__memory_free_bytes: _TypeAlias = _typing.Literal["memory_free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_free_bytes: _TypeAlias = _typing.Literal["_memory_free_bytes", b"_memory_free_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_used_bytes: _TypeAlias = _typing.Literal["memory_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_used_bytes: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
+    _WhichOneofArgType__power_w: _TypeAlias = _typing.Literal["_power_w", b"_power_w"]  # noqa: Y015
+    _WhichOneofReturnType__process_cpu_cores: _TypeAlias = _typing.Literal["process_cpu_cores"]  # noqa: Y015
+    _WhichOneofArgType__process_cpu_cores: _TypeAlias = _typing.Literal["_process_cpu_cores", b"_process_cpu_cores"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__machine_cpu_share) -> _WhichOneofReturnType__machine_cpu_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_free_bytes) -> _WhichOneofReturnType__memory_free_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_used_bytes) -> _WhichOneofReturnType__memory_used_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_w) -> _WhichOneofReturnType__power_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__process_cpu_cores) -> _WhichOneofReturnType__process_cpu_cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
+
+Global___MachineLoad: _TypeAlias = MachineLoad  # noqa: Y015
 
 @_typing.final
 class ReportReply(_message.Message):
@@ -135,12 +286,15 @@ class ReportReply(_message.Message):
     CHAINS_FIELD_NUMBER: _builtins.int
     MAX_SESSIONS_FIELD_NUMBER: _builtins.int
     MAX_SESSIONS_REASON_FIELD_NUMBER: _builtins.int
+    SAME_MEMBERS_FIELD_NUMBER: _builtins.int
     plan_epoch: _builtins.int
     """For a node the committed epoch that it shall be at; for a gateway the newest one of its deployment."""
     next_report_s: _builtins.float
     max_sessions: _builtins.int
     """For a gateway: how many sessions it may have before it turns new ones away, and why; no limit where it is not set."""
     max_sessions_reason: _builtins.str
+    same_members: _builtins.bool
+    """`members` is empty because it is what the last reply of this stream said"""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
         """peers to measure links to"""
@@ -156,10 +310,11 @@ class ReportReply(_message.Message):
         chains: _abc.Iterable[Global___ChainEpoch] | None = ...,
         max_sessions: _builtins.int | None = ...,
         max_sessions_reason: _builtins.str = ...,
+        same_members: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "max_sessions", b"max_sessions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "chains", b"chains", "max_sessions", b"max_sessions", "max_sessions_reason", b"max_sessions_reason", "members", b"members", "next_report_s", b"next_report_s", "plan_epoch", b"plan_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "chains", b"chains", "max_sessions", b"max_sessions", "max_sessions_reason", b"max_sessions_reason", "members", b"members", "next_report_s", b"next_report_s", "plan_epoch", b"plan_epoch", "same_members", b"same_members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_sessions: _TypeAlias = _typing.Literal["max_sessions"]  # noqa: Y015
     _WhichOneofArgType__max_sessions: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions"]  # noqa: Y015
@@ -239,6 +394,29 @@ class GetSnapshotRequest(_message.Message):
 Global___GetSnapshotRequest: _TypeAlias = GetSnapshotRequest  # noqa: Y015
 
 @_typing.final
+class WatchSnapshotsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    INTERVAL_S_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    interval_s: _builtins.float
+    """between two snapshots at least; 0 for a second, and never less than 0.1 s"""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        interval_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_s", b"interval_s", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSnapshotsRequest: _TypeAlias = WatchSnapshotsRequest  # noqa: Y015
+
+@_typing.final
 class ListDeploymentsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -281,7 +459,11 @@ class Snapshot(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    SUSPICION_FIELD_NUMBER: _builtins.int
+    RADIO_FIELD_NUMBER: _builtins.int
     now_s: _builtins.float
+    suspicion: _builtins.str
+    """why silence is not believed right now; empty where there is nothing to suspect"""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberReport]: ...
     @_builtins.property
@@ -292,6 +474,8 @@ class Snapshot(_message.Message):
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.SplitPlan]:
         """of the other chains"""
 
+    @_builtins.property
+    def radio(self) -> _containers.RepeatedCompositeFieldContainer[Global___RadioDevice]: ...
     def __init__(
         self,
         *,
@@ -299,14 +483,67 @@ class Snapshot(_message.Message):
         members: _abc.Iterable[Global___MemberReport] | None = ...,
         plan: _types_pb2.SplitPlan | None = ...,
         replicas: _abc.Iterable[_types_pb2.SplitPlan] | None = ...,
+        suspicion: _builtins.str = ...,
+        radio: _abc.Iterable[Global___RadioDevice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "now_s", b"now_s", "plan", b"plan", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "now_s", b"now_s", "plan", b"plan", "radio", b"radio", "replicas", b"replicas", "suspicion", b"suspicion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
+class RadioDevice(_message.Message):
+    """A UE that members are behind: its signal, and how right forecasts of its round trip have lately been."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UE_FIELD_NUMBER: _builtins.int
+    CELL_FIELD_NUMBER: _builtins.int
+    RSRP_DBM_FIELD_NUMBER: _builtins.int
+    SINR_DB_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
+    FORECAST_ERROR_MS_FIELD_NUMBER: _builtins.int
+    PERSISTENCE_ERROR_MS_FIELD_NUMBER: _builtins.int
+    FORECASTS_FIELD_NUMBER: _builtins.int
+    ue: _builtins.str
+    cell: _builtins.str
+    rsrp_dbm: _builtins.float
+    sinr_db: _builtins.float
+    age_s: _builtins.float
+    forecast_error_ms: _builtins.float
+    """mean absolute error of what was told"""
+    persistence_error_ms: _builtins.float
+    """of taking the latest round trip for the future"""
+    forecasts: _builtins.int
+    """that have come due"""
+    @_builtins.property
+    def forecast(self) -> _types_pb2.LinkForecast:
+        """of the round trip to the radio network's host; no rate"""
+
+    def __init__(
+        self,
+        *,
+        ue: _builtins.str = ...,
+        cell: _builtins.str = ...,
+        rsrp_dbm: _builtins.float = ...,
+        sinr_db: _builtins.float = ...,
+        age_s: _builtins.float = ...,
+        forecast: _types_pb2.LinkForecast | None = ...,
+        forecast_error_ms: _builtins.float = ...,
+        persistence_error_ms: _builtins.float = ...,
+        forecasts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "cell", b"cell", "forecast", b"forecast", "forecast_error_ms", b"forecast_error_ms", "forecasts", b"forecasts", "persistence_error_ms", b"persistence_error_ms", "rsrp_dbm", b"rsrp_dbm", "sinr_db", b"sinr_db", "ue", b"ue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RadioDevice: _TypeAlias = RadioDevice  # noqa: Y015
 
 @_typing.final
 class FailureReport(_message.Message):
@@ -377,15 +614,24 @@ class Decision(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     COST_MS_FIELD_NUMBER: _builtins.int
     CURRENT_COST_MS_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    SWITCH_COST_MS_FIELD_NUMBER: _builtins.int
+    SESSION_LIMIT_FIELD_NUMBER: _builtins.int
     at_s: _builtins.float
     kind: _builtins.str
-    """keep, migrate, re_split, wait"""
+    """keep, wait, initial, migrate, re_split, add_chain, drop_chain, shed, admit"""
     reason: _builtins.str
     cost_ms: _builtins.float
     current_cost_ms: _builtins.float
+    trigger: _builtins.str
+    """why a change is made, as node_lost or slo_at_risk; empty for keep and wait"""
+    switch_cost_ms: _builtins.float
+    """what the change itself costs all sessions together"""
+    session_limit: _builtins.int
+    """kind shed: sessions that gateways together may have"""
     @_builtins.property
     def plan(self) -> _types_pb2.SplitPlan:
-        """the plan decided on, or kept"""
+        """the plan decided on, kept, added or dropped"""
 
     def __init__(
         self,
@@ -396,12 +642,17 @@ class Decision(_message.Message):
         plan: _types_pb2.SplitPlan | None = ...,
         cost_ms: _builtins.float = ...,
         current_cost_ms: _builtins.float = ...,
+        trigger: _builtins.str = ...,
+        switch_cost_ms: _builtins.float = ...,
+        session_limit: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_limit", b"_session_limit", "plan", b"plan", "session_limit", b"session_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "cost_ms", b"cost_ms", "current_cost_ms", b"current_cost_ms", "kind", b"kind", "plan", b"plan", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_limit", b"_session_limit", "at_s", b"at_s", "cost_ms", b"cost_ms", "current_cost_ms", b"current_cost_ms", "kind", b"kind", "plan", b"plan", "reason", b"reason", "session_limit", b"session_limit", "switch_cost_ms", b"switch_cost_ms", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__session_limit: _TypeAlias = _typing.Literal["session_limit"]  # noqa: Y015
+    _WhichOneofArgType__session_limit: _TypeAlias = _typing.Literal["_session_limit", b"_session_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_limit) -> _WhichOneofReturnType__session_limit | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 

@@ -36,7 +36,7 @@ class CapacityProfilerStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Report = channel.unary_unary(
+        self.Report = channel.stream_stream(
                 '/mec_platform.rpc.v1.CapacityProfiler/Report',
                 request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.MemberReport.SerializeToString,
                 response_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ReportReply.FromString,
@@ -44,6 +44,11 @@ class CapacityProfilerStub:
         self.GetSnapshot = channel.unary_unary(
                 '/mec_platform.rpc.v1.CapacityProfiler/GetSnapshot',
                 request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.GetSnapshotRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Snapshot.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/mec_platform.rpc.v1.CapacityProfiler/Watch',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.WatchSnapshotsRequest.SerializeToString,
                 response_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Snapshot.FromString,
                 _registered_method=True)
         self.ListDeployments = channel.unary_unary(
@@ -57,14 +62,25 @@ class CapacityProfilerServicer:
     """Monitoring & Capacity Profiling.
     """
 
-    def Report(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+    def Report(self, request_iterator, context):
+        """A member's reports for as long as it lives, each answered by one reply. The stream ends with INVALID_ARGUMENT for a
+        report that is none, and with ALREADY_EXISTS where the name is taken or another model is served; a stream that ends
+        otherwise is to be opened again. Silence counts, not the stream: a member is there as long as its reports come.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSnapshot(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """The snapshot, and again whenever something in it but the time and what `load` tells has changed, no more often than
+        asked for; what changes in between is told together.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -79,7 +95,7 @@ class CapacityProfilerServicer:
 
 def add_CapacityProfilerServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Report': grpc.unary_unary_rpc_method_handler(
+            'Report': grpc.stream_stream_rpc_method_handler(
                     servicer.Report,
                     request_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.MemberReport.FromString,
                     response_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.ReportReply.SerializeToString,
@@ -87,6 +103,11 @@ def add_CapacityProfilerServicer_to_server(servicer, server):
             'GetSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSnapshot,
                     request_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.GetSnapshotRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Snapshot.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.WatchSnapshotsRequest.FromString,
                     response_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Snapshot.SerializeToString,
             ),
             'ListDeployments': grpc.unary_unary_rpc_method_handler(
@@ -107,7 +128,7 @@ class CapacityProfiler:
     """
 
     @staticmethod
-    def Report(request,
+    def Report(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -117,8 +138,8 @@ class CapacityProfiler:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/mec_platform.rpc.v1.CapacityProfiler/Report',
             mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.MemberReport.SerializeToString,
@@ -149,6 +170,33 @@ class CapacityProfiler:
             target,
             '/mec_platform.rpc.v1.CapacityProfiler/GetSnapshot',
             mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.GetSnapshotRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Snapshot.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mec_platform.rpc.v1.CapacityProfiler/Watch',
+            mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.WatchSnapshotsRequest.SerializeToString,
             mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Snapshot.FromString,
             options,
             channel_credentials,

@@ -36,8 +36,16 @@ class CapacityProfilerStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CapacityProfilerAsyncStub: ...
-    Report: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.MemberReport, _control_plane_pb2.ReportReply]
+    Report: _grpc.StreamStreamMultiCallable[_control_plane_pb2.MemberReport, _control_plane_pb2.ReportReply]
+    """A member's reports for as long as it lives, each answered by one reply. The stream ends with INVALID_ARGUMENT for a
+    report that is none, and with ALREADY_EXISTS where the name is taken or another model is served; a stream that ends
+    otherwise is to be opened again. Silence counts, not the stream: a member is there as long as its reports come.
+    """
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.GetSnapshotRequest, _control_plane_pb2.Snapshot]
+    Watch: _grpc.UnaryStreamMultiCallable[_control_plane_pb2.WatchSnapshotsRequest, _control_plane_pb2.Snapshot]
+    """The snapshot, and again whenever something in it but the time and what `load` tells has changed, no more often than
+    asked for; what changes in between is told together.
+    """
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.ListDeploymentsRequest, _control_plane_pb2.ListDeploymentsReply]
     """Models that nodes serve now, or where none do, models that have a plan."""
 
@@ -46,8 +54,16 @@ class CapacityProfilerAsyncStub(CapacityProfilerStub):
     """Monitoring & Capacity Profiling."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Report: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.MemberReport, _control_plane_pb2.ReportReply]  # type: ignore[assignment]
+    Report: _aio.StreamStreamMultiCallable[_control_plane_pb2.MemberReport, _control_plane_pb2.ReportReply]  # type: ignore[assignment]
+    """A member's reports for as long as it lives, each answered by one reply. The stream ends with INVALID_ARGUMENT for a
+    report that is none, and with ALREADY_EXISTS where the name is taken or another model is served; a stream that ends
+    otherwise is to be opened again. Silence counts, not the stream: a member is there as long as its reports come.
+    """
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.GetSnapshotRequest, _control_plane_pb2.Snapshot]  # type: ignore[assignment]
+    Watch: _aio.UnaryStreamMultiCallable[_control_plane_pb2.WatchSnapshotsRequest, _control_plane_pb2.Snapshot]  # type: ignore[assignment]
+    """The snapshot, and again whenever something in it but the time and what `load` tells has changed, no more often than
+    asked for; what changes in between is told together.
+    """
     ListDeployments: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.ListDeploymentsRequest, _control_plane_pb2.ListDeploymentsReply]  # type: ignore[assignment]
     """Models that nodes serve now, or where none do, models that have a plan."""
 
@@ -57,9 +73,13 @@ class CapacityProfilerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Report(
         self,
-        request: _control_plane_pb2.MemberReport,
+        request_iterator: _MaybeAsyncIterator[_control_plane_pb2.MemberReport],
         context: _ServicerContext,
-    ) -> _typing.Union[_control_plane_pb2.ReportReply, _abc.Awaitable[_control_plane_pb2.ReportReply]]: ...
+    ) -> _typing.Union[_abc.Iterator[_control_plane_pb2.ReportReply], _abc.AsyncIterator[_control_plane_pb2.ReportReply]]:
+        """A member's reports for as long as it lives, each answered by one reply. The stream ends with INVALID_ARGUMENT for a
+        report that is none, and with ALREADY_EXISTS where the name is taken or another model is served; a stream that ends
+        otherwise is to be opened again. Silence counts, not the stream: a member is there as long as its reports come.
+        """
 
     @_abc_1.abstractmethod
     def GetSnapshot(
@@ -67,6 +87,16 @@ class CapacityProfilerServicer(metaclass=_abc_1.ABCMeta):
         request: _control_plane_pb2.GetSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_plane_pb2.Snapshot, _abc.Awaitable[_control_plane_pb2.Snapshot]]: ...
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _control_plane_pb2.WatchSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_plane_pb2.Snapshot], _abc.AsyncIterator[_control_plane_pb2.Snapshot]]:
+        """The snapshot, and again whenever something in it but the time and what `load` tells has changed, no more often than
+        asked for; what changes in between is told together.
+        """
 
     @_abc_1.abstractmethod
     def ListDeployments(

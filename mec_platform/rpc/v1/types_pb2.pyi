@@ -314,7 +314,9 @@ Global___CostProfile: _TypeAlias = CostProfile  # noqa: Y015
 
 @_typing.final
 class LinkEstimate(_message.Message):
-    """Measured by the sender with probes; direction is sender -> peer."""
+    """Direction is sender -> peer. In a report what the sender measured since its last one (0: not measured), from frames that
+    flowed anyway or from probes; in a snapshot the estimate.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -322,11 +324,25 @@ class LinkEstimate(_message.Message):
     BYTES_PER_S_FIELD_NUMBER: _builtins.int
     ROUND_TRIP_MS_FIELD_NUMBER: _builtins.int
     EMULATED_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    PASSIVE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     bytes_per_s: _builtins.float
     round_trip_ms: _builtins.float
     emulated: _builtins.bool
     """a token bucket on the sender shapes this link"""
+    age_s: _builtins.float
+    """of the measurement; of an estimate, of that half of it which was measured longer ago"""
+    passive: _builtins.bool
+    """the rate is of frames that flowed anyway"""
+    confidence: _builtins.float
+    """snapshots: in [0, 1]"""
+    @_builtins.property
+    def forecast(self) -> Global___LinkForecast:
+        """snapshots: of links of members behind a UE"""
+
     def __init__(
         self,
         *,
@@ -334,11 +350,55 @@ class LinkEstimate(_message.Message):
         bytes_per_s: _builtins.float = ...,
         round_trip_ms: _builtins.float = ...,
         emulated: _builtins.bool = ...,
+        age_s: _builtins.float = ...,
+        passive: _builtins.bool = ...,
+        confidence: _builtins.float = ...,
+        forecast: Global___LinkForecast | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["forecast", b"forecast"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_s", b"bytes_per_s", "emulated", b"emulated", "peer", b"peer", "round_trip_ms", b"round_trip_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "bytes_per_s", b"bytes_per_s", "confidence", b"confidence", "emulated", b"emulated", "forecast", b"forecast", "passive", b"passive", "peer", b"peer", "round_trip_ms", b"round_trip_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LinkEstimate: _TypeAlias = LinkEstimate  # noqa: Y015
+
+@_typing.final
+class LinkForecast(_message.Message):
+    """What a link is expected to be `after_s` from now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_S_FIELD_NUMBER: _builtins.int
+    BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_MS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BREAKS_IN_S_FIELD_NUMBER: _builtins.int
+    after_s: _builtins.float
+    bytes_per_s: _builtins.float
+    round_trip_ms: _builtins.float
+    confidence: _builtins.float
+    """in [0, 1]: how much of the error of "as it is now" forecasts have lately saved"""
+    reason: _builtins.str
+    breaks_in_s: _builtins.float
+    """when it is expected to carry nothing for a while"""
+    def __init__(
+        self,
+        *,
+        after_s: _builtins.float = ...,
+        bytes_per_s: _builtins.float = ...,
+        round_trip_ms: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        reason: _builtins.str = ...,
+        breaks_in_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_breaks_in_s", b"_breaks_in_s", "breaks_in_s", b"breaks_in_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_breaks_in_s", b"_breaks_in_s", "after_s", b"after_s", "breaks_in_s", b"breaks_in_s", "bytes_per_s", b"bytes_per_s", "confidence", b"confidence", "reason", b"reason", "round_trip_ms", b"round_trip_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__breaks_in_s: _TypeAlias = _typing.Literal["breaks_in_s"]  # noqa: Y015
+    _WhichOneofArgType__breaks_in_s: _TypeAlias = _typing.Literal["_breaks_in_s", b"_breaks_in_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__breaks_in_s) -> _WhichOneofReturnType__breaks_in_s | None: ...
+
+Global___LinkForecast: _TypeAlias = LinkForecast  # noqa: Y015
