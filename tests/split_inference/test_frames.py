@@ -37,7 +37,7 @@ unsigned_64 = st.integers(0, 2**64 - 1)
 def frames(draw: st.DrawFn) -> Frame:
     """Frames as this side sends them."""
     kind = draw(st.sampled_from(FrameKind))
-    sizes = {FrameKind.RESULT: (4, 4), FrameKind.END: (0, 0), FrameKind.PROBE_ECHO: (0, 0)}
+    sizes = {FrameKind.RESULT: (4, 4), FrameKind.END: (0, 0), FrameKind.PROBE_ECHO: (0, 0), FrameKind.ARRIVED: (0, 0)}
     smallest, largest = sizes.get(kind, (0, 64))
     sampling = SamplingSettings(
         draw(st.floats(0, MAX_TEMPERATURE, width=32)), draw(st.floats(0, 1, width=32)), draw(unsigned_64)
