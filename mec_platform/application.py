@@ -14,6 +14,7 @@ from random import Random
 import grpc.aio
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
+from yarl import URL
 
 from mec_platform.app_seeds import plant_seeds
 from mec_platform.content_store.grpc_service import ContentStoreService, Source, Sources
@@ -44,6 +45,10 @@ from mec_platform.enablement_api.server import EnablementRunner
 from mec_platform.exposure import decide_exposure
 from mec_platform.host_time.clock_status import read_kernel_clock
 from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp_servers, rank_servers
+from mec_platform.identity.grpc_identity import GrpcIdentity
+from mec_platform.identity.member_authority import AuthorityFiles
+from mec_platform.identity.renewal import MEMBER_CERTIFICATES_SERVICE
+from mec_platform.planes import SecurePlanes
 from mec_platform.profiler_radio import ProfilerRadio, RadioSource
 from mec_platform.radio_access import RadioAccess, RadioSettings
 from mec_platform.registry.etcd.settings import EtcdSettings
@@ -81,8 +86,11 @@ _log = logging.getLogger(__name__)
 class PlatformSettings:
     """Validated by the command line. `state` is the SQLite file of the event log, `:memory:`, or where it is in etcd.
 
+    gRPC for nodes and gateways on `grpc_port` speaks mutual TLS where other machines reach it, or `member_ca` is there, unless
+    `allow_remote` says that the network is trusted. `member_ca` signs the certificates of members; without it an authority is
+    made in the folder STATE.certs, or one that ends with the process where the state is in memory.
     On `registry_port` gRPC `ServiceRegistry` and `Federation` alone are served over TLS, with the certificates of `tls`, wherever
-    REST is; it needs `tls`. On `grpc_port` they are served in the clear, beside what the platform's own nodes use.
+    REST is; it needs `tls`. On `grpc_port` they are served beside what the platform's own nodes use.
 
     `localities` says where the host called `host_name` and all others are; None: this host is all there is. `callback_allow`
     names internal networks and hosts that notifications may be posted to (see `notifications.targets`). `store_dir` is
@@ -111,6 +119,7 @@ class PlatformSettings:
     security: SecuritySettings = field(default_factory=SecuritySettings)
     quotas: Quotas = field(default_factory=Quotas)
     tls: TlsFiles | None = None
+    member_ca: AuthorityFiles | None = None
     public_uri: str = ""
     operator_file: Path | None = None
     seeds: Path | None = None
@@ -131,12 +140,13 @@ class Platform:
     """`start`, then whatever ends the process, then `stop`. `extend` may add routes to the REST application."""
 
     def __init__(
-        self, settings: PlatformSettings, extend: Callable[[web.Application, str], None] | None = None
+        self, settings: PlatformSettings, extend: Callable[[web.Application, Platform], None] | None = None
     ) -> None:
         self._settings = settings
         self._extend = extend
         self._servers: list[grpc.aio.Server] = []
         self._grpc_certificates: GrpcCertificates | None = None
+        self._planes: SecurePlanes | None = None
         self._listens_for_hangup = False
         self.rest_address = ""
         self.rest_uri = ""
@@ -145,6 +155,11 @@ class Platform:
         self.grpc_address = ""
         self.registry_address = ""
         """Where ServiceRegistry is served over TLS; empty where it is not."""
+
+    @property
+    def identity(self) -> GrpcIdentity | None:
+        """Who the platform is on its gRPC port; None where that speaks in the clear."""
+        return None if self._planes is None else self._planes.identity
 
     async def start(self) -> None:
         """Raises AddressError, DataPlaneError, LocalityError, SeedError, TraceError or LogUnavailable; nothing is left running."""
@@ -162,7 +177,9 @@ class Platform:
             tls=settings.tls is not None,
             behind_proxy=settings.security.behind_proxy,
             allow_remote=settings.allow_remote,
+            member_authority=settings.member_ca is not None,
         )
+        self._planes = self._make_planes() if self._exposure.mutual_tls else None
         self._tls = None if settings.tls is None else make_server_context(settings.tls)
         policies = Policies(settings.control)
         if settings.policies is not None:
@@ -195,6 +212,7 @@ class Platform:
             settings.monitoring,
             manual=settings.manual,
             leadership=leadership,
+            identity=self.identity,
         )
         await self._deployments.start()
         self._profiler_radio = ProfilerRadio(
@@ -230,6 +248,8 @@ class Platform:
             await self._protection.stop()
         if hasattr(self, "_federation"):
             await self._federation.stop()
+        if self._planes is not None:
+            await self._planes.stop()
         for server in self._servers:
             await server.stop(grace=0.5)
         if hasattr(self, "_policy_reload"):
@@ -245,7 +265,8 @@ class Platform:
             await self._store.log.close()
 
     async def _serve_grpc(self) -> None:
-        server = make_server()
+        planes = self._planes
+        server = make_server(identity=self.identity)
         self._servers.append(server)
         self._add_registry(server)
         control_plane_pb2_grpc.add_CapacityProfilerServicer_to_server(
@@ -262,7 +283,14 @@ class Platform:
         content_store_pb2_grpc.add_ContentStoreServicer_to_server(
             ContentStoreService(ContentStore(self._settings.store_dir), self._find_sources), server
         )
-        self.grpc_address = await start_server(server, self._exposure.grpc_host, self._settings.grpc_port, _SERVICES)
+        services, credentials = list(_SERVICES), None
+        if planes is not None:
+            planes.add_to(server, self._host.joining)
+            planes.start()
+            services, credentials = [*services, MEMBER_CERTIFICATES_SERVICE], planes.identity.server_credentials()
+        self.grpc_address = await start_server(
+            server, self._exposure.host, self._settings.grpc_port, services, credentials
+        )
 
     async def _serve_registry(self) -> None:
         settings = self._settings
@@ -276,7 +304,7 @@ class Platform:
         self._add_registry(server)
         self.registry_address = await start_server(
             server,
-            self._exposure.rest_host,
+            self._exposure.host,
             settings.registry_port,
             _SERVICES[:2],
             self._grpc_certificates.credentials(),
@@ -325,12 +353,13 @@ class Platform:
             localities=self._localities,
             peers=lambda: self._federation.statuses,
             radio=self._radio.network,
+            authority=None if self._planes is None else self._planes.authority,
         )
         if self._extend is not None:
-            self._extend(app, self.grpc_address)
+            self._extend(app, self)
         self._runner = EnablementRunner(app, shutdown_timeout=2)
         await self._runner.setup()
-        host, port = self._exposure.rest_host, settings.rest_port
+        host, port = self._exposure.host, settings.rest_port
         try:
             await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
         except OSError as error:
@@ -363,6 +392,18 @@ class Platform:
         everywhere = settings.host in ("0.0.0.0", "::")
         host = settings.host_name if everywhere else settings.host
         return settings.public_uri or f"{self._scheme}://{host}:{settings.rest_port}"
+
+    def _make_planes(self) -> SecurePlanes:
+        """Raises AddressError where replicas would have an authority each, and what `SecurePlanes` raises."""
+        settings = self._settings
+        if isinstance(settings.state, EtcdSettings) and settings.member_ca is None:
+            raise AddressError(
+                "replicas over one etcd share the authority of their members: make one with `mec certs init`, and pass "
+                "--member-ca-cert and --member-ca-key to each"
+            )
+        beside = Path(f"{settings.state}.certs") if isinstance(settings.state, Path) else None
+        hosts = {settings.host, URL(settings.public_uri).host or ""} - {"", "0.0.0.0", "::"}
+        return SecurePlanes(settings.member_ca, beside, settings.host_name, sorted(hosts))
 
     async def _ensure_operator(self) -> None:
         state = self._settings.state

@@ -1,6 +1,6 @@
 """What must be true before the platform listens where other machines reach it: pure, decided once, at the start.
 
-The REST APIs then ask for tokens, over TLS. gRPC asks for nothing, so it stays on loopback unless its network is trusted.
+The REST APIs then ask for tokens, over TLS. gRPC speaks mutual TLS, unless an operator says that its network is trusted.
 """
 
 from __future__ import annotations
@@ -9,23 +9,31 @@ from dataclasses import dataclass
 
 from mec_platform.rpc.endpoints import AddressError, is_loopback
 
-LOOPBACK = "127.0.0.1"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposure:
-    """Where REST and gRPC listen, whether other machines reach REST, and whether it asks for tokens."""
+    """Where the platform listens, whether other machines reach REST, whether that asks for tokens, and whether gRPC for
+    nodes and gateways speaks mutual TLS."""
 
-    rest_host: str
-    grpc_host: str
+    host: str
     reachable: bool
     authenticate: bool
+    mutual_tls: bool
 
 
 def decide_exposure(
-    host: str, *, authenticate: bool | None, tls: bool, behind_proxy: bool, allow_remote: bool
+    host: str,
+    *,
+    authenticate: bool | None,
+    tls: bool,
+    behind_proxy: bool,
+    allow_remote: bool,
+    member_authority: bool = False,
 ) -> Exposure:
     """What to do for an operator who wants to listen on `host`; `authenticate` None: as is right there.
+
+    `member_authority` says that there is one: with it gRPC speaks mutual TLS on loopback too. `allow_remote` has it speak in
+    the clear, whoever reaches it.
 
     Raises:
         AddressError: that would let other machines in without proof or in the clear; the message says what would not.
@@ -46,8 +54,8 @@ def decide_exposure(
             "or listen on 127.0.0.1"
         )
     return Exposure(
-        rest_host=host,
-        grpc_host=host if local or allow_remote else LOOPBACK,
+        host=host,
         reachable=reachable,
         authenticate=authenticate,
+        mutual_tls=(member_authority or not local) and not allow_remote,
     )

@@ -78,6 +78,13 @@ def decode(
     _report(benchmark.run(file, quantisation, threads, llama_cpp, rounds), as_json)
 
 
+@bench.command(epilog="Example: mec bench hop --json")
+@json_option
+def hop(as_json: bool) -> None:
+    """A frame from process to process, in the clear and over mutual TLS."""
+    _report(_module("hop").run(), as_json)
+
+
 @bench.command(epilog="Example: mec bench forecast --traces ../shared/traces/cicv5g-rtt --json")
 @click.option(
     "--traces",

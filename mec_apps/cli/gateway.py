@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from mec_apps.cli.compile import ensure_compiled, model_option, quantisation_option
+from mec_apps.cli.joining import Joining, joining_options
 from mec_apps.cli.obtain import ModelRequest, obtain_model, source_option, store_option
+from mec_apps.cli.plane_address import member_grpc, member_grpc_option
 from mec_apps.cli.process import (
     compiled_options,
     host_option,
@@ -18,13 +20,12 @@ from mec_apps.cli.process import (
     run_process,
     verbose_option,
 )
-from mec_apps.cli.requests import platform_grpc_option
 from mec_apps.cli.rest_client import PlatformAddress, rest_options
 
 
 @click.command(epilog="Example: mec gateway --port 8080")
 @click.option(
-    "--name", default=lambda: f"gateway-{socket.gethostname()}", help="Name of this gateway, unique on the platform."
+    "--name", help="Name of this gateway, unique on the platform (default: that in --join, or gateway-HOSTNAME)."
 )
 @model_option
 @quantisation_option
@@ -56,13 +57,19 @@ from mec_apps.cli.rest_client import PlatformAddress, rest_options
 @compiled_options[0]
 @compiled_options[1]
 @rest_options
-@platform_grpc_option
+@member_grpc_option
+@joining_options
 @host_option
 @remote_option
+@click.option(
+    "--open-api",
+    is_flag=True,
+    help="The OpenAI API is for everybody (default: with a certificate of its own, for who shows one of the same authority).",
+)
 @ready_option
 @verbose_option
 def gateway(
-    name: str,
+    name: str | None,
     model: str,
     quantisation: str,
     port: int,
@@ -78,17 +85,34 @@ def gateway(
     package: Path | None,
     artefact: Path | None,
     platform: PlatformAddress,
-    platform_grpc: str,
+    platform_grpc: str | None,
+    joining: Joining,
     host: str,
     allow_remote: bool,
+    open_api: bool,
     ready_file: Path | None,
     verbose: bool,
 ) -> None:
     """Run a gateway: the OpenAI API in front of the edge nodes."""
     from mec_apps.split_inference.gateway.agent import GatewayAgent, GatewaySettings
 
+    name = joining.name_or(name, f"gateway-{socket.gethostname()}")
+    identity, platform = joining.find(name, platform, allow_remote)
+    platform_grpc = member_grpc(platform_grpc, platform.url)
     compiled = obtain_model(
-        ModelRequest(name, model, quantisation, package, artefact, source, store, platform_grpc, platform_wait_s, None)
+        ModelRequest(
+            name,
+            model,
+            quantisation,
+            package,
+            artefact,
+            source,
+            store,
+            platform_grpc,
+            platform_wait_s,
+            None,
+            identity=identity,
+        )
     )
     settings = GatewaySettings(
         name=name,
@@ -103,6 +127,8 @@ def gateway(
         encoder_dir=None if encoder is None else _encoder_package(encoder, store),
         max_sessions=max_sessions,
         allow_remote=allow_remote,
+        open_api=open_api,
+        identity=identity,
         platform_wait_s=platform_wait_s,
         store_dir=store,
         site=site,
@@ -110,7 +136,7 @@ def gateway(
     )
 
     def describe(agent: GatewayAgent) -> dict[str, Any]:
-        return {"name": name, "openai": f"http://{agent.http_address}/v1", "grpc": agent.grpc_address}
+        return {"name": name, "openai": agent.openai_url, "grpc": agent.grpc_address}
 
     run_process("gateway", lambda: GatewayAgent(settings), describe, ready_file, verbose)
 

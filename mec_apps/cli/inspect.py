@@ -10,11 +10,11 @@ from typing import Any
 import click
 from rich.console import Console
 
+from mec_apps.cli.plane_address import PlaneAddress, plane_channel, plane_options, read_plane_address
 from mec_apps.cli.requests import (
     as_dict,
     deployment_option,
     json_option,
-    platform_channel,
     platform_grpc_option,
     print_json,
     run_async,
@@ -30,9 +30,9 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types
 
 @click.command(epilog="Example: mec status --json")
 @deployment_option
-@platform_grpc_option
+@plane_options
 @json_option
-def status(model: str, platform_grpc: str, as_json: bool) -> None:
+def status(model: str, platform_grpc: PlaneAddress, as_json: bool) -> None:
     """Nodes, gateways, links and the committed plan of every chain."""
     snapshot = run_async(_snapshot(platform_grpc, model))
     if as_json:
@@ -94,18 +94,18 @@ def watch(
         return
     if wanted or after is not None:
         raise click.UsageError("--name, --category, --state and --after need --services")
-    run_async(_watch(platform_grpc, model, show_all, as_json))
+    run_async(_watch(read_plane_address(platform_grpc, platform.access), model, show_all, as_json))
 
 
-async def _snapshot(address: str, model: str) -> control_plane_pb2.Snapshot:
-    async with platform_channel(address) as channel:
+async def _snapshot(address: PlaneAddress, model: str) -> control_plane_pb2.Snapshot:
+    async with plane_channel(address) as channel:
         return await control_plane_pb2_grpc.CapacityProfilerStub(channel).GetSnapshot(
             control_plane_pb2.GetSnapshotRequest(model=model)
         )
 
 
-async def _watch(address: str, model: str, show_all: bool, as_json: bool) -> None:
-    async with platform_channel(address) as channel, BackgroundTasks() as tasks:
+async def _watch(address: PlaneAddress, model: str, show_all: bool, as_json: bool) -> None:
+    async with plane_channel(address) as channel, BackgroundTasks() as tasks:
         following = [
             tasks.start("decisions", _follow_decisions(channel, model, show_all, as_json)),
             tasks.start("reconfigurations", _follow_reconfigurations(channel, model, as_json)),

@@ -22,6 +22,7 @@ COMMANDS = {
     "credentials": "credentials:credentials",
     "demo": "demo.command:demo",
     "gateway": "gateway:gateway",
+    "join-token": "join_tokens:join_token",
     "models": "models:models",
     "node": "node:node",
     "notifications": "notifications:notifications",

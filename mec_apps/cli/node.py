@@ -12,7 +12,9 @@ from compiler.errors import TargetError
 from compiler.targets.choice import detect_local_target, find_target
 from mec_apps.cli.compile import model_option, quantisation_option
 from mec_apps.cli.hardware import print_hardware
+from mec_apps.cli.joining import Joining, joining_options
 from mec_apps.cli.obtain import ModelRequest, obtain_model, source_option, store_option
+from mec_apps.cli.plane_address import member_grpc, member_grpc_option
 from mec_apps.cli.process import (
     compiled_options,
     host_option,
@@ -21,16 +23,14 @@ from mec_apps.cli.process import (
     run_process,
     verbose_option,
 )
-from mec_apps.cli.requests import CliError, json_option, platform_grpc_option
+from mec_apps.cli.requests import CliError, json_option
 from mec_apps.cli.rest_client import PlatformAddress, rest_options
 from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_apps.split_inference.node.cores import available_cores
 
 
 @click.command(epilog="Example: mec node --name edge-1 --threads 1 --memory-mib 64")
-@click.option(
-    "--name", default=socket.gethostname, help="Name of this node, unique on the platform (default: host name)."
-)
+@click.option("--name", help="Name of this node, unique on the platform (default: that in --join, or the host name).")
 @model_option
 @quantisation_option
 @click.option(
@@ -95,13 +95,14 @@ from mec_apps.split_inference.node.cores import available_cores
 @compiled_options[0]
 @compiled_options[1]
 @rest_options
-@platform_grpc_option
+@member_grpc_option
+@joining_options
 @host_option
 @remote_option
 @ready_option
 @verbose_option
 def node(
-    name: str,
+    name: str | None,
     model: str,
     quantisation: str,
     threads: int | None,
@@ -127,7 +128,8 @@ def node(
     package: Path | None,
     artefact: Path | None,
     platform: PlatformAddress,
-    platform_grpc: str,
+    platform_grpc: str | None,
+    joining: Joining,
     host: str,
     allow_remote: bool,
     ready_file: Path | None,
@@ -141,11 +143,25 @@ def node(
     from mec_apps.split_inference.node.machine import read_machine
     from mec_apps.split_inference.node.settings import NodeSettings
 
+    name = joining.name_or(name, socket.gethostname())
+    identity, platform = joining.find(name, platform, allow_remote)
+    platform_grpc = member_grpc(platform_grpc, platform.url)
     own_target = find_target(target).name if target else _own_target()
     facts = read_machine(name, own_target)
     compiled = obtain_model(
         ModelRequest(
-            name, model, quantisation, package, artefact, source, store, platform_grpc, platform_wait_s, facts, target
+            name,
+            model,
+            quantisation,
+            package,
+            artefact,
+            source,
+            store,
+            platform_grpc,
+            platform_wait_s,
+            facts,
+            target,
+            identity,
         )
     )
     settings = NodeSettings(
@@ -167,6 +183,7 @@ def node(
         emulated_links=dict(_emulated_link(text) for text in emulated_links),
         emulated_cpu_share=emulate_cpu_share,
         allow_remote=allow_remote,
+        identity=identity,
         platform_wait_s=platform_wait_s,
         store_dir=store,
         target=own_target,
@@ -177,7 +194,7 @@ def node(
     )
 
     def describe(agent: NodeAgent) -> dict[str, Any]:
-        return {"name": name, "grpc": agent.address, "metrics": f"http://{agent.metrics_address}/metrics"}
+        return {"name": name, "grpc": agent.address, "metrics": agent.metrics_url}
 
     run_process("node", lambda: NodeAgent(settings), describe, ready_file, verbose)
 

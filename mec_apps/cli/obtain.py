@@ -25,9 +25,11 @@ from mec_apps.split_inference.content.fetching import (
     local_package,
 )
 from mec_apps.split_inference.content.sources import SourceDirectory, platform_first
+from mec_apps.split_inference.member_identity import MemberFiles
 from mec_apps.split_inference.node.artefact_check import MachineFacts
 from mec_platform.content_store.entries import ARTEFACTS
 from mec_platform.content_store.store import ContentStore
+from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.rpc.endpoints import Channels
 
 _ASK_AGAIN_S = 0.5
@@ -66,6 +68,7 @@ class ModelRequest:
     platform_wait_s: float
     machine: MachineFacts | None
     target: str | None = None
+    identity: MemberFiles | None = None
 
 
 def obtain_model(request: ModelRequest) -> CompiledFolders:
@@ -136,7 +139,7 @@ async def _fetch(
     request: ModelRequest, wanted: Wanted, store: ContentStore, show: OnProgress
 ) -> tuple[CompiledFolders | None, str]:
     """What the platform and the nodes have of the model, fetched; or None and what each of them said."""
-    channels = Channels()
+    channels = Channels(None if request.identity is None else GrpcIdentity.from_files(request.identity.files))
     directory = SourceDirectory(request.platform_grpc, request.name, channels)
     give_up = asyncio.get_running_loop().time() + (request.platform_wait_s if request.source == "platform" else 0)
     try:

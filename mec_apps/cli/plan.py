@@ -10,13 +10,12 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
+from mec_apps.cli.plane_address import PlaneAddress, plane_channel, plane_options
 from mec_apps.cli.requests import (
     CliError,
     as_dict,
     deployment_option,
     json_option,
-    platform_channel,
-    platform_grpc_option,
     print_json,
     run_async,
 )
@@ -46,7 +45,7 @@ from mec_platform.scenario.snapshots import initial_snapshot
 )
 @click.option("--explain", is_flag=True, help="With --scenario: every term of the cost, and why not another plan.")
 @deployment_option
-@platform_grpc_option
+@plane_options
 @json_option
 def plan(
     exclude: tuple[str, ...],
@@ -55,7 +54,7 @@ def plan(
     objective: str,
     explain: bool,
     model: str,
-    platform_grpc: str,
+    platform_grpc: PlaneAddress,
     as_json: bool,
 ) -> None:
     """The best plan for the world as it is, explained; nothing is changed."""
@@ -145,7 +144,7 @@ def _stage_table(found: FoundPlan, seen: Snapshot, settings: PlanSettings) -> Ta
     return table
 
 
-def _plan_live(platform_grpc: str, model: str, exclude: tuple[str, ...], as_json: bool) -> None:
+def _plan_live(platform_grpc: PlaneAddress, model: str, exclude: tuple[str, ...], as_json: bool) -> None:
     proposal = run_async(_propose(platform_grpc, model, exclude))
     if as_json:
         print_json(as_dict(proposal))
@@ -154,8 +153,8 @@ def _plan_live(platform_grpc: str, model: str, exclude: tuple[str, ...], as_json
         click.echo(line)
 
 
-async def _propose(address: str, model: str, exclude: tuple[str, ...]) -> control_plane_pb2.ProposePlanReply:
-    async with platform_channel(address) as channel:
+async def _propose(address: PlaneAddress, model: str, exclude: tuple[str, ...]) -> control_plane_pb2.ProposePlanReply:
+    async with plane_channel(address) as channel:
         return await control_plane_pb2_grpc.SplitRevisionStub(channel).ProposePlan(
             control_plane_pb2.ProposePlanRequest(exclude_nodes=exclude, model=model)
         )

@@ -21,7 +21,9 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 host_option = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 remote_option = click.option(
-    "--allow-remote", is_flag=True, help="Permit a --host that other machines reach: the APIs ask for no credentials."
+    "--allow-remote",
+    is_flag=True,
+    help="The network that reaches --host proves itself who is who: speak in the clear and ask for no certificates.",
 )
 ready_option = click.option(
     "--ready-file", type=click.Path(path_type=Path), help="Write the addresses here as JSON once everything serves."
@@ -42,7 +44,7 @@ def run_process(
 ) -> None:
     """Starts what `make` gives, says where it serves, and stops it in order at SIGINT or SIGTERM.
 
-    It has `start` and `stop`, and may have `wait_failed`, which returns why it cannot go on.
+    It has `start` and `stop`, and may have `wait_failed`, which returns why it cannot go on, and `reload` for SIGHUP.
     """
     end_with_parent()
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format=LOG_FORMAT)
@@ -85,6 +87,8 @@ async def _start(process: Any, stopping: asyncio.Event) -> bool:
             raise
         return False
     started = True
+    if hasattr(process, "reload"):
+        loop.add_signal_handler(signal.SIGHUP, process.reload)
     return True
 
 

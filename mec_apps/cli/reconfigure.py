@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import click
 import grpc.aio
 
+from mec_apps.cli.plane_address import PlaneAddress, plane_channel, plane_options
 from mec_apps.cli.requests import (
     CliError,
     as_dict,
     deployment_option,
     json_option,
-    platform_channel,
-    platform_grpc_option,
     print_json,
     run_async,
 )
@@ -32,7 +31,7 @@ _STAGE = re.compile(r"(?P<node>[^=\s]+)=(?P<start>\d+):(?P<stop>\d+)")
 )
 @click.option("--drop-chain", type=click.IntRange(min=0), help="Take this chain away; its answers go on on the others.")
 @deployment_option
-@platform_grpc_option
+@plane_options
 @json_option
 def reconfigure(
     stages: tuple[str, ...],
@@ -41,7 +40,7 @@ def reconfigure(
     add_chain: bool,
     drop_chain: int | None,
     model: str,
-    platform_grpc: str,
+    platform_grpc: PlaneAddress,
     as_json: bool,
 ) -> None:
     """Put layer ranges (half-open, in order) on nodes while answers go on."""
@@ -77,8 +76,10 @@ def _stage(text: str) -> types_pb2.Stage:
     return types_pb2.Stage(node=match["node"], layers=layers)
 
 
-async def _apply(address: str, request: control_plane_pb2.ApplyPlanRequest) -> control_plane_pb2.Reconfiguration:
-    async with platform_channel(address) as channel:
+async def _apply(
+    address: PlaneAddress, request: control_plane_pb2.ApplyPlanRequest
+) -> control_plane_pb2.Reconfiguration:
+    async with plane_channel(address) as channel:
         if not request.stages:
             request.stages.extend(await _best_of_free_nodes(channel, request.model))
         return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel).ApplyPlan(request, timeout=120)
@@ -94,6 +95,8 @@ async def _best_of_free_nodes(channel: grpc.aio.Channel, model: str) -> Sequence
     return (await control_plane_pb2_grpc.SplitRevisionStub(channel).ProposePlan(request)).plan.stages
 
 
-async def _drop(address: str, request: control_plane_pb2.DropChainRequest) -> control_plane_pb2.Reconfiguration:
-    async with platform_channel(address) as channel:
+async def _drop(
+    address: PlaneAddress, request: control_plane_pb2.DropChainRequest
+) -> control_plane_pb2.Reconfiguration:
+    async with plane_channel(address) as channel:
         return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel).DropChain(request, timeout=120)

@@ -46,15 +46,18 @@ def run_async(work: Coroutine[Any, Any, Result]) -> Result:
 
 @asynccontextmanager
 async def platform_channel(
-    address: str, credentials: grpc.ChannelCredentials | None = None
+    address: str, credentials: grpc.ChannelCredentials | None = None, expected_name: str = ""
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to the platform, over TLS with `credentials`. Raises CliError where nothing answers there."""
-    async with open_channel(address, credentials) as channel:
+    """A channel to the platform, over TLS with `credentials`, whose certificate is for `expected_name` or for the host of the
+    address. Raises CliError where nothing answers there."""
+    async with open_channel(address, credentials, expected_name=expected_name) as channel:
         try:
             await asyncio.wait_for(channel.channel_ready(), 3)
         except TimeoutError as error:
+            how = "in the clear" if credentials is None else "over TLS with these certificates"
             raise CliError(
-                f"no platform answers at {address}; start one with `mec serve` or name it with --platform-grpc"
+                f"no platform answers at {address} {how}; start one with `mec serve` or name it with --platform-grpc; where it "
+                "speaks mutual TLS, --cert, --key and --ca say who calls (mec certs issue NAME --operator)"
             ) from error
         yield channel
 

@@ -41,18 +41,44 @@ def rest_options(command: Callable[..., None]) -> Callable[..., None]:
         key: Path | None,
         **kwargs: Any,
     ) -> None:
-        if (cert is None) != (key is None):
-            raise click.UsageError("--cert and --key belong together")
         access = Access(
             credentials=None if credentials is None else ClientCredentials.read(credentials),
             ca=ca,
-            certificate=ClientCertificate(cert, key) if cert and key else None,
+            certificate=_pair(cert, key),
         )
         command(*args, platform=PlatformAddress(platform_url, access), **kwargs)
 
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
     return wrapper
+
+
+certificate_options = (
+    click.option(
+        "--ca", type=_FILE, envvar="MEC_CA", help="Certificate of the authority that signed the platform's (PEM)."
+    ),
+    click.option("--cert", type=_FILE, envvar="MEC_CERT", help="Own certificate for mutual TLS (PEM)."),
+    click.option("--key", type=_FILE, envvar="MEC_KEY", help="Its key."),
+)
+"""What shows others who this is, over REST and gRPC."""
+
+
+def access_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a command that shows a certificate to something else than the platform; it gets them as `access`."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, ca: Path | None, cert: Path | None, key: Path | None, **kwargs: Any) -> None:
+        command(*args, access=Access(ca=ca, certificate=_pair(cert, key)), **kwargs)
+
+    for option in reversed(certificate_options):
+        wrapper = option(wrapper)
+    return wrapper
+
+
+def _pair(cert: Path | None, key: Path | None) -> ClientCertificate | None:
+    if (cert is None) != (key is None):
+        raise click.UsageError("--cert and --key belong together")
+    return ClientCertificate(cert, key) if cert and key else None
 
 
 _OPTIONS = (
@@ -72,11 +98,7 @@ _OPTIONS = (
         show_envvar=True,
         help="JSON file with client_id and client_secret, where the platform asks for them.",
     ),
-    click.option(
-        "--ca", type=_FILE, envvar="MEC_CA", help="Certificate of the authority that signed the platform's (PEM)."
-    ),
-    click.option("--cert", type=_FILE, envvar="MEC_CERT", help="Own certificate for mutual TLS (PEM)."),
-    click.option("--key", type=_FILE, envvar="MEC_KEY", help="Its key."),
+    *certificate_options,
 )
 
 

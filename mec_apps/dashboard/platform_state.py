@@ -9,7 +9,8 @@ import grpc.aio
 from aiohttp import web
 
 from mec_platform.background import BackgroundTasks
-from mec_platform.rpc.endpoints import open_channel
+from mec_platform.identity.grpc_identity import GrpcIdentity
+from mec_platform.rpc.endpoints import open_member_channel
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 RECENT = 30
@@ -21,8 +22,9 @@ class PlatformState:
     Of several deployments it shows the one that came up first.
     """
 
-    def __init__(self, platform_grpc: str) -> None:
+    def __init__(self, platform_grpc: str, identity: GrpcIdentity | None = None) -> None:
         self._platform_grpc = platform_grpc
+        self._identity = identity
         self._channel: grpc.aio.Channel | None = None
         self._model = ""
         self._following = False
@@ -33,7 +35,7 @@ class PlatformState:
     async def read(self) -> dict[str, Any]:
         """The state in the shape that the page expects. Raises AioRpcError where the platform does not answer."""
         if self._channel is None:
-            self._channel = open_channel(self._platform_grpc)
+            self._channel = open_member_channel(self._platform_grpc, self._identity)
         if self._model == "":
             self._model = await _first_deployment(self._channel)
         if not self._following:

@@ -109,7 +109,7 @@ class PlatformSession:
         self._renew_at_s = 0.0
         self._renewing = asyncio.Lock()
         self.http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=_make_context(access)),
+            connector=aiohttp.TCPConnector(ssl=make_context(access)),
             timeout=aiohttp.ClientTimeout(total=request_timeout_s),
         )
 
@@ -230,7 +230,8 @@ def _refusal(request: str, status: int, body: bytes, credentials: ClientCredenti
     return kind(request, status, detail)
 
 
-def _make_context(access: Access) -> ssl.SSLContext | bool:
+def make_context(access: Access) -> ssl.SSLContext | bool:
+    """For HTTPS as `access` says; True for what the system trusts. Raises CredentialsError where a file cannot be used."""
     if access.ca is None and access.certificate is None:
         return True
     try:

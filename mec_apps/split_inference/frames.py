@@ -16,13 +16,16 @@ Payloads: TOKENS int32 [rows]; ROWS, which a first stage takes in place of token
 encoder's tensor is one row; its last stage sends HIDDEN to the gateway); RESULT int32 [1]; REFUSED and HELLO UTF-8 text; PROBE
 anything, answered by an empty PROBE_ECHO that repeats the header; END nothing. A TOKENS, ROWS or HIDDEN frame with the flag
 ARRIVAL is answered at once by an ARRIVED, in the order of the frames that asked.
+
+Whatever arrives is a frame within these bounds, or a FrameError that says by its `fault` what is wrong with it. What depends
+on the model and the header, the number and the exact size of rows, is `check_rows`'s, and answered by a REFUSED frame.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from mec_apps.split_inference.generation import SamplingSettings
 
@@ -35,8 +38,16 @@ ARRIVAL = 2
 MAX_ROWS = 256
 """Rows in one frame; longer prompts travel as several frames."""
 
+MAX_TEMPERATURE = 2.0
+"""As in the gateway's APIs."""
+
 MAX_MESSAGE_BYTES = 32 << 20
 """Bound of one gRPC message: a frame of MAX_ROWS rows of a wide model, or a KV chunk."""
+
+
+MAX_TEXT_BYTES = 1024
+MAX_PROBE_BYTES = 1 << 20
+"""Twice what the largest probe of a link has."""
 
 
 class FrameKind(IntEnum):
@@ -70,8 +81,24 @@ RECOVERABLE = frozenset({Refusal.STALE_EPOCH, Refusal.UNKNOWN_EPOCH, Refusal.GAP
 """Refusals after which the same work can be sent again on another plan."""
 
 
+class FrameFault(StrEnum):
+    """What is wrong with bytes that are no frame, or with a frame that is not for whom it reached."""
+
+    TOO_SHORT = "too short"
+    VERSION = "version"
+    KIND = "kind"
+    TOO_LARGE = "too large"
+    SIZE = "size"
+    SAMPLING = "sampling"
+    SENDER = "sender"
+
+
 class FrameError(ValueError):
-    """Bytes that are not a frame of this version."""
+    """Bytes that are not a frame of this version, within its bounds, for this side."""
+
+    def __init__(self, fault: FrameFault, reason: str) -> None:
+        super().__init__(reason)
+        self.fault = fault
 
 
 GREEDY = SamplingSettings()
@@ -117,18 +144,44 @@ def pack_frame(frame: Frame) -> bytes:
     )
 
 
-def unpack_frame(message: bytes) -> Frame:
-    """Reads a message. Raises FrameError where it is too short, of another version, or of an unknown kind."""
+_LARGEST_PAYLOADS = {
+    FrameKind.HELLO: MAX_TEXT_BYTES,
+    FrameKind.TOKENS: 4 * MAX_ROWS,
+    FrameKind.RESULT: 4,
+    FrameKind.REFUSED: MAX_TEXT_BYTES,
+    FrameKind.END: 0,
+    FrameKind.PROBE: MAX_PROBE_BYTES,
+    FrameKind.PROBE_ECHO: 0,
+    FrameKind.ARRIVED: 0,
+}
+"""Of kinds whose payload has nothing to do with a model's width."""
+
+
+def unpack_frame(message: bytes, largest_rows_bytes: int = MAX_MESSAGE_BYTES) -> Frame:
+    """Reads a message; `largest_rows_bytes` is the most that ROWS and HIDDEN of the reader's model can need.
+
+    Raises:
+        FrameError: it is too short, of another version or an unknown kind, or beyond the bounds of its kind.
+    """
     if len(message) < HEADER.size:
-        raise FrameError(f"a frame has at least {HEADER.size} bytes, this one {len(message)}")
+        raise FrameError(FrameFault.TOO_SHORT, f"a frame has at least {HEADER.size} bytes, this one {len(message)}")
     fields = HEADER.unpack_from(message)
     version, kind, flags, rows, epoch, session, position, compute_us, seed, temperature, top_p = fields
     if version != VERSION:
-        raise FrameError(f"frame version {version}, this side speaks {VERSION}")
+        raise FrameError(FrameFault.VERSION, f"frame version {version}, this side speaks {VERSION}")
     try:
         frame_kind = FrameKind(kind)
     except ValueError as error:
-        raise FrameError(f"unknown frame kind {kind}") from error
+        raise FrameError(FrameFault.KIND, f"unknown frame kind {kind}") from error
+    size, largest = len(message) - HEADER.size, _LARGEST_PAYLOADS.get(frame_kind, largest_rows_bytes)
+    if size > largest:
+        raise FrameError(
+            FrameFault.TOO_LARGE, f"a {frame_kind.name} frame of {size} bytes, of which {largest} are the most"
+        )
+    if frame_kind is FrameKind.RESULT and size != largest:
+        raise FrameError(FrameFault.SIZE, f"a RESULT frame has {largest} bytes of payload, this one {size}")
+    if not (0 <= temperature <= MAX_TEMPERATURE and 0 <= top_p <= 1):  # not a number is neither
+        raise FrameError(FrameFault.SAMPLING, f"temperature {temperature} and top_p {top_p} are out of bounds")
     return Frame(
         kind=frame_kind,
         epoch=epoch,

@@ -20,7 +20,8 @@ import grpc.aio
 from mec_apps.split_inference.peer_link import LinkMeasurement
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.errors import MendableError
-from mec_platform.rpc.endpoints import open_channel
+from mec_platform.identity.grpc_identity import GrpcIdentity
+from mec_platform.rpc.endpoints import Channels
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 REPORT_TIMEOUT_S = 2.0
@@ -30,7 +31,14 @@ MOST_PEERS = 32
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 2.0
-REFUSALS = frozenset({grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.INVALID_ARGUMENT})
+REFUSALS = frozenset(
+    {
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
 """What the platform means for good: another try would be refused as well."""
 
 _log = logging.getLogger(__name__)
@@ -128,7 +136,7 @@ class Membership:
     """Reports what `build_report` gives with the links measured; `measure` tells what is new of the link to one peer.
 
     `on_reply` learns the platform's answer to each report, and the names of all nodes. Links to peers that are `in_use` are
-    measured however many peers there are.
+    measured however many peers there are. The platform is spoken to as `identity`.
     """
 
     def __init__(
@@ -139,6 +147,7 @@ class Membership:
         measure: Callable[[str, str], Awaitable[LinkMeasurement | None]],
         on_reply: Callable[[control_plane_pb2.ReportReply, frozenset[str]], Awaitable[None]],
         in_use: Callable[[], frozenset[str]] = frozenset,
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self._name = name
         self._platform_grpc = platform_grpc
@@ -146,9 +155,8 @@ class Membership:
         self._measure = measure
         self._on_reply = on_reply
         self._in_use = in_use
-        self._channel = open_channel(platform_grpc)
-        self._profiler = control_plane_pb2_grpc.CapacityProfilerStub(self._channel)
-        self._orchestrator = control_plane_pb2_grpc.AdaptiveOrchestratorStub(self._channel)
+        self._channels = Channels(identity)
+        self._mutual_tls = identity is not None
         self._tasks = BackgroundTasks()
         self._stream: ReportStream | None = None
         self._links: dict[str, _Known] = {}
@@ -172,8 +180,9 @@ class Membership:
                 if ended.code in REFUSALS:
                     raise JoinError(str(ended)) from ended
                 if asyncio.get_running_loop().time() >= give_up:
+                    how = f" over mutual TLS with this certificate ({ended})" if self._mutual_tls else ""
                     raise JoinError(
-                        f"no platform answers at {self._platform_grpc}; start one with `mec serve` or name it with "
+                        f"no platform answers at {self._platform_grpc}{how}; start one with `mec serve` or name it with "
                         "--platform-grpc"
                     ) from ended
                 await asyncio.sleep(FIRST_PAUSE_S)
@@ -189,13 +198,14 @@ class Membership:
             _log.info("could not sign off at %s: %s", self._platform_grpc, ended)
         if self._stream is not None:
             await self._stream.finish()
-        await self._channel.close()
+        await self._channels.close()
 
     async def report_failure(self, member: str, reason: str) -> None:
         """Tells the platform that a member seems to have failed; best effort, its own reports tell too."""
         failure = control_plane_pb2.FailureReport(reporter=self._name, member=member, reason=reason)
         try:
-            await self._orchestrator.ReportFailure(failure, timeout=REPORT_TIMEOUT_S)
+            stub = control_plane_pb2_grpc.AdaptiveOrchestratorStub(self._channels.to(self._platform_grpc))
+            await stub.ReportFailure(failure, timeout=REPORT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             _log.warning("could not report the failure of %s: %s", member, error.details())
 
@@ -203,7 +213,8 @@ class Membership:
         """One report and its answer, on a new stream where there is none. Raises StreamEnded."""
         stream = self._stream
         if stream is None:
-            stream = self._stream = ReportStream(self._profiler)
+            channel = self._channels.to(self._platform_grpc)
+            stream = self._stream = ReportStream(control_plane_pb2_grpc.CapacityProfilerStub(channel))
             for link in self._links.values():
                 link.told_until_s = 0.0
         report = self._build_report()

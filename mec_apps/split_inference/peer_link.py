@@ -28,7 +28,8 @@ from mec_apps.split_inference.frames import (
 from mec_apps.split_inference.link_meter import CLEAR_S, SURE_S, LinkMeter, ProbeBudget
 from mec_apps.split_inference.link_shaper import LinkShaper, LinkShapers
 from mec_platform.background import BackgroundTasks
-from mec_platform.rpc.endpoints import open_channel
+from mec_platform.identity.grpc_identity import GrpcIdentity
+from mec_platform.rpc.endpoints import open_member_channel
 
 DATA_PLANE_SERVICE = "mec_platform.rpc.v1.DataPlane"
 FRAMES_METHOD = f"/{DATA_PLANE_SERVICE}/Frames"
@@ -83,7 +84,7 @@ class LinkMeasurement:
 
 
 class PeerLink:
-    """A stream to the node `peer` at `address`. `hello` names this side and, for a gateway, its number."""
+    """A stream to the node `peer` at `address`, as `identity`. `hello` names this side and, for a gateway, its number."""
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class PeerLink:
         shaper: LinkShaper,
         on_frame: Callable[[str, Frame], None],
         on_lost: Callable[[str, str], None],
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self.peer = peer
         self.address = address
@@ -100,6 +102,7 @@ class PeerLink:
         self._shaper = shaper
         self._on_frame = on_frame
         self._on_lost = on_lost
+        self._identity = identity
         self._tasks = BackgroundTasks()
         self._outbound: asyncio.Queue[tuple[float, Frame]] = asyncio.Queue()
         self._connected = asyncio.Event()
@@ -258,7 +261,7 @@ class PeerLink:
         """Serves one stream until it breaks; returns why it did."""
         self._outbound = asyncio.Queue()
         self._meter.reset()
-        async with open_channel(self.address) as channel:
+        async with open_member_channel(self.address, self._identity, self.peer) as channel:
             call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(FRAMES_METHOD)()
             try:
                 await call.write(pack_frame(self._hello))
@@ -321,7 +324,10 @@ class LinkPool:
         shapers: LinkShapers,
         on_frame: Callable[[str, Frame], None],
         on_lost: Callable[[str, str], None],
+        identity: GrpcIdentity | None = None,
     ) -> None:
+        self.identity = identity
+        """Whom the links prove to be; None in the clear."""
         self._hello = hello
         self._shapers = shapers
         self._on_frame = on_frame
@@ -333,7 +339,8 @@ class LinkPool:
         link = self._links.get(peer)
         if link is None or link.address != address:
             replaced = link
-            link = PeerLink(peer, address, self._hello, self._shapers.to(peer), self._on_frame, self._on_lost)
+            shaper = self._shapers.to(peer)
+            link = PeerLink(peer, address, self._hello, shaper, self._on_frame, self._on_lost, self.identity)
             self._links[peer] = link
             link.start()
             if replaced is not None:

@@ -21,6 +21,7 @@ from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.orchestrator.switch_cost import choose_transfer_mode, replay_ms
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.split_plan import PlanChange, SplitPlan
+from mec_platform.identity.grpc_identity import GrpcIdentity
 
 WATCH_MEMBERS_S = 0.5
 
@@ -40,7 +41,8 @@ class Order:
 class ChainControl:
     """The chain of that number. `record` commits a plan; `next_epoch` gives one that no attempt of the deployment had.
 
-    `addresses` are of members by name, `gone` names those that are lost right now.
+    `addresses` are of members by name, `gone` names those that are lost right now; they are called as
+    `identity`.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ChainControl:
         next_epoch: Callable[[], Awaitable[int]],
         addresses: Callable[[], Mapping[str, str]],
         gone: Callable[[], frozenset[str]],
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self.number = number
         self.policy = PolicyState()
@@ -62,7 +65,7 @@ class ChainControl:
         self._next_epoch = next_epoch
         self._addresses = addresses
         self._gone = gone
-        self._sender = ReconfigurationSender(record, Deadlines())
+        self._sender = ReconfigurationSender(record, Deadlines(), identity=identity)
         self._changing = asyncio.Lock()
         self._tasks = BackgroundTasks()
 

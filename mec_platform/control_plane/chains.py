@@ -13,6 +13,7 @@ from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.standing import ChainEpoch
 from mec_platform.domain.split_plan import SplitPlan
+from mec_platform.identity.grpc_identity import GrpcIdentity
 
 
 class Chains:
@@ -25,12 +26,14 @@ class Chains:
         record: Record,
         addresses: Callable[[], Mapping[str, str]],
         gone: Callable[[], frozenset[str]],
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self.model = model
         self._journal = journal
         self._record = record
         self._addresses = addresses
         self._gone = gone
+        self._identity = identity
         self._controls: dict[int, ChainControl] = {}
         self._last_attempt = 0
 
@@ -47,7 +50,9 @@ class Chains:
     def control(self, number: int) -> ChainControl:
         """What carries out changes of a chain; made where there was none of that number."""
         if number not in self._controls:
-            self._controls[number] = ChainControl(number, self._record, self._next_epoch, self._addresses, self._gone)
+            self._controls[number] = ChainControl(
+                number, self._record, self._next_epoch, self._addresses, self._gone, self._identity
+            )
         return self._controls[number]
 
     def unused(self) -> ChainControl:

@@ -56,6 +56,7 @@ from mec_platform.control_plane.standing import SessionLimit, Standing, share_of
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
+from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
@@ -79,6 +80,7 @@ class ControlLoop:
         *,
         manual: bool = False,
         leadership: Leadership | None = None,
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self._leadership = leadership or AlwaysLeader()
         self._has_led = False
@@ -87,7 +89,7 @@ class ControlLoop:
         self._monitoring_settings = monitoring
         self._manual = manual
         self._monitoring = MonitoringState(started_s=0.0)
-        self._chains = Chains(model, journal, self._commit, self.addresses, self._gone)
+        self._chains = Chains(model, journal, self._commit, self.addresses, self._gone, identity)
         self._limit: SessionLimit | None = None
         self._tasks = BackgroundTasks()
         self._wake = asyncio.Event()

@@ -23,6 +23,7 @@ from mec_platform.control_plane.sharing import tick_shared
 from mec_platform.control_plane.tick import tick
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.radio import RadioMeasurement
+from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
@@ -46,6 +47,7 @@ class Deployments:
         *,
         manual: bool = False,
         leadership: Leadership | None = None,
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self._leadership = leadership or AlwaysLeader()
         self._tasks = BackgroundTasks()
@@ -53,6 +55,7 @@ class Deployments:
         self._policies = policies
         self._monitoring = monitoring
         self._manual = manual
+        self._identity = identity
         self._loops: list[ControlLoop] = []
 
     async def start(self) -> None:
@@ -162,6 +165,7 @@ class Deployments:
             model,
             manual=self._manual,
             leadership=self._leadership,
+            identity=self._identity,
         )
         self._loops.append(loop)
         loop.start()

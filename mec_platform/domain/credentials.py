@@ -32,6 +32,22 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JoinPermit:
+    """A member of that name may join once before `expires_unix_ns`. `secret_hash` is SHA-256, hexadecimal, of the random
+    256 bits in the token that says so."""
+
+    secret_hash: str = field(repr=False)
+    name: str
+    created_unix_ns: int
+    expires_unix_ns: int
+
+    @property
+    def permit_id(self) -> str:
+        """What operators know it by; of the secret it tells nothing."""
+        return self.secret_hash[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
     """A private key (JWK as JSON): it signs tokens until a newer one exists, and verifies them until it is removed."""
 

@@ -5,6 +5,7 @@ MendableError
 +-- data_plane.port.DataPlaneError
 +-- control_plane.policy_table.PolicyError, scenario.scenario.ScenarioError
 +-- content_store: EntryInUse, LimitError
++-- identity: CertificateError, IdentityError, JoinTokenError
 +-- private_files.PrivateFileError, tls.TlsError, credential_files.CredentialFileError, app_seeds.SeedError
 +-- sdk.errors.MecError
 +-- split_inference: JoinError, PackageError, ArtefactError (node.artefact_check), ChatTemplateError

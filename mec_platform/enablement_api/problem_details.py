@@ -29,6 +29,7 @@ from mec_platform.registry.errors import (
     StateConflict,
     UnknownAppInstance,
     UnknownClient,
+    UnknownJoinPermit,
     UnknownRule,
     UnknownService,
     UnknownSubscription,
@@ -110,6 +111,7 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
     UnknownSubscription: HTTPStatus.NOT_FOUND,
     UnknownRule: HTTPStatus.NOT_FOUND,
     UnknownClient: HTTPStatus.NOT_FOUND,
+    UnknownJoinPermit: HTTPStatus.NOT_FOUND,
     # Not 429, which is for rates: waiting does not help (MEC 009 clause 6.15.2: 403 with the reason in the details).
     QuotaExceeded: HTTPStatus.FORBIDDEN,
     ClientExists: HTTPStatus.CONFLICT,

@@ -34,11 +34,13 @@ from mec_platform.enablement_api.problem_details import answer_or_problem
 from mec_platform.enablement_api.radio_information.composition import make_radio_information
 from mec_platform.enablement_api.registry_view.handlers import RegistryView
 from mec_platform.enablement_api.registry_watch.handlers import EVENT_STREAM, RegistryWatch
+from mec_platform.enablement_api.security.joining import JoiningApi
 from mec_platform.enablement_api.security.protection import Protection
 from mec_platform.enablement_api.security.settings import SecuritySettings
 from mec_platform.enablement_api.security.token_endpoint import TOKEN
 from mec_platform.enablement_api.service_management.handlers import ServiceManagement
 from mec_platform.enablement_api.service_management.subscriptions import AVAILABILITY_SUBSCRIPTIONS
+from mec_platform.identity.member_authority import MemberAuthority
 from mec_platform.radio.network import RadioNetwork
 from mec_platform.registry.host import HostRegistry
 
@@ -130,6 +132,7 @@ def make_enablement_app(
     localities: LocalityTree | None = None,
     peers: ReadPeers = tuple,
     radio: RadioNetwork | None = None,
+    authority: MemberAuthority | None = None,
 ) -> web.Application:
     """An application with Mp1, /metrics, /openapi.json, /docs, problem details for every error, and a bound on bodies.
 
@@ -140,6 +143,7 @@ def make_enablement_app(
     `host_time`, `data_plane` and `peers` are what is known of the host's clock, how the host enforces rules, and how its links
     to other hosts stand. `localities` are the places where operators may put application instances.
     `radio` is the radio network of the host; without it there is one that nobody reports to.
+    `authority` signs the certificates of members that join; without it none can.
     `callbacks` says where notifications may go; they go, as patiently as `delivery` says, while the application is served.
     """
     collectors = collectors or CollectorRegistry()
@@ -173,6 +177,8 @@ def make_enablement_app(
     instantiation = Instantiation(host.applications, host.credentials, localities)
     add_operations(app, LifeCycle(host.applications, instantiation).operations())
     add_operations(app, protection.operations())
+    if authority is not None:
+        add_operations(app, JoiningApi(host.joining, authority, protection.address_of).operations())
     protection.add_pages(app)
     documents = Documents(operations_of(app))
     add_operations(app, [metrics_operation(collectors, protection.metrics_scope), *documents.operations()])

@@ -50,6 +50,7 @@ class Draft:
         self.outboxes = state.outboxes
         self.clients = state.clients
         self.signing_keys = state.signing_keys
+        self.join_permits = state.join_permits
         self.peers = state.peers
         self.registry_id = state.registry_id
         self.revision = state.revision
@@ -69,6 +70,7 @@ class Draft:
             self.outboxes,
             self.clients,
             self.signing_keys,
+            self.join_permits,
             self.peers,
             self._order.finish(),
             self.revision,

@@ -11,6 +11,7 @@ RegistryError
 +-- StateConflict          the application instance is in a state in which that cannot be done
 +-- UnknownClient          no such client of the APIs
 +-- ClientExists           the id that was asked for is taken
++-- UnknownJoinPermit      no such permission to join, or it was used, withdrawn or has expired
 +-- LastAdministrator      nobody would be left who may administer the platform
 +-- QuotaExceeded          the client or application instance has as much as it may have
 +-- LivenessNotMonitored   the service sends no heartbeats, so it has no liveness resource
@@ -123,6 +124,17 @@ class ClientExists(RegistryError):
     def __init__(self, client_id: str) -> None:
         super().__init__(f"there is a client {client_id!r} already")
         self.client_id = client_id
+
+
+class UnknownJoinPermit(RegistryError):
+    """Used, withdrawn, expired or never made: who tries tokens is not told which."""
+
+    def __init__(self, permit_id: str = "") -> None:
+        super().__init__(
+            f"there is no permission to join {permit_id!r}"
+            if permit_id
+            else "the join token is not good (any more): it lets one member join, once, for a while; ask for another one"
+        )
 
 
 class LastAdministrator(RegistryError):

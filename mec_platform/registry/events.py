@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mec_platform.domain.applications import AppDescription, AppInstance, OperationAction, PendingTermination
-from mec_platform.domain.credentials import Client, SigningKey
+from mec_platform.domain.credentials import Client, JoinPermit, SigningKey
 from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.rules import DnsRule, TrafficRule
 from mec_platform.domain.services import JsonText, ServiceInfo, ServiceState
@@ -203,6 +203,28 @@ class ClientRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinPermitted:
+    """A member may join; permits that had expired by then are forgotten."""
+
+    permit: JoinPermit
+
+
+@dataclass(frozen=True, slots=True)
+class JoinPermitUsed:
+    """A member has joined: its permit is gone, and it is a client of the APIs from now on, in place of who had that id."""
+
+    permit_id: str
+    client: Client
+
+
+@dataclass(frozen=True, slots=True)
+class JoinPermitWithdrawn:
+    """An operator wants nobody to join by this any more."""
+
+    permit_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class SigningKeyAdded:
     """Tokens are signed with this key from now on."""
 
@@ -268,6 +290,9 @@ Event = (
     | DeadLettersDropped
     | ClientAdded
     | ClientRemoved
+    | JoinPermitted
+    | JoinPermitUsed
+    | JoinPermitWithdrawn
     | SigningKeyAdded
     | SigningKeyRemoved
     | RegistryFounded
@@ -306,6 +331,12 @@ def subject_of(event: Event) -> str:
             return client.client_id
         case ClientRemoved():
             return event.client_id
+        case JoinPermitted(permit):
+            return permit.name
+        case JoinPermitUsed(_, client):
+            return client.client_id
+        case JoinPermitWithdrawn():
+            return event.permit_id
         case SigningKeyAdded(key):
             return key.key_id
         case SigningKeyRemoved():

@@ -14,6 +14,7 @@ from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.event_log import EventLog
 from mec_platform.registry.expiries import Expiries
 from mec_platform.registry.heartbeats import HeartbeatExchange
+from mec_platform.registry.joining import Joining
 from mec_platform.registry.mass_expiry import MassExpirySettings
 from mec_platform.registry.registry import Registry
 from mec_platform.registry.service_registry import ServiceRegistry
@@ -48,6 +49,7 @@ class HostRegistry:
         self.subscriptions = Subscriptions(registry, quotas)
         self.client_subscriptions = ClientSubscriptions(registry, quotas)
         self.credentials = Credentials(registry)
+        self.joining = Joining(registry, self.credentials)
         self._terminations = Terminations(registry, self.applications)
         self._expiries = Expiries(registry, self.client_subscriptions)
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from immutables import Map, MapMutation
 
 from mec_platform.domain.applications import AppInstance
-from mec_platform.domain.credentials import Client, SigningKey
+from mec_platform.domain.credentials import Client, JoinPermit, SigningKey
 from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import RADIO_TOPICS, AvailabilityFilter, Outbox, Subscription, Topic
@@ -43,6 +43,7 @@ class RegistryState:
     outboxes: Map[str, Outbox] = field(default_factory=Map)
     clients: Map[str, Client] = field(default_factory=Map)
     signing_keys: Map[str, SigningKey] = field(default_factory=Map)
+    join_permits: Map[str, JoinPermit] = field(default_factory=Map)
     peers: Map[str, PeerCursor] = field(default_factory=Map)
     order: Map[str, int] = field(default_factory=Map)
     revision: int = 0

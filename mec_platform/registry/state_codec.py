@@ -14,7 +14,7 @@ import msgspec
 from immutables import Map
 
 from mec_platform.domain.applications import AppInstance
-from mec_platform.domain.credentials import Client, SigningKey
+from mec_platform.domain.credentials import Client, JoinPermit, SigningKey
 from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.services import ServiceInfo
 from mec_platform.domain.subscriptions import Outbox, Subscription
@@ -37,6 +37,7 @@ _TABLES: dict[str, Any] = {
     "outboxes": Outbox,
     "clients": Client,
     "signing_keys": SigningKey,
+    "join_permits": JoinPermit,
     "peers": PeerCursor,
     "order": int,
 }

@@ -174,6 +174,8 @@ def _apply(draft: Draft, event: Event) -> None:
             _change_outbox(draft, event)
         case events.ClientAdded() | events.ClientRemoved() | events.SigningKeyAdded() | events.SigningKeyRemoved():
             _change_credentials(draft, event)
+        case events.JoinPermitted() | events.JoinPermitUsed() | events.JoinPermitWithdrawn():
+            _change_permits(draft, event)
         case events.RegistryFounded() | events.PeerServicesChanged() | events.PeerForgotten():
             _change_federation(draft, event)
         case _:
@@ -347,6 +349,24 @@ def _change_credentials(
         case events.SigningKeyRemoved(key_id):
             _require(key_id in draft.signing_keys, event)
             draft.signing_keys = draft.signing_keys.delete(key_id)
+
+
+def _change_permits(
+    draft: Draft, event: events.JoinPermitted | events.JoinPermitUsed | events.JoinPermitWithdrawn
+) -> None:
+    match event:
+        case events.JoinPermitted(permit):
+            for each in draft.join_permits.values():
+                if each.expires_unix_ns <= draft.now_unix_ns:
+                    draft.join_permits = draft.join_permits.delete(each.permit_id)
+            draft.join_permits = draft.join_permits.set(permit.permit_id, permit)
+        case events.JoinPermitUsed(permit_id, client):
+            _require(permit_id in draft.join_permits, event)
+            draft.join_permits = draft.join_permits.delete(permit_id)
+            draft.clients = draft.clients.set(client.client_id, client)
+        case events.JoinPermitWithdrawn(permit_id):
+            _require(permit_id in draft.join_permits, event)
+            draft.join_permits = draft.join_permits.delete(permit_id)
 
 
 def _change_federation(

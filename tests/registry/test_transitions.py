@@ -15,7 +15,7 @@ from mec_platform.domain.applications import (
     OperationAction,
     PendingTermination,
 )
-from mec_platform.domain.credentials import Client, Scope, SigningKey
+from mec_platform.domain.credentials import Client, JoinPermit, Scope, SigningKey
 from mec_platform.domain.federation import PeerCursor
 from mec_platform.domain.locality import Locality
 from mec_platform.domain.rules import (
@@ -78,6 +78,9 @@ from mec_platform.registry.events import (
     DnsRuleChanged,
     Event,
     ExpiryNoticeGiven,
+    JoinPermitted,
+    JoinPermitUsed,
+    JoinPermitWithdrawn,
     NotificationBuried,
     NotificationsSettled,
     Occurrence,
@@ -250,6 +253,7 @@ TRAFFIC_RULE = TrafficRule(
     filters=(TrafficFilter(source_addresses=("192.0.2.0/24",)),),
     action=TrafficAction.DROP,
 )
+PERMIT = JoinPermit(secret_hash="0" * 64, name="edge-1", created_unix_ns=0, expires_unix_ns=2**62)
 CLIENT = Client(client_id="app-1", scopes=frozenset({Scope.APP_SUPPORT}), secret_hash="00")
 KEY = SigningKey(key_id="key-1", private_jwk="{}", created_unix_ns=1)
 
@@ -530,6 +534,9 @@ def possible_event(kind: str, app_id: str, number: int, service_state: ServiceSt
         "notification.dropped": DeadLettersDropped(subscription_id),
         "client.added": ClientAdded(replace(CLIENT, client_id=app_id)),
         "client.removed": ClientRemoved(app_id),
+        "join.permitted": JoinPermitted(replace(PERMIT, secret_hash=f"{number}" * 64, expires_unix_ns=number)),
+        "join.used": JoinPermitUsed(f"{number}" * 16, replace(CLIENT, client_id=app_id)),
+        "join.withdrawn": JoinPermitWithdrawn(f"{number}" * 16),
         "key.added": SigningKeyAdded(replace(KEY, key_id=f"key-{number}")),
         "key.removed": SigningKeyRemoved(f"key-{number}"),
         "registry.founded": RegistryFounded(f"registry-{number}"),

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from mec_apps.cli.certs.authority import Purpose, hosts_of, issue, make_authority
 from mec_apps.cli.certs.command import certs
 from mec_platform.domain.errors import MendableError
+from mec_platform.identity.authority import Purpose, hosts_of, identities_of, issue, make_authority
+from mec_platform.identity.names import server_name
 from mec_platform.private_files import PrivateFileError, read_private, write_private
 from mec_platform.tls import TlsError, TlsFiles, make_server_context
 
@@ -92,6 +93,37 @@ def test_a_renewed_certificate_has_the_same_names_and_another_key(folder):
     make_server_context(TlsFiles(certificate=folder / "platform.crt", key=folder / "platform.key"))
 
 
+@pytest.mark.parametrize(
+    ("option", "uris"),
+    [
+        ("--member", {"urn:mec:member:edge-1", "urn:mec:client:member.edge-1"}),
+        ("--operator", {"urn:mec:operator:edge-1"}),
+        ("--client", {"urn:mec:client:edge-1"}),
+    ],
+)
+def test_a_certificate_says_who_it_stands_for_and_still_does_when_it_is_renewed(folder, option, uris):
+    run(folder, "issue", "edge-1", option, "--host", "192.0.2.1")
+    for _ in range(2):
+        found = x509.load_pem_x509_certificate((folder / "edge-1.crt").read_bytes())
+        assert {identity.uri for identity in identities_of(found)} == uris
+        assert hosts_of(found) == ["192.0.2.1"]
+        run(folder, "renew", "edge-1")
+
+
+def test_a_member_serves_and_calls_under_its_own_name(folder):
+    run(folder, "issue", "edge-1", "--member", "--host", "192.0.2.1")
+    authority, member = (
+        x509.load_pem_x509_certificate((folder / f"{name}.crt").read_bytes()) for name in ("ca", "edge-1")
+    )
+    builder = PolicyBuilder().store(Store([authority])).time(member.not_valid_before_utc)
+    builder.build_client_verifier().verify(member, [])
+    builder.build_server_verifier(x509.DNSName(server_name("edge-1"))).verify(member, [])
+    with pytest.raises(x509.verification.VerificationError):
+        builder.build_server_verifier(x509.DNSName(server_name("edge-2"))).verify(member, [])
+    with pytest.raises(x509.verification.VerificationError):
+        builder.build_server_verifier(x509.DNSName(server_name(""))).verify(member, [])
+
+
 def test_shows_what_there_is(folder):
     run(folder, "issue", "app-1", "--client")
     shown = json.loads(run(folder, "show", "--json"))
@@ -105,6 +137,7 @@ def test_shows_what_there_is(folder):
         (["issue", "../escape", "--client"], "cannot name"),
         (["issue", "ca", "--client"], "cannot name"),
         (["issue", "platform"], "--host"),
+        (["issue", "Edge-1", "--member"], "small letters"),
         (["issue", "platform", "--host", "a" * 64], "platform"),
         (["renew", "nobody"], "nobody.crt"),
     ],

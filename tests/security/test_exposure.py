@@ -27,7 +27,7 @@ def test_on_loopback_authentication_is_off_unless_it_is_asked_for(host):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "mec.example"])
 def test_elsewhere_it_is_on_and_needs_tls(host):
-    assert decide(host, tls=True) == Exposure(rest_host=host, grpc_host="127.0.0.1", reachable=True, authenticate=True)
+    assert decide(host, tls=True) == Exposure(host=host, reachable=True, authenticate=True, mutual_tls=True)
     with pytest.raises(AddressError, match=r"mec certs.*--behind-proxy"):
         decide(host)
     with pytest.raises(AddressError, match="--auth off is for loopback only"):
@@ -36,14 +36,15 @@ def test_elsewhere_it_is_on_and_needs_tls(host):
 
 def test_a_proxy_lets_other_machines_in():
     assert decide("127.0.0.1", behind_proxy=True).authenticate
-    assert decide("192.0.2.1", behind_proxy=True).rest_host == "192.0.2.1"
+    assert decide("192.0.2.1", behind_proxy=True).mutual_tls
     with pytest.raises(AddressError, match="--behind-proxy lets other machines in"):
         decide("127.0.0.1", behind_proxy=True, authenticate=False)
 
 
-def test_grpc_leaves_loopback_only_where_its_network_is_trusted():
-    assert decide("192.0.2.1", tls=True, allow_remote=True).grpc_host == "192.0.2.1"
-    assert decide("127.0.0.2").grpc_host == "127.0.0.2"
+def test_grpc_speaks_in_the_clear_on_loopback_and_where_its_network_is_trusted():
+    assert not decide("127.0.0.2").mutual_tls
+    assert not decide("192.0.2.1", tls=True, allow_remote=True).mutual_tls
+    assert decide("127.0.0.1", member_authority=True).mutual_tls
 
 
 async def test_the_first_operator_may_do_everything_and_its_secret_is_in_a_private_file(platform, tmp_path):

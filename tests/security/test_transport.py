@@ -15,8 +15,6 @@ import grpc
 import grpc.aio
 import pytest
 
-from mec_apps.cli.certs.authority import Pair, Purpose, issue, make_authority
-from mec_apps.cli.certs.folder import save
 from mec_apps.sdk import (
     ClientCertificate,
     ClientCredentials,
@@ -28,6 +26,8 @@ from mec_apps.sdk import (
 )
 from mec_platform.application import Platform, PlatformSettings
 from mec_platform.domain.credentials import Scope
+from mec_platform.identity.authority import Pair, Purpose, issue, make_authority
+from mec_platform.identity.folder import save
 from mec_platform.rpc.endpoints import AddressError
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, registry_pb2, registry_pb2_grpc
 from mec_platform.tls import TlsFiles

@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 
 from mec_apps.split_inference.frames import (
     HEADER,
+    MAX_PROBE_BYTES,
     MAX_ROWS,
+    MAX_TEMPERATURE,
+    MAX_TEXT_BYTES,
     SAMPLE,
     VERSION,
     Frame,
     FrameError,
+    FrameFault,
     FrameKind,
     check_rows,
     gateway_of,
@@ -27,22 +31,31 @@ HIDDEN_BYTES = 8
 
 unsigned_32 = st.integers(0, 2**32 - 1)
 unsigned_64 = st.integers(0, 2**64 - 1)
-float_32 = st.floats(width=32, allow_nan=False)
-frames = st.builds(
-    Frame,
-    kind=st.sampled_from(FrameKind),
-    epoch=unsigned_64,
-    session=unsigned_64,
-    position=unsigned_32,
-    rows=unsigned_32,
-    flags=st.integers(0, 2**16 - 1),
-    compute_us=unsigned_32,
-    sampling=st.builds(SamplingSettings, temperature=float_32, top_p=float_32, seed=unsigned_64),
-    payload=st.binary(max_size=64),
-)
 
 
-@given(frames)
+@st.composite
+def frames(draw: st.DrawFn) -> Frame:
+    """Frames as this side sends them."""
+    kind = draw(st.sampled_from(FrameKind))
+    sizes = {FrameKind.RESULT: (4, 4), FrameKind.END: (0, 0), FrameKind.PROBE_ECHO: (0, 0), FrameKind.ARRIVED: (0, 0)}
+    smallest, largest = sizes.get(kind, (0, 64))
+    sampling = SamplingSettings(
+        draw(st.floats(0, MAX_TEMPERATURE, width=32)), draw(st.floats(0, 1, width=32)), draw(unsigned_64)
+    )
+    return Frame(
+        kind=kind,
+        epoch=draw(unsigned_64),
+        session=draw(unsigned_64),
+        position=draw(unsigned_32),
+        rows=draw(unsigned_32),
+        flags=draw(st.integers(0, 2**16 - 1)),
+        compute_us=draw(unsigned_32),
+        sampling=sampling,
+        payload=draw(st.binary(min_size=smallest, max_size=largest)),
+    )
+
+
+@given(frames())
 def test_a_packed_frame_comes_back_as_it_was(frame: Frame) -> None:
     assert unpack_frame(pack_frame(frame)) == frame
 
@@ -57,7 +70,7 @@ def test_any_bytes_are_a_frame_or_a_frame_error(message: bytes) -> None:
     assert frame.payload == message[HEADER.size :]
 
 
-@given(frames, st.integers(0, HEADER.size - 1))
+@given(frames(), st.integers(0, HEADER.size - 1))
 @example(Frame(FrameKind.HELLO), HEADER.size - 1)
 def test_a_header_cut_short_is_refused(frame: Frame, length: int) -> None:
     with pytest.raises(FrameError, match="at least 48 bytes"):
@@ -67,15 +80,65 @@ def test_a_header_cut_short_is_refused(frame: Frame, length: int) -> None:
 @pytest.mark.parametrize("version", [0, 2, 255])
 def test_another_version_is_refused(version: int) -> None:
     message = bytes([version]) + pack_frame(Frame(FrameKind.HELLO))[1:]
-    with pytest.raises(FrameError, match=f"version {version}"):
+    with pytest.raises(FrameError, match=f"version {version}") as raised:
         unpack_frame(message)
+    assert raised.value.fault is FrameFault.VERSION
 
 
 @pytest.mark.parametrize("kind", [0, max(FrameKind) + 1, 255])
 def test_an_unknown_kind_is_refused(kind: int) -> None:
     message = bytes([VERSION, kind]) + pack_frame(Frame(FrameKind.HELLO))[2:]
-    with pytest.raises(FrameError, match=f"kind {kind}"):
+    with pytest.raises(FrameError, match=f"kind {kind}") as raised:
         unpack_frame(message)
+    assert raised.value.fault is FrameFault.KIND
+
+
+@given(frames(), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 7)), min_size=1, max_size=8))
+def test_flipped_bits_make_another_frame_within_bounds_or_a_frame_error(
+    frame: Frame, flips: list[tuple[int, int]]
+) -> None:
+    message = bytearray(pack_frame(frame))
+    for index, bit in flips:
+        message[index % len(message)] ^= 1 << bit
+    try:
+        read = unpack_frame(bytes(message), largest_rows_bytes=64)
+    except FrameError:
+        return
+    assert len(read.payload) <= max(64, 4 * MAX_ROWS, MAX_TEXT_BYTES)
+    assert 0 <= read.sampling.temperature <= MAX_TEMPERATURE
+    assert 0 <= read.sampling.top_p <= 1
+    assert pack_frame(read) == bytes(message)
+
+
+@given(frames(), st.integers(0, 200))
+def test_a_frame_cut_anywhere_is_shorter_or_a_frame_error(frame: Frame, length: int) -> None:
+    message = pack_frame(frame)[:length]
+    try:
+        read = unpack_frame(message)
+    except FrameError:
+        assert len(message) < HEADER.size or frame.kind is FrameKind.RESULT
+    else:
+        assert pack_frame(read) == message
+
+
+@pytest.mark.parametrize(
+    ("frame", "fault"),
+    [
+        (Frame(FrameKind.HELLO, payload=bytes(MAX_TEXT_BYTES + 1)), FrameFault.TOO_LARGE),
+        (Frame(FrameKind.TOKENS, rows=MAX_ROWS, payload=bytes(4 * MAX_ROWS + 1)), FrameFault.TOO_LARGE),
+        (Frame(FrameKind.HIDDEN, rows=1, payload=bytes(MAX_ROWS * HIDDEN_BYTES + 1)), FrameFault.TOO_LARGE),
+        (Frame(FrameKind.END, payload=b"x"), FrameFault.TOO_LARGE),
+        (Frame(FrameKind.PROBE, payload=bytes(MAX_PROBE_BYTES + 1)), FrameFault.TOO_LARGE),
+        (Frame(FrameKind.RESULT, payload=b"123"), FrameFault.SIZE),
+        (Frame(FrameKind.TOKENS, sampling=SamplingSettings(float("nan"), 1.0, 0)), FrameFault.SAMPLING),
+        (Frame(FrameKind.TOKENS, sampling=SamplingSettings(float("inf"), 1.0, 0)), FrameFault.SAMPLING),
+        (Frame(FrameKind.TOKENS, sampling=SamplingSettings(0.0, -0.5, 0)), FrameFault.SAMPLING),
+    ],
+)
+def test_what_no_model_and_no_caller_can_need_is_refused_by_its_fault(frame: Frame, fault: FrameFault) -> None:
+    with pytest.raises(FrameError) as raised:
+        unpack_frame(pack_frame(frame), largest_rows_bytes=MAX_ROWS * HIDDEN_BYTES)
+    assert raised.value.fault is fault
 
 
 def test_fields_lie_where_the_documented_table_puts_them() -> None:
@@ -89,7 +152,7 @@ def test_fields_lie_where_the_documented_table_puts_them() -> None:
 
 
 def test_compute_time_that_does_not_fit_stays_at_its_largest() -> None:
-    assert unpack_frame(pack_frame(Frame(FrameKind.RESULT, compute_us=2**40))).compute_us == 2**32 - 1
+    assert unpack_frame(pack_frame(Frame(FrameKind.RESULT, compute_us=2**40, payload=bytes(4)))).compute_us == 2**32 - 1
 
 
 def test_only_the_sample_flag_asks_for_a_token() -> None:

@@ -14,7 +14,7 @@ from mec_apps.split_inference.frames import Refusal
 from mec_apps.split_inference.node import kv_transfer
 from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.kv_pages import KvPages, KvRefusal
-from mec_apps.split_inference.node.kv_transfer import KvPiece, cut_kv, store_kv
+from mec_apps.split_inference.node.kv_transfer import PAGES_PER_CHUNK, KvPiece, cut_kv, store_kv
 from mec_platform.domain.layers import LayerRange
 
 BLOCKS = 3
@@ -169,6 +169,12 @@ GOOD = KvPiece(SESSION, 0, 0, 2 * PAGE_TOKENS, bytes(2 * PAGE_BYTES), bytes(2 * 
         replace(GOOD, valid_positions=PAGE_TOKENS),  # then the second page would hold nothing
         replace(GOOD, valid_positions=2 * PAGE_TOKENS + 1),
         replace(GOOD, first_page=1),
+        replace(  # more than anybody sends in one piece
+            GOOD,
+            keys=bytes((PAGES_PER_CHUNK + 1) * PAGE_BYTES),
+            values=bytes((PAGES_PER_CHUNK + 1) * PAGE_BYTES),
+            valid_positions=(PAGES_PER_CHUNK + 1) * PAGE_TOKENS,
+        ),
         replace(GOOD, first_page=2**32 - 2),
     ],
 )

@@ -112,7 +112,10 @@ async def test_results_return_to_the_gateway_that_owns_the_session(node: DataPla
 
 async def test_a_result_for_a_gateway_that_is_not_there_is_dropped(node: DataPlaneNode, gateway: Gateway) -> None:
     await gateway.links.connect(node.name, node.address, TIMEOUT_S)
-    strangers, own = Frame(FrameKind.RESULT, session=77 << 32), Frame(FrameKind.RESULT, session=SESSION)
+    strangers, own = (
+        Frame(FrameKind.RESULT, session=77 << 32, payload=bytes(4)),
+        Frame(FrameKind.RESULT, session=SESSION, payload=bytes(4)),
+    )
     node.data_plane.deliver([Outcome(None, strangers), Outcome(None, own)])
     assert await gateway.next_frame() == (node.name, own)
 
@@ -139,7 +142,7 @@ async def test_a_frame_whose_next_node_is_gone_is_refused_to_its_gateway(node: D
 
 async def test_an_end_whose_next_node_is_gone_is_nobodys_worry(node: DataPlaneNode, gateway: Gateway) -> None:
     await gateway.links.connect(node.name, node.address, TIMEOUT_S)
-    result = Frame(FrameKind.RESULT, 1, SESSION)
+    result = Frame(FrameKind.RESULT, 1, SESSION, payload=bytes(4))
     node.data_plane.deliver([Outcome("edge-9", Frame(FrameKind.END, 3, SESSION)), Outcome(None, result)])
     assert await gateway.next_frame() == (node.name, result)
 
@@ -259,7 +262,7 @@ async def test_a_node_that_cannot_be_probed_has_no_measurement(gateway: Gateway)
 
 @pytest.mark.parametrize(
     "message",
-    [b"", b"no frame", pack_frame(Frame(FrameKind.RESULT, session=SESSION)), bytes([9]) + bytes(60)],
+    [b"", b"no frame", pack_frame(Frame(FrameKind.RESULT, session=SESSION, payload=bytes(4))), bytes([9]) + bytes(60)],
     ids=["empty", "short", "a result", "another version"],
 )
 async def test_what_is_no_frame_for_a_node_ends_the_stream_with_a_reason(node: DataPlaneNode, message: bytes) -> None:

@@ -10,7 +10,8 @@ import click
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from mec_apps.cli.certs.authority import (
+from mec_apps.cli.requests import CliError, json_option, print_json
+from mec_platform.identity.authority import (
     LEAF_DAYS,
     Pair,
     Purpose,
@@ -20,7 +21,7 @@ from mec_apps.cli.certs.authority import (
     make_authority,
     purpose_of,
 )
-from mec_apps.cli.certs.folder import (
+from mec_platform.identity.folder import (
     AUTHORITY,
     certificate_path,
     check_name,
@@ -29,7 +30,6 @@ from mec_apps.cli.certs.folder import (
     load_certificate,
     save,
 )
-from mec_apps.cli.requests import CliError, json_option, print_json
 
 folder_option = click.option(
     "--dir",
@@ -54,6 +54,8 @@ def certs() -> None:
     mec certs issue platform --host mec.example --host 192.0.2.10
     mec serve --host 192.0.2.10 --tls-cert mec-certs/platform.crt --tls-key mec-certs/platform.key
     mec certs issue app-1 --client      (for `mec serve --client-ca mec-certs/ca.crt`)
+    mec certs issue edge-1 --member --host 192.0.2.11      (for `mec node` and `mec gateway`)
+    mec certs issue alice --operator    (for `mec status`, `mec reconfigure` and others from afar)
     """
 
 
@@ -71,20 +73,27 @@ def init(folder: Path, name: str, force: bool, as_json: bool) -> None:
 
 @certs.command("issue", epilog="Example: mec certs issue platform --host mec.example --host 192.0.2.10")
 @click.argument("name")
-@click.option("--client", is_flag=True, help="For a client: NAME is its client id. Otherwise it is for a server.")
-@click.option("--host", "hosts", multiple=True, help="Host name or IP address of the server (repeatable).")
+@click.option(
+    "--client",
+    "purpose",
+    flag_value="client",
+    help="For a client: NAME is its client id. Otherwise it is for a server.",
+)
+@click.option("--member", "purpose", flag_value="member", help="For the edge node or gateway that is called NAME.")
+@click.option("--operator", "purpose", flag_value="operator", help="For who looks at the platform and changes plans.")
+@click.option("--host", "hosts", multiple=True, help="Host name or IP address of a server or member (repeatable).")
 @folder_option
 @days_option
 @force_option
 @json_option
 def issue_command(
-    name: str, client: bool, hosts: tuple[str, ...], folder: Path, days: int, force: bool, as_json: bool
+    name: str, purpose: str | None, hosts: tuple[str, ...], folder: Path, days: int, force: bool, as_json: bool
 ) -> None:
-    """Issue a certificate for a server, or with --client for the client whose id is NAME."""
+    """Issue a certificate for a server, or for the client, member or operator that is called NAME."""
     check_name(name)
-    if not client and not hosts:
+    if purpose is None and not hosts:
         raise CliError("a server's certificate names its hosts: say --host for each, or --client for a client's")
-    pair = _issue(load_authority(folder), Purpose.CLIENT if client else Purpose.SERVER, name, list(hosts), days)
+    pair = _issue(load_authority(folder), Purpose(purpose or "server"), name, list(hosts), days)
     save(folder, name, pair, replace=force)
     _report(folder, name, pair.certificate, as_json)
 

@@ -68,7 +68,7 @@ address_options = option_group(
     _option(
         "--allow-remote",
         is_flag=True,
-        help="Permit a --host that other machines reach for gRPC too: it asks for no credentials.",
+        help="The network that reaches --host proves itself who is who: gRPC speaks in the clear and asks for nothing.",
     ),
     _option(
         "--localities",

@@ -35,6 +35,11 @@ For a network, with TLS and tokens:
       --public-url https://mec.example:8081 --state ~/mec.sqlite
   mec client create app-1 --platform https://mec.example:8081 --ca mec-certs/ca.crt \\
       --credentials ~/mec.sqlite.operator.json --output app-1.json
+With nodes and gateways on other machines, which join by tokens:
+  mec serve --host 192.0.2.10 --tls-cert mec-certs/platform.crt --tls-key mec-certs/platform.key \\
+      --member-ca-cert mec-certs/ca.crt --member-ca-key mec-certs/ca.key --state ~/mec.sqlite
+  mec join-token create edge-1 --platform https://192.0.2.10:8081 --ca mec-certs/ca.crt \\
+      --credentials ~/mec.sqlite.operator.json
 Several replicas over one etcd, each on a machine of its own:
   mec serve --state etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379/mec --public-url https://mec.example ...
 """
@@ -113,6 +118,7 @@ def serve(
         security=security.settings,
         quotas=quotas,
         tls=security.tls,
+        member_ca=security.member_ca,
         public_uri=security.public_uri,
         operator_file=security.operator_file,
         seeds=seeds,
@@ -133,8 +139,8 @@ def serve(
     run_process("platform", lambda: _LongLivedPlatform(settings, _add_dashboard), _describe, ready_file, verbose)
 
 
-def _add_dashboard(app: web.Application, grpc_address: str) -> None:
-    state_source = PlatformState(grpc_address)
+def _add_dashboard(app: web.Application, platform: Platform) -> None:
+    state_source = PlatformState(platform.grpc_address, platform.identity)
     add_dashboard_routes(app, state_source.read)
     app.on_cleanup.append(state_source.close)
 

@@ -11,6 +11,7 @@ from mec_apps.cli.option_groups import option_group, options_of
 from mec_platform.domain.quotas import Quotas
 from mec_platform.enablement_api.security.rate_limit import Rate
 from mec_platform.enablement_api.security.settings import DEFAULT_RATE, KEY_PERIOD_S, TOKEN_LIFE_S, SecuritySettings
+from mec_platform.identity.member_authority import AuthorityFiles
 from mec_platform.tls import TlsFiles
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -27,6 +28,7 @@ class Security:
     authenticate: bool | None
     settings: SecuritySettings
     tls: TlsFiles | None
+    member_ca: AuthorityFiles | None
     public_uri: str
     operator_file: Path | None
 
@@ -37,6 +39,8 @@ def _make_security(
     tls_cert: Path | None,
     tls_key: Path | None,
     client_ca: Path | None,
+    member_ca_cert: Path | None,
+    member_ca_key: Path | None,
     behind_proxy: bool,
     public_url: str,
     token_life_s: int,
@@ -49,6 +53,9 @@ def _make_security(
         raise click.UsageError("--tls-cert and --tls-key belong together")
     if client_ca is not None and tls_cert is None:
         raise click.UsageError("--client-ca needs --tls-cert and --tls-key")
+    if (member_ca_cert is None) != (member_ca_key is None):
+        raise click.UsageError("--member-ca-cert and --member-ca-key belong together")
+    member_ca = AuthorityFiles(member_ca_cert, member_ca_key) if member_ca_cert and member_ca_key else None
     tls = TlsFiles(certificate=tls_cert, key=tls_key, client_ca=client_ca) if tls_cert and tls_key else None
     settings = SecuritySettings(
         token_life_s=token_life_s,
@@ -58,7 +65,7 @@ def _make_security(
         rate=_rate(rate_limit, rate_burst),
     )
     authenticate = None if auth is None else auth == "on"
-    return Security(authenticate, settings, tls, public_url.rstrip("/"), operator_credentials)
+    return Security(authenticate, settings, tls, member_ca, public_url.rstrip("/"), operator_credentials)
 
 
 def _rate(per_s: float | None, burst: int | None) -> Rate | None:
@@ -94,6 +101,13 @@ security_options = option_group(
     _option(
         "--client-ca", type=_FILE, help="Mutual TLS: only clients with a certificate that this authority has signed."
     ),
+    _option(
+        "--member-ca-cert",
+        type=_FILE,
+        help="Authority (PEM) of nodes and gateways, as of mec certs init: gRPC speaks mutual TLS (default: an authority of "
+        "its own in STATE.certs, where other machines reach --host).",
+    ),
+    _option("--member-ca-key", type=_FILE, help="Its key, with which members that join get their certificates."),
     _option("--behind-proxy", is_flag=True, help="A proxy ends TLS; the last X-Forwarded-For is the client's address."),
     _option("--public-url", default="", help="Address under which clients reach the platform, for links and tokens."),
     _option("--token-life-s", default=TOKEN_LIFE_S, show_default=True, type=click.IntRange(60, 86_400)),

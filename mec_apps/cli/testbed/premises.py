@@ -10,8 +10,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mec_apps.cli.certs.authority import Purpose, issue, make_authority
-from mec_apps.cli.certs.folder import AUTHORITY, certificate_path, key_path, save
 from mec_apps.cli.local_cluster import Premises
 from mec_apps.cli.new_secrets import hand_over
 from mec_apps.cli.rest_client import PlatformAddress, call
@@ -19,6 +17,8 @@ from mec_apps.cli.testbed.network import Network
 from mec_apps.cli.testbed.quotas import CpuQuotas
 from mec_apps.sdk.session import Access, ClientCredentials
 from mec_platform.domain.credentials import Scope
+from mec_platform.identity.authority import Purpose, issue, make_authority
+from mec_platform.identity.folder import AUTHORITY, certificate_path, key_path, save
 
 PLATFORM = "platform"
 GATEWAY = "gateway"

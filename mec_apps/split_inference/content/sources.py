@@ -16,7 +16,7 @@ class SourceDirectory:
     """The sources for the node called `own_name`; the nodes heard of last are remembered for when the platform is away."""
 
     def __init__(self, platform_grpc: str, own_name: str, channels: Channels) -> None:
-        self._platform = ContentSource(PLATFORM, channels.to(platform_grpc))
+        self._platform_grpc = platform_grpc
         self._own_name = own_name
         self._channels = channels
         self._others: list[tuple[str, str]] = []
@@ -24,16 +24,17 @@ class SourceDirectory:
 
     async def sources(self) -> Sequence[ContentSource]:
         """Sources in the order in which to ask them."""
+        platform = ContentSource(PLATFORM, self._channels.to(self._platform_grpc))
         try:
-            self._others, self._others_first = await self._platform.other_sources()
+            self._others, self._others_first = await platform.other_sources()
         except SourceFailed as failed:
             _log.info("%s names no other sources: %s", PLATFORM, failed)
         peers = [
-            ContentSource(name, self._channels.to(address))
+            ContentSource(name, self._channels.to(address, name))
             for name, address in self._others
             if name != self._own_name and address
         ]
-        return [*peers, self._platform] if self._others_first else [self._platform, *peers]
+        return [*peers, platform] if self._others_first else [platform, *peers]
 
 
 def platform_first(sources: Sequence[ContentSource]) -> list[ContentSource]:

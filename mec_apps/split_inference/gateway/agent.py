@@ -7,6 +7,7 @@ import contextlib
 import logging
 import secrets
 import socket
+import ssl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +26,17 @@ from mec_apps.split_inference.gateway.sessions import Sessions
 from mec_apps.split_inference.gateway.vision import Vision
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.machine_load import LoadMeter
+from mec_apps.split_inference.member_identity import MemberFiles, MemberIdentity, take_identity
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.peer_link import LinkPool
 from mec_platform.background import BackgroundTasks
 from mec_platform.content_store.store import ContentStore
+from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.rpc.convert import shape_to_message
-from mec_platform.rpc.endpoints import AddressError, make_server, require_loopback, start_server
+from mec_platform.rpc.endpoints import AddressError, make_server, start_server
 from mec_platform.rpc.v1 import control_plane_pb2, inference_pb2_grpc
+from mec_platform.tls import TlsFiles, load_certificate, make_server_context
 
 SERVICE_NAME = "lfm-inference"
 INFERENCE_SERVICE = "mec_platform.rpc.v1.Inference"
@@ -42,7 +46,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Validated by the command line. `context` bounds prompt plus answer of a session, in tokens."""
+    """Validated by the command line. `context` bounds prompt plus answer of a session, in tokens.
+
+    With an `identity` it speaks mutual TLS, and its OpenAI API HTTPS: to who shows a certificate of the same authority, or
+    where `open_api` is set, to everybody. `allow_remote` as for nodes.
+    """
 
     name: str
     package_dir: Path
@@ -54,6 +62,8 @@ class GatewaySettings:
     context: int = 2048
     max_sessions: int = 32
     allow_remote: bool = False
+    identity: MemberFiles | None = None
+    open_api: bool = False
     access: Access = field(default_factory=Access)
     encoder_dir: Path | None = None
     platform_wait_s: float = 15.0
@@ -71,6 +81,8 @@ class GatewayAgent:
         self._incarnation = secrets.token_hex(8)
         self._held = contextlib.ExitStack()
         self._tasks = BackgroundTasks()
+        self._identity: MemberIdentity | None = None
+        self._tls: ssl.SSLContext | None = None
         self.http_address = ""
         self.grpc_address = ""
 
@@ -84,7 +96,7 @@ class GatewayAgent:
 
     async def _start(self) -> None:
         settings = self._settings
-        require_loopback(settings.host, settings.allow_remote)
+        identity = self._take_identity()
         self._held.enter_context(ContentStore(settings.store_dir).hold_folder(settings.package_dir))
         self._package = package = ModelPackage.open(settings.package_dir)
         spec = package.spec
@@ -99,7 +111,7 @@ class GatewayAgent:
         context = min(settings.context, package.spec.context)
         self.sessions = Sessions(self._number, context, settings.max_sessions, self._on_node_failure)
         hello = Frame(FrameKind.HELLO, session=self._number << 32, payload=settings.name.encode())
-        self._links = LinkPool(hello, LinkShapers(), self.sessions.on_frame, self.sessions.on_link_lost)
+        self._links = LinkPool(hello, LinkShapers(), self.sessions.on_frame, self.sessions.on_link_lost, identity)
         self._switcher = PlanSwitcher(self.sessions, self._links)
         vision, switchers = None, {}
         if settings.encoder_dir is not None:
@@ -111,16 +123,20 @@ class GatewayAgent:
                 settings.platform_grpc,
                 lambda: self.grpc_address,
                 self._on_node_failure,
+                identity,
             )
             vision = Vision(self._encoder.package, self._encoder.encodings, package.dims.hidden)
             switchers[self._encoder.package.shape.name] = self._encoder.switcher
             if self._encoder.package.note:
                 _log.warning("encoder %s: %s", self._encoder.package.shape.name, self._encoder.package.note)
-        self._server = make_server()
+        self._server = make_server(identity=identity)
         inference_pb2_grpc.add_InferenceServicer_to_server(
             InferenceService(self.sessions, tokenizer, self._switcher, switchers), self._server
         )
-        self.grpc_address = await start_server(self._server, settings.host, settings.grpc_port, [INFERENCE_SERVICE])
+        credentials = None if identity is None else identity.server_credentials()
+        self.grpc_address = await start_server(
+            self._server, settings.host, settings.grpc_port, [INFERENCE_SERVICE], credentials
+        )
         await self._serve_http(tokenizer, vision)
         self._rate = (time.monotonic(), 0, 0.0)
         self._load = LoadMeter()
@@ -131,6 +147,7 @@ class GatewayAgent:
             self._links.measure,
             self._on_reply,
             lambda: self.sessions.nodes_in_use,
+            identity,
         )
         await self._membership.join(settings.platform_wait_s)
         if settings.encoder_dir is not None:
@@ -144,8 +161,18 @@ class GatewayAgent:
         )
         await self._application.__aenter__()
         await self._application.offer_service(
-            SERVICE_NAME, f"http://{self.http_address}/v1", version="v1", category="inference", liveness_s=10
+            SERVICE_NAME, self.openai_url, version="v1", category="inference", liveness_s=10
         )
+
+    @property
+    def openai_url(self) -> str:
+        """Base URL of the OpenAI API."""
+        return f"{'http' if self._tls is None else 'https'}://{self.http_address}/v1"
+
+    def reload(self) -> None:
+        """Takes up a renewed certificate, for SIGHUP."""
+        if self._identity is not None:
+            self._identity.reload()
 
     async def wait_failed(self) -> str:
         """Returns the reason when the platform no longer takes this gateway."""
@@ -164,10 +191,26 @@ class GatewayAgent:
             await self._membership.leave()
         if hasattr(self, "_server"):
             await self._server.stop(grace=1)
+        if self._identity is not None:
+            await self._identity.stop()
         if hasattr(self, "_links"):
             await self._links.close()
             await self._switcher.close()
         self._held.close()
+
+    def _take_identity(self) -> GrpcIdentity | None:
+        settings = self._settings
+        self._identity = take_identity(
+            settings.name, settings.host, settings.allow_remote, settings.identity, settings.platform_grpc
+        )
+        if self._identity is None:
+            return None
+        files = self._identity.files
+        client_ca = None if settings.open_api else files.authority
+        tls = TlsFiles(certificate=files.certificate, key=files.key, client_ca=client_ca)
+        context = self._tls = make_server_context(tls)
+        self._identity.start(lambda: load_certificate(context, tls))
+        return self._identity.grpc
 
     async def _serve_http(self, tokenizer: ChatTokenizer, vision: Vision | None) -> None:
         settings = self._settings
@@ -175,7 +218,7 @@ class GatewayAgent:
         epoch = Gauge("mec_gateway_plan_epoch", "Epoch of the plan that sessions run on", registry=app[REGISTRY_KEY])
         epoch.set_function(lambda: self._switcher.epoch)
         try:
-            self._runner = await serve_http(app, settings.host, settings.http_port)
+            self._runner = await serve_http(app, settings.host, settings.http_port, self._tls)
         except OSError as error:
             raise AddressError(
                 f"cannot listen on {settings.host}:{settings.http_port}: {error.strerror}; choose another with --port"

@@ -16,6 +16,7 @@ from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, follow_
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.peer_link import LinkPool
+from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.rpc.convert import shape_to_message
 from mec_platform.rpc.v1 import control_plane_pb2
 
@@ -33,6 +34,7 @@ class EncoderDeployment:
         platform_grpc: str,
         grpc_address: Callable[[], str],
         on_failure: Callable[[str, str], None],
+        identity: GrpcIdentity | None = None,
     ) -> None:
         """Raises PackageError."""
         self.package = EncoderPackage.open(package_dir)
@@ -43,9 +45,16 @@ class EncoderDeployment:
         number = secrets.randbits(31) + 1
         self.encodings = Encodings(number, self.package, MAX_REQUESTS, on_failure)
         hello = Frame(FrameKind.HELLO, session=number << 32, payload=gateway.encode())
-        self._links = LinkPool(hello, LinkShapers(), self.encodings.on_frame, self.encodings.on_link_lost)
+        self._links = LinkPool(hello, LinkShapers(), self.encodings.on_frame, self.encodings.on_link_lost, identity)
         self.switcher = PlanSwitcher(self.encodings, self._links)
-        self._membership = Membership(gateway, platform_grpc, self._build_report, self._links.measure, self._on_reply)
+        self._membership = Membership(
+            gateway,
+            platform_grpc,
+            self._build_report,
+            self._links.measure,
+            self._on_reply,
+            identity=identity,
+        )
 
     async def join(self, wait_s: float) -> None:
         """Raises JoinError where no platform answers in time, or it has another gateway of this name."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -95,15 +96,16 @@ def make_http_app(
     return app
 
 
-async def serve_http(app: web.Application, host: str, port: int) -> web.AppRunner:
+async def serve_http(app: web.Application, host: str, port: int, tls: ssl.SSLContext | None = None) -> web.AppRunner:
     """Serves `app` with handlers that are cancelled when their client goes away; `await runner.cleanup()` ends it.
 
+    With a `tls` context over TLS alone.
     With port 0 the system chooses one; `runner.addresses` tells. A port in use is an OSError.
     """
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CONNECTION_GRACE_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
     except OSError:
         await runner.cleanup()
         raise

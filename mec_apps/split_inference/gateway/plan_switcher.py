@@ -21,7 +21,7 @@ from mec_apps.split_inference.gateway.switching import (
 from mec_apps.split_inference.peer_link import LinkLost, LinkPool
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.convert import addresses_from_message, plan_from_message
-from mec_platform.rpc.endpoints import Channels, open_channel
+from mec_platform.rpc.endpoints import Channels
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 CONNECT_TIMEOUT_S = 3.0
@@ -37,19 +37,18 @@ async def follow_chains(
     if not wanted:
         return
     try:
-        async with open_channel(platform_grpc) as channel:
-            stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel)
-            for each in wanted:
-                message = types_pb2.SplitPlan(epoch=each.epoch, model=model, chain=each.chain)
-                if not each.dropped:
-                    request = control_plane_pb2.GetPlanRequest(model=model, chain=each.chain)
-                    message = await stub.GetPlan(request, timeout=2)
-                plan, addresses = plan_from_message(message), addresses_from_message(message)
-                if plan.epoch > switcher.epoch_of(plan.chain):
-                    await switcher.switch(plan, addresses, frozenset(), "replay", 0.0)
-                elif switcher.epoch_of(plan.chain) < reply.living_epoch:
-                    _log.warning("epoch %d was given up; back to epoch %d", switcher.epoch_of(plan.chain), plan.epoch)
-                    await switcher.revert(plan, addresses)
+        stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(switcher.channels.to(platform_grpc))
+        for each in wanted:
+            message = types_pb2.SplitPlan(epoch=each.epoch, model=model, chain=each.chain)
+            if not each.dropped:
+                request = control_plane_pb2.GetPlanRequest(model=model, chain=each.chain)
+                message = await stub.GetPlan(request, timeout=2)
+            plan, addresses = plan_from_message(message), addresses_from_message(message)
+            if plan.epoch > switcher.epoch_of(plan.chain):
+                await switcher.switch(plan, addresses, frozenset(), "replay", 0.0)
+            elif switcher.epoch_of(plan.chain) < reply.living_epoch:
+                _log.warning("epoch %d was given up; back to epoch %d", switcher.epoch_of(plan.chain), plan.epoch)
+                await switcher.revert(plan, addresses)
     except (grpc.aio.AioRpcError, LinkLost, OldPlan) as error:
         _log.warning("a committed plan cannot be used yet: %s", error)
 
@@ -71,7 +70,8 @@ class PlanSwitcher:
     def __init__(self, sessions: PlanUser, links: LinkPool) -> None:
         self._sessions = sessions
         self._links = links
-        self._channels = Channels()
+        self.channels = Channels(links.identity)
+        """To the platform and to nodes."""
         self._switching: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._epochs: dict[int, int] = {}
 
@@ -134,7 +134,7 @@ class PlanSwitcher:
 
     async def close(self) -> None:
         """Closes the calls' channels; the links belong to their owner."""
-        await self._channels.close()
+        await self.channels.close()
 
     async def _activate(self, plan: SplitPlan, addresses: Mapping[str, str]) -> ActivePlan:
         active = self._sessions.chains.get(plan.chain)
@@ -150,5 +150,5 @@ class PlanSwitcher:
             plan=plan,
             addresses={node: addresses[node] for node in plan.nodes},
             links={link.peer: link for link in links},
-            channels=self._channels,
+            channels=self.channels,
         )

@@ -260,6 +260,6 @@ async def _send_move(session: int, source: ActivePlan, target: ActivePlan, move:
     request = edge_node_pb2.SendKvRequest(
         selection=selection, target=move.target, target_address=target.addresses[move.target]
     )
-    node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source]))
+    node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source], move.source))
     reply = await node.SendKv(request)
     return reply.bytes

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -16,9 +18,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from mec_apps.sdk import MecApplication
 from mec_apps.split_inference.content.sources import SourceDirectory
-from mec_apps.split_inference.frames import gateway_of
+from mec_apps.split_inference.frames import MAX_MESSAGE_BYTES, MAX_ROWS, gateway_of
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.machine_load import LoadMeter
+from mec_apps.split_inference.member_identity import MemberIdentity, take_identity
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.node.artefact_check import ArtefactError
 from mec_apps.split_inference.node.compute import ComputeThread
@@ -34,7 +37,7 @@ from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.cost_profile import CostProfile
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.rpc.convert import hardware_to_message, profile_to_message, shape_to_message
-from mec_platform.rpc.endpoints import AddressError, Channels, make_server, require_loopback, start_server
+from mec_platform.rpc.endpoints import AddressError, Channels, make_server, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_node_pb2_grpc, types_pb2
 
 SERVICE_NAME = "edge-node"
@@ -52,8 +55,9 @@ class NodeAgent:
         self._settings = settings
         self._incarnation = secrets.token_hex(8)
         self._held = contextlib.ExitStack()
+        self._identity: MemberIdentity | None = None
         self.address = ""
-        self.metrics_address = ""
+        self.metrics_url = ""
 
     async def start(self) -> None:
         """Raises AddressError, JoinError, PackageError, ArtefactError or the SDK's errors; nothing is left running."""
@@ -65,22 +69,31 @@ class NodeAgent:
 
     async def _start(self) -> None:
         settings = self._settings
-        require_loopback(settings.host, settings.allow_remote)
+        self._identity = take_identity(
+            settings.name, settings.host, settings.allow_remote, settings.identity, settings.platform_grpc
+        )
+        identity = None if self._identity is None else self._identity.grpc
         store = ContentStore(settings.store_dir)
         for folder in (settings.package_dir, settings.artefact_dir):
             self._held.enter_context(store.hold_folder(folder))
         hardware = HardwareTarget.detect()
         shapers = LinkShapers()
         shapers.emulate(dict(settings.emulated_links))
-        self._channels = Channels()
+        self._channels = Channels(identity)
         hosted = open_hosted_model(
             settings,
             read_machine(settings.name, settings.target, hardware),
             SourceDirectory(settings.platform_grpc, settings.name, self._channels),
             store,
         )
+        widths = [hosted.row_bytes(block) for block in range(hosted.shape.blocks)]
         self._data_plane = DataPlane(
-            settings.name, shapers, lambda frame: self._compute.submit(frame), self._end_sessions_of
+            settings.name,
+            shapers,
+            lambda frame: self._compute.submit(frame),
+            self._end_sessions_of,
+            identity,
+            min(MAX_ROWS * max(widths), MAX_MESSAGE_BYTES),
         )
         self._compute = ComputeThread(
             hosted.load,
@@ -116,14 +129,17 @@ class NodeAgent:
             self._channels,
             hosted.weights,
         )
-        self._server = make_server()
+        self._server = make_server(identity=identity)
         edge_node_pb2_grpc.add_EdgeNodeServicer_to_server(self._service, self._server)
         self._server.add_generic_rpc_handlers((self._data_plane.handler(),))
         content_store_pb2_grpc.add_ContentStoreServicer_to_server(ContentStoreService(store), self._server)
         services = [EDGE_NODE_SERVICE, DATA_PLANE_SERVICE, CONTENT_STORE_SERVICE]
-        self.address = await start_server(self._server, settings.host, settings.port, services)
+        credentials = None if identity is None else identity.server_credentials()
+        self.address = await start_server(self._server, settings.host, settings.port, services, credentials)
         self._service.address = self.address
         self._serve_metrics()
+        if self._identity is not None:
+            self._identity.start(self._renew_metrics)
         self._membership = Membership(
             settings.name,
             settings.platform_grpc,
@@ -131,6 +147,7 @@ class NodeAgent:
             self._data_plane.links.measure,
             self._on_reply,
             self._following,
+            identity,
         )
         await self._membership.join(settings.platform_wait_s)
         self._application = MecApplication(
@@ -144,6 +161,11 @@ class NodeAgent:
         await self._application.offer_service(
             SERVICE_NAME, f"grpc://{self.address}", version="v1", category="edge-node", liveness_s=10
         )
+
+    def reload(self) -> None:
+        """Takes up a renewed certificate, for SIGHUP."""
+        if self._identity is not None:
+            self._identity.reload()
 
     async def wait_failed(self) -> str:
         """Returns the reason when the platform no longer takes this node."""
@@ -162,6 +184,8 @@ class NodeAgent:
             await self._channels.close()
         if hasattr(self, "_compute"):
             self._compute.stop()
+        if self._identity is not None:
+            await self._identity.stop()
         if hasattr(self, "_metrics_server"):
             self._metrics_server.shutdown()
             self._metrics_server.server_close()
@@ -251,14 +275,33 @@ class NodeAgent:
         registry.register(_NodeCollector(self._compute))
         try:
             self._metrics_server, _ = prometheus_client.start_http_server(
-                self._settings.metrics_port, self._settings.host, registry
+                self._settings.metrics_port, self._settings.host, registry, **self._metrics_tls()
             )
         except OSError as error:
             raise AddressError(
                 f"cannot listen on {self._settings.host}:{self._settings.metrics_port} for metrics: {error.strerror}; "
                 "choose another with --metrics-port"
             ) from error
-        self.metrics_address = f"{self._settings.host}:{self._metrics_server.server_port}"
+        scheme = "http" if self._identity is None else "https"
+        self.metrics_url = f"{scheme}://{self._settings.host}:{self._metrics_server.server_port}/metrics"
+
+    def _metrics_tls(self) -> dict[str, Any]:
+        """Who reads the figures shows a certificate too."""
+        if self._identity is None:
+            return {}
+        files = self._identity.files
+        return {
+            "certfile": str(files.certificate),
+            "keyfile": str(files.key),
+            "client_cafile": str(files.authority),
+            "client_auth_required": True,
+        }
+
+    def _renew_metrics(self) -> None:
+        assert self._identity is not None
+        listening = self._metrics_server.socket
+        if isinstance(listening, ssl.SSLSocket):
+            listening.context.load_cert_chain(self._identity.files.certificate, self._identity.files.key)
 
 
 class _NodeCollector(Collector):

@@ -18,8 +18,10 @@ import grpc.aio
 
 from mec_apps.split_inference.frames import (
     ARRIVAL,
+    MAX_MESSAGE_BYTES,
     Frame,
     FrameError,
+    FrameFault,
     FrameKind,
     Refusal,
     gateway_of,
@@ -30,6 +32,9 @@ from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.node.compute import Outcome, refuse
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE, LinkLost, LinkPool
 from mec_platform.background import BackgroundTasks
+from mec_platform.identity.call_gate import caller_of
+from mec_platform.identity.grpc_identity import GrpcIdentity
+from mec_platform.identity.names import Role
 
 GATEWAY_GRACE_S = 30.0
 """A gateway whose stream broke is back within this time, or it is gone."""
@@ -39,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class DataPlane:
-    """All streams of one node. `submit` hands a frame to the compute thread."""
+    """All streams of one node. `submit` hands a frame to the compute thread; `largest_rows_bytes` bounds a frame's rows."""
 
     def __init__(
         self,
@@ -47,15 +52,19 @@ class DataPlane:
         shapers: LinkShapers,
         submit: Callable[[Frame], None],
         on_gateway_gone: Callable[[int], Awaitable[None]],
+        identity: GrpcIdentity | None = None,
+        largest_rows_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._node = node
         self._submit = submit
         self._on_gateway_gone = on_gateway_gone
+        self._largest_rows_bytes = largest_rows_bytes
         self._tasks = BackgroundTasks()
         self._gateways: dict[int, asyncio.Queue[bytes]] = {}
         self._absences: dict[int, int] = {}
+        self._owners: dict[int, str] = {}
         hello = Frame(FrameKind.HELLO, payload=node.encode())
-        self.links = LinkPool(hello, shapers, self._on_frame_back, self._on_link_lost)
+        self.links = LinkPool(hello, shapers, self._on_frame_back, self._on_link_lost, identity)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The gRPC handler of the stream: raw bytes in and out."""
@@ -95,12 +104,14 @@ class DataPlane:
         outbound: asyncio.Queue[bytes] = asyncio.Queue()
         writer = self._tasks.start("data plane writer", _write(stream, outbound))
         gateway = 0
+        caller = caller_of(stream)
+        known_as = None if caller is None else caller.name_as(Role.MEMBER)
         try:
             while True:
                 message: object = await stream.read()
                 if not isinstance(message, bytes):
                     return
-                frame = unpack_frame(message)
+                frame = unpack_frame(message, self._largest_rows_bytes)
                 match frame.kind:
                     case FrameKind.TOKENS | FrameKind.ROWS | FrameKind.HIDDEN:
                         if frame.flags & ARRIVAL:
@@ -113,13 +124,14 @@ class DataPlane:
                         echo = replace(frame, kind=FrameKind.PROBE_ECHO, payload=b"")
                         outbound.put_nowait(pack_frame(echo))
                     case FrameKind.HELLO:
-                        gateway = gateway_of(frame.session)
+                        gateway = self._greet(frame, known_as)
                         if gateway:
                             self._gateways[gateway] = outbound
                         outbound.put_nowait(pack_frame(Frame(FrameKind.HELLO, payload=self._node.encode())))
                     case _:
-                        raise FrameError(f"a {frame.kind.name} frame is not for a node")
+                        raise FrameError(FrameFault.KIND, f"a {frame.kind.name} frame is not for a node")
         except FrameError as error:
+            _log.warning("a stream of %s ends: %s", known_as or "somebody", error)
             await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             if self._gateways.get(gateway) is outbound:
@@ -129,11 +141,25 @@ class DataPlane:
                     self._tasks.start("await gateway", self._await_gateway(gateway, absence))
             await self._tasks.cancel(writer)
 
+    def _greet(self, hello: Frame, known_as: str | None) -> int:
+        """The number of the gateway that says hello, 0 for a node. Raises FrameError where it is not who it says it is:
+        `known_as` is the name in its certificate, None in the clear."""
+        said = hello.payload.decode(errors="replace")
+        gateway = gateway_of(hello.session)
+        if known_as is None:
+            return gateway
+        if said != known_as:
+            raise FrameError(FrameFault.SENDER, f"{known_as} says that it is {said!r}")
+        if gateway and self._owners.setdefault(gateway, known_as) != known_as:
+            raise FrameError(FrameFault.SENDER, f"gateway {gateway:x} is {self._owners[gateway]}, not {known_as}")
+        return gateway
+
     async def _await_gateway(self, gateway: int, absence: int) -> None:
         """A gateway that stays away takes its sessions with it; one that came and left again is awaited anew."""
         await asyncio.sleep(GATEWAY_GRACE_S)
         if gateway not in self._gateways and self._absences.get(gateway) == absence:
             del self._absences[gateway]
+            self._owners.pop(gateway, None)
             _log.warning("gateway %x has been gone for %g s; its sessions end", gateway, GATEWAY_GRACE_S)
             await self._on_gateway_gone(gateway)
 

@@ -47,6 +47,21 @@ def cut_kv(
     return pieces
 
 
+def check_piece(model: StageModel, piece: KvPiece) -> None:
+    """Raises KvRefusal(BAD_FRAME) for sizes that do not fit this model; to be asked before a piece is kept for later."""
+    pages, rest = divmod(len(piece.keys), model.page_bytes)
+    last_page = piece.first_page + pages
+    fits = (
+        rest == 0
+        and 1 <= pages <= PAGES_PER_CHUNK
+        and len(piece.values) == len(piece.keys)
+        and 0 <= piece.layer < model.blocks
+        and (last_page - 1) * model.page_tokens < piece.valid_positions <= last_page * model.page_tokens
+    )
+    if not fits:
+        raise KvRefusal(Refusal.BAD_FRAME, "a KV chunk whose sizes do not fit this node's model")
+
+
 def store_kv(model: StageModel, kv: KvPages, piece: KvPiece) -> int:
     """Stores a piece and returns its bytes. Storing what is held already changes nothing: a piece that comes late, after the
     session has gone on here, must not take the newer rows of its last page.
@@ -54,17 +69,8 @@ def store_kv(model: StageModel, kv: KvPages, piece: KvPiece) -> int:
     Raises:
         KvRefusal: BAD_FRAME for sizes that do not fit this model, GAP where an earlier piece is missing, NO_PAGES.
     """
-    pages, rest = divmod(len(piece.keys), model.page_bytes)
-    last_page = piece.first_page + pages
-    fits = (
-        rest == 0
-        and pages >= 1
-        and len(piece.values) == len(piece.keys)
-        and 0 <= piece.layer < model.blocks
-        and (last_page - 1) * model.page_tokens < piece.valid_positions <= last_page * model.page_tokens
-    )
-    if not fits:
-        raise KvRefusal(Refusal.BAD_FRAME, "a KV chunk whose sizes do not fit this node's model")
+    check_piece(model, piece)
+    last_page = piece.first_page + len(piece.keys) // model.page_bytes
     layer = LayerRange(piece.layer, piece.layer + 1)
     if model.measurable(layer) != layer:
         raise KvRefusal(Refusal.GAP, f"layer {piece.layer} is not loaded on this node")

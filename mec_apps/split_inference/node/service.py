@@ -18,7 +18,7 @@ from mec_apps.split_inference.node.compute import ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
 from mec_apps.split_inference.node.hosted_model import ShapedModel, WeightSource
 from mec_apps.split_inference.node.kv_pages import KvRefusal
-from mec_apps.split_inference.node.kv_transfer import KvPiece, cut_kv, store_kv
+from mec_apps.split_inference.node.kv_transfer import KvPiece, check_piece, cut_kv, store_kv
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.node.stages import LoadedStage, StageError, StaleEpoch, stage_of
 from mec_apps.split_inference.peer_link import LinkLost
@@ -152,11 +152,11 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         pieces: list[KvPiece] = []
         try:
             async for chunk in request_iterator:
-                pieces.append(
-                    KvPiece(
-                        chunk.session, chunk.layer, chunk.first_page, chunk.valid_positions, chunk.keys, chunk.values
-                    )
+                piece = KvPiece(
+                    chunk.session, chunk.layer, chunk.first_page, chunk.valid_positions, chunk.keys, chunk.values
                 )
+                check_piece(self._compute.model, piece)
+                pieces.append(piece)
                 if len(pieces) == _PIECES_PER_JOB:
                     received += await self._compute.call(partial(self._store, pieces))
                     pieces = []
@@ -176,7 +176,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
                 yield _chunk(piece)
 
         try:
-            target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address))
+            target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address, request.target))
             reply = await target.ImportKv(shaped())
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), f"{request.target} did not take the KV: {error.details()}")

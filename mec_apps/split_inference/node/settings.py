@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mec_apps.sdk.session import Access
 from mec_apps.split_inference.link_shaper import EmulatedLink
+from mec_apps.split_inference.member_identity import MemberFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,9 @@ class NodeSettings:
     """Validated by the command line. `memory_bytes` is what the node offers to weights of stages.
 
     `store_dir` is the content store; the user's where it is None. `target` is the row that this machine would
-    compile for, for messages. `site`, `machine`, `group` and `ue` are as in a member's report.
+    compile for, for messages. `site`, `machine`, `group` and `ue` are as in a member's report. With an `identity` it speaks
+    mutual TLS; outside loopback it must have one, unless `allow_remote` says that the network is trusted, and then it speaks
+    in the clear.
     """
 
     name: str
@@ -36,6 +39,7 @@ class NodeSettings:
     emulated_links: Mapping[str, EmulatedLink] = field(default_factory=dict)
     emulated_cpu_share: float = 1.0
     allow_remote: bool = False
+    identity: MemberFiles | None = None
     access: Access = field(default_factory=Access)
     platform_wait_s: float = 15.0
     store_dir: Path | None = None

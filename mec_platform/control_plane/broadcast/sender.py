@@ -13,6 +13,7 @@ import grpc.aio
 from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.broadcast import protocol
 from mec_platform.domain.split_plan import SplitPlan
+from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.rpc.convert import plan_to_message
 from mec_platform.rpc.endpoints import Channels
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc, inference_pb2, inference_pb2_grpc
@@ -47,16 +48,21 @@ Record = Callable[[SplitPlan], Awaitable[str | None]]
 class ReconfigurationSender:
     """Carries out one reconfiguration at a time; `record` is the commit point.
 
-    Nodes that load a stage are asked every `watch_interval_s` how much of its weights has arrived.
+    Nodes that load a stage are asked every `watch_interval_s` how much of its weights has arrived. With an `identity`,
+    members are called over mutual TLS.
     """
 
     def __init__(
-        self, record: Record, deadlines: protocol.Deadlines, watch_interval_s: float = WATCH_INTERVAL_S
+        self,
+        record: Record,
+        deadlines: protocol.Deadlines,
+        watch_interval_s: float = WATCH_INTERVAL_S,
+        identity: GrpcIdentity | None = None,
     ) -> None:
         self._watch_interval_s = watch_interval_s
         self._record = record
         self._deadlines = deadlines
-        self._channels = Channels()
+        self._channels = Channels(identity)
         self._events: asyncio.Queue[protocol.Event] = asyncio.Queue()
         self._calls = BackgroundTasks()
 
@@ -205,10 +211,10 @@ class ReconfigurationSender:
         return None
 
     def _node(self, name: str, assignment: Assignment) -> edge_node_pb2_grpc.EdgeNodeAsyncStub:
-        return edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(assignment.nodes[name]))
+        return edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(assignment.nodes[name], name))
 
     def _gateway(self, name: str, assignment: Assignment) -> inference_pb2_grpc.InferenceAsyncStub:
-        return inference_pb2_grpc.InferenceStub(self._channels.to(assignment.gateways[name]))
+        return inference_pb2_grpc.InferenceStub(self._channels.to(assignment.gateways[name], name))
 
 
 def _words(error: grpc.aio.AioRpcError | KeyError) -> str:

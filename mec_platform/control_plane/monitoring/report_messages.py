@@ -11,6 +11,23 @@ from mec_platform.rpc.convert import hardware_from_message, profile_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, types_pb2
 
 MAX_NAME = 128
+MAX_LINKS = 2048
+"""Far more than the peers whose links a member measures."""
+
+MAX_REPORT_BYTES = 512 << 10
+LARGEST_NUMBER = 1e15
+"""Beyond any time, rate or size of a member; sums of such numbers stay finite."""
+
+_NUMBERS = (
+    "block_time_us",
+    "head_time_us",
+    "prefill_block_time_us_per_row",
+    "tokens_per_s",
+    "profile_ratio",
+    "weights_bytes_per_s",
+    "token_ms",
+    "first_token_ms",
+)
 
 
 def problem_of(report: control_plane_pb2.MemberReport) -> str | None:
@@ -21,6 +38,12 @@ def problem_of(report: control_plane_pb2.MemberReport) -> str | None:
         return "role: MEMBER_ROLE_NODE or MEMBER_ROLE_GATEWAY is needed"
     if not report.address or not report.incarnation:
         return "address and incarnation are needed"
+    if report.ByteSize() > MAX_REPORT_BYTES or len(report.links) > MAX_LINKS:
+        return f"a report has {MAX_LINKS} links and {MAX_REPORT_BYTES} bytes at most"
+    numbers = [getattr(report, name) for name in _NUMBERS]
+    numbers += [number for link in report.links for number in (link.bytes_per_s, link.round_trip_ms, abs(link.age_s))]
+    if not all(0 <= number <= LARGEST_NUMBER for number in (*numbers, abs(report.load.busy_share))):  # NaN is neither
+        return "times and rates must be numbers that are not negative"
     return None
 
 

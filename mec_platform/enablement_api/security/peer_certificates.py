@@ -14,7 +14,8 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-CLIENT_URN = "urn:mec:client:"
+from mec_platform.identity.authority import identities_of
+from mec_platform.identity.names import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,6 @@ def read_certificate(encoded: bytes) -> PeerCertificate:
     """What a certificate in DER form says."""
     certificate = x509.load_der_x509_certificate(encoded)
     ids = {str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        uris: list[str] = []
-    else:
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    ids.update(uri.removeprefix(CLIENT_URN) for uri in uris if uri.startswith(CLIENT_URN))
+    ids.update(identity.name for identity in identities_of(certificate) if identity.role is Role.CLIENT)
     thumbprint = base64.urlsafe_b64encode(hashlib.sha256(encoded).digest()).rstrip(b"=").decode()
     return PeerCertificate(thumbprint, frozenset(ids))

@@ -37,7 +37,7 @@ class Protection:
 
     def __init__(self, registry: Registry, credentials: Credentials, settings: SecuritySettings) -> None:
         self._settings = settings
-        address_of = partial(client_address, behind_proxy=settings.behind_proxy)
+        self.address_of = address_of = partial(client_address, behind_proxy=settings.behind_proxy)
         self._keys = KeyRotation(
             credentials,
             registry.clock,
