@@ -78,6 +78,7 @@ KEYS: tuple[Key, ...] = (
     _change("min_gain_share", high=1),
     _change("triggered_min_gain_share", high=1),
     _change("steady_s"),
+    _change("trouble_memory_s", low=0.1),
     _change("min_link_confidence", high=1),
     _change("min_forecast_confidence", high=1),
     _change("switch_lead_s"),

@@ -22,6 +22,7 @@ from mec_platform.control_plane.monitoring.members import (
 from mec_platform.control_plane.monitoring.radio_forecast import forecast_link
 from mec_platform.control_plane.monitoring.series import FRESH_S, age_step_s, confidence
 from mec_platform.control_plane.monitoring.settings import MonitoringSettings
+from mec_platform.control_plane.monitoring.shared_radio import share_radio_links
 from mec_platform.control_plane.monitoring.site_links import links_between_sites
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, NodeCapacity, Snapshot
 from mec_platform.domain.split_plan import SplitPlan
@@ -191,10 +192,12 @@ def _site_links(
 def _with_forecasts(
     links: tuple[LinkCapacity, ...], state: MonitoringState, now_s: float, settings: MonitoringSettings
 ) -> tuple[LinkCapacity, ...]:
-    """Links of members that are behind a UE get its forecast; all others stay the same objects."""
-    if not state.radio.ues:
+    """Links of members that are behind a UE are made alike and get its forecast; all others stay the same objects."""
+    ues_of = {name: member.latest.ue for name, member in state.members.items() if member.latest.ue}
+    if not ues_of:
         return links
-    behind = {name: member.latest.ue for name, member in state.members.items() if member.latest.ue in state.radio.ues}
+    links = share_radio_links(links, ues_of)
+    behind = {name: ue for name, ue in ues_of.items() if ue in state.radio.ues}
     if not behind:
         return links
 

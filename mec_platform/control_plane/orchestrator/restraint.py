@@ -20,6 +20,9 @@ WORSENED = frozenset(
 )
 """Something is known to have got worse: smaller margins are enough."""
 
+WAY_BACK_ODDS = 0.25
+"""How likely trouble that has just been seen is taken to be over within the next cooldown: one burst in a few is."""
+
 PASSING = frozenset({Trigger.LINK_DEGRADED, Trigger.SLO_AT_RISK, Trigger.NODE_SLOW, Trigger.NODE_BUSY})
 """What has got worse and may get better again by itself."""
 
@@ -95,16 +98,19 @@ def may_pass(
     cost: SwitchCost,
     settings: PolicySettings,
 ) -> str | None:
-    """Trouble that has cost less so far than a change and, should it be over then, the way back.
+    """Trouble that is no older than `steady_s`, and has cost less so far than a change and, should it be over then, the way
+    back.
 
     On the way back wait the next cooldown and the time in which a better plan must prove itself, on a plan that is then
     the worse one.
     """
-    if trigger not in PASSING or state.trouble is None:
+    since_s = snapshot.now_s if state.better_since_s is None else state.better_since_s
+    if trigger not in PASSING or state.trouble is None or snapshot.now_s - since_s >= settings.steady_s:
         return None
     worse = max(0.0, 1 - state.trouble.normal_ms / best.cost_ms) if best.cost_ms > 0 else 0.0
     switch_s = cost.total_ms / max(1.0, chain_load(snapshot)[0]) / 1e3
-    needed_s = switch_s + (switch_s + worse * (settings.cooldown_s + settings.steady_s) if worse else 0.0)
+    way_back_s = switch_s + worse * (settings.cooldown_s + settings.steady_s) if worse else 0.0
+    needed_s = switch_s + WAY_BACK_ODDS * way_back_s
     if state.trouble.lost_s >= needed_s:
         return None
     return f"but that has cost {state.trouble.lost_s:.1f} s so far, and a change and the way back {needed_s:.1f} s: it may pass"
