@@ -106,9 +106,9 @@ def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
 
 
 def test_all_policies_meet_the_same_requests_and_hindsight_is_not_beaten():
-    fades = EventSpec(18.0, 30.0, source="gateway", target="fast", round_trip_ms=200)
+    fades = EventSpec(30.0, 50.0, source="gateway", target="fast", round_trip_ms=200)
     often = DeploymentSpec("chat", demand=DemandSpec(per_s=1.0, answer_tokens=64))
-    comparison = Comparison.of(make_world(events=(fades,), deployments=(often,)), {})
+    comparison = Comparison.of(make_world(events=(fades,), deployments=(often,), duration_s=60.0), {})
     slos = {name: slo_of(each) for name, each in comparison.settings.items()}
     records = {policy: comparison.run(policy) for policy in POLICIES}
     summaries = {policy: summarise(record, slos) for policy, record in records.items()}
