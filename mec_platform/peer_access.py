@@ -121,7 +121,8 @@ class GrpcPeerAccess:
     def __init__(self, address: str, *, tls: PeerTls | None = None, secret: ClientSecret | None = None) -> None:
         self.address = address
         self._credentials = None if tls is None else _channel_credentials(tls)
-        self._tokens = None if secret is None else Tokens(secret, None if tls is None else _https_context(tls))
+        https = None if tls is None else _https_context(tls)
+        self._tokens = None if secret is None else Tokens(secret, https)
 
     def open_channel(self) -> grpc.aio.Channel:
         """A new channel, which its user closes."""

@@ -72,8 +72,9 @@ class Requests:
         # Rules between attributes, parameters and the state are no part of a schema: identities exclude each other, ids in
         # bodies are those of the path, a domain name is one; what breaks them is 400 (MEC 011), and If-Match comes first.
         checks.positive_data_acceptance.enabled = False
-        # The condition is looked at before the content (RFC 9110 clause 13.2.1).
-        checks.negative_data_rejection.expected_statuses = [*checks.negative_data_rejection.expected_statuses, "412"]
+        # The condition is looked at before the content (RFC 9110 clause 13.2.1); targets beyond a length are not read.
+        refusals = checks.negative_data_rejection.expected_statuses
+        checks.negative_data_rejection.expected_statuses = [*refusals, "412", "414"]
         self.answers: Counter[tuple[str, str, int]] = Counter()
 
     @property
