@@ -22,7 +22,8 @@ from mec_apps.cli.requests import (
 from mec_apps.cli.rest_client import PlatformAddress, rest_options
 from mec_apps.cli.service_filters import ServiceFilters, filter_options
 from mec_apps.cli.service_watch import watch_services
-from mec_apps.cli.world_tables import links_table, members_table, radio_table
+from mec_apps.cli.tables import print_made
+from mec_apps.cli.world_tables import links_table, loads_table, members_table, radio_table
 from mec_platform.background import BackgroundTasks
 from mec_platform.rpc.convert import plan_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
@@ -47,10 +48,12 @@ def status(model: str, platform_grpc: PlaneAddress, as_json: bool) -> None:
         console.print("no plan yet")
     if snapshot.suspicion:
         console.print(snapshot.suspicion, markup=False)
-    console.print(members_table(snapshot))
-    console.print(links_table(snapshot))
+    tables = [members_table(snapshot), loads_table(snapshot), links_table(snapshot)]
     if snapshot.radio:
-        console.print(radio_table(snapshot))
+        tables.append(radio_table(snapshot))
+    for table in tables:
+        console.print()
+        print_made(table)
 
 
 @click.command(epilog="Example: mec watch --services --model smollm2 --json")

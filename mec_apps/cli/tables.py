@@ -14,7 +14,12 @@ _WIDE = 10_000
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints rows under headings."""
-    Console(width=_WIDE).print(make_table(headings, rows))
+    print_made(make_table(headings, rows))
+
+
+def print_made(table: Table) -> None:
+    """Prints a table that was made by `make_table`."""
+    Console(width=_WIDE).print(table)
 
 
 def make_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

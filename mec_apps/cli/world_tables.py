@@ -1,30 +1,19 @@
-"""What `mec status` prints of a snapshot: members, links, and radio devices."""
+"""What `mec status` prints of a snapshot: members and their load, links, and radio devices."""
 
 from __future__ import annotations
 
-from rich.table import Column, Table
+from rich.table import Table
 
+from mec_apps.cli.tables import make_table
 from mec_platform.rpc.v1 import control_plane_pb2, types_pb2
 
 
 def members_table(snapshot: control_plane_pb2.Snapshot) -> Table:
-    """Members with what they are, and how busy they and their machines are."""
-    table = Table(
-        "member",
-        Column("address", no_wrap=True),
-        "target",
-        "trusted",
-        "threads",
-        "MB",
-        "us/block",
-        "sessions",
-        "busy",
-        "KV MB",
-        "CPU",
-        "°C",
-        "where",
-    )
+    """Members: what they are and how fast."""
+    headings = ("member", "address", "target", "trusted", "threads", "MB", "us/block", "sessions")
+    rows = []
     for member in snapshot.members:
+        facts = ("gateway", "", "", "", "")
         if member.role == control_plane_pb2.MEMBER_ROLE_NODE:
             facts = (
                 member.hardware.compile_target,
@@ -33,35 +22,39 @@ def members_table(snapshot: control_plane_pb2.Snapshot) -> Table:
                 f"{member.memory_bytes / 1e6:.0f}",
                 f"{member.block_time_us:.0f}",
             )
-        else:
-            facts = ("gateway", "", "", "", "")
-        table.add_row(member.name, member.address, *facts, str(member.sessions), *_load(member), _where(member))
-    return table
+        rows.append((member.name, member.address, *facts, member.sessions))
+    return make_table(headings, rows)
+
+
+def loads_table(snapshot: control_plane_pb2.Snapshot) -> Table:
+    """How busy members and their machines are, and where they are."""
+    rows = [(member.name, *_load(member), _where(member)) for member in snapshot.members]
+    return make_table(("member", "busy", "KV MB", "CPU", "°C", "where"), rows)
 
 
 def links_table(snapshot: control_plane_pb2.Snapshot) -> Table:
     """Links with how they were measured, how far that is to be trusted, and what becomes of them."""
-    table = Table("link", "MB/s", "round trip ms", "by", "sure", "age s", "expected", "")
-    for member in snapshot.members:
-        for link in sorted(member.links, key=lambda each: each.peer):
-            table.add_row(
-                f"{member.name} -> {link.peer}",
-                f"{link.bytes_per_s / 1e6:.3g}",
-                f"{link.round_trip_ms:.2g}",
-                "frames" if link.passive else "probes",
-                f"{link.confidence:.0%}",
-                f"{link.age_s:.0f}" if link.age_s else "",
-                _expected(link.forecast) if link.HasField("forecast") else "",
-                "emulated" if link.emulated else "",
-            )
-    return table
+    rows = [
+        (
+            f"{member.name} -> {link.peer}",
+            f"{link.bytes_per_s / 1e6:.3g}",
+            f"{link.round_trip_ms:.2g}",
+            "frames" if link.passive else "probes",
+            f"{link.confidence:.0%}",
+            f"{link.age_s:.0f}" if link.age_s else "",
+            _expected(link.forecast) if link.HasField("forecast") else "",
+            "emulated" if link.emulated else "",
+        )
+        for member in snapshot.members
+        for link in sorted(member.links, key=lambda each: each.peer)
+    ]
+    return make_table(("link", "MB/s", "trip ms", "by", "sure", "age s", "expected", ""), rows)
 
 
 def radio_table(snapshot: control_plane_pb2.Snapshot) -> Table:
     """Radio devices: their signal, and how right forecasts of their round trip have been."""
-    table = Table("UE", "cell", "RSRP dBm", "SINR dB", "expected", "error ms", "of persistence", "forecasts")
-    for ue in snapshot.radio:
-        table.add_row(
+    rows = [
+        (
             ue.ue,
             ue.cell,
             f"{ue.rsrp_dbm:.0f}",
@@ -69,9 +62,12 @@ def radio_table(snapshot: control_plane_pb2.Snapshot) -> Table:
             _expected(ue.forecast) if ue.HasField("forecast") else "",
             f"{ue.forecast_error_ms:.3g}",
             f"{ue.persistence_error_ms:.3g}",
-            str(ue.forecasts),
+            ue.forecasts,
         )
-    return table
+        for ue in snapshot.radio
+    ]
+    headings = ("UE", "cell", "RSRP dBm", "SINR dB", "expected", "error ms", "if it stayed", "forecasts")
+    return make_table(headings, rows)
 
 
 def _load(member: control_plane_pb2.MemberReport) -> tuple[str, str, str, str]:
