@@ -211,11 +211,13 @@ def _slowness(snapshot: Snapshot, cost: PlanCost | None) -> float:
 
 def _errors(plan: SplitPlan, world: Snapshot, planning: PlanSettings) -> tuple[tuple[str, ...], Trigger]:
     """What a committed plan breaks, and whether that is a matter of trust alone."""
-    errors = tuple(check_stages(plan, world, planning))
+    errors = tuple(check_stages(plan, world, planning, committed=True))
     if not errors:
         return (), Trigger.PLAN_BROKEN
     trusting = replace(world, nodes=tuple(replace(node, trusted=True) for node in world.nodes))
-    return errors, Trigger.PLAN_BROKEN if check_stages(plan, trusting, planning) else Trigger.TRUST_CHANGED
+    return errors, Trigger.PLAN_BROKEN if check_stages(
+        plan, trusting, planning, committed=True
+    ) else Trigger.TRUST_CHANGED
 
 
 def _replicas(

@@ -178,7 +178,7 @@ def _cheapest(candidates: Iterator[Stages], seen: Snapshot, settings: ControlSet
         if not check_stages(replace(seen.plan, stages=stages), seen, settings.planning):
             best = PlanOption(stages, cost.total_ms, cost.latency_ms)
     current = costs.cost(seen.plan.stages)
-    fits = current is not None and not check_stages(seen.plan, seen, settings.planning)
+    fits = current is not None and not check_stages(seen.plan, seen, settings.planning, committed=True)
     if fits and current is not None and (best is None or current.total_ms <= best.cost_ms + 1e-9):
         return PlanOption(seen.plan.stages, current.total_ms, current.latency_ms)
     return best

@@ -114,6 +114,9 @@ def test_kv_has_room_to_grow(world: SimpleNamespace) -> None:
     assert isinstance(grown, NoPlan)
     assert "KV for 400 positions" in grown.reason
     errors = check_stages(world.plan(1, ("a", 0, 12)), tight, replace(SETTINGS, kv_growth_tokens=200))
+    assert (
+        check_stages(world.plan(1, ("a", 0, 12)), tight, replace(SETTINGS, kv_growth_tokens=200), committed=True) == []
+    )
     assert errors == ["node a offers 13.3 MB, blocks [0, 12) need 13.5 MB"]
 
 

@@ -18,7 +18,7 @@ from mec_apps.cli.testbed.timeline import Change, fade, from_events, from_traces
 from mec_platform.scenario.scenario import node_names, read_scenario
 
 MBIT = 1e6 / 8
-NODES = tuple(NodeOptions(f"edge-{number}", threads=1, memory_mib=100) for number in (1, 2, 3))
+NODES = tuple(NodeOptions(f"edge-{number}", threads=1, memory_mib=120) for number in (1, 2, 3))
 """Any two of them have room for the default model: there is always a hop, and a node to spare."""
 
 

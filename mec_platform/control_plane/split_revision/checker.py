@@ -26,8 +26,12 @@ def check_plan(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) -> l
     return errors + check_stages(plan, snapshot, settings)
 
 
-def check_stages(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) -> list[str]:
-    """The same for a plan that is committed already: model, coverage, nodes, memory, trust and links, without epochs."""
+def check_stages(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings, *, committed: bool = False) -> list[str]:
+    """The same without epochs: model, coverage, nodes, memory, trust and links.
+
+    A plan that is `committed` already must have room for the KV that there is; one that is to be, for what may come as well:
+    so that no plan is left as soon as it has been taken.
+    """
     model = snapshot.model
     if model is None:
         return ["no node has reported its model"]
@@ -42,7 +46,7 @@ def check_stages(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) ->
             errors.append(f"node {stage.node} is not alive")
             continue
         errors += _node_errors(node, snapshot)
-        errors += _memory_errors(stage, node, model, snapshot, settings)
+        errors += _memory_errors(stage, node, model, snapshot, settings, committed=committed)
         errors += _trust_errors(stage, node, model, settings)
     if settings.longest_transmission_ms != float("inf"):
         errors += _link_errors(plan, snapshot, settings)
@@ -60,12 +64,18 @@ def _node_errors(node: NodeCapacity, snapshot: Snapshot) -> list[str]:
 
 
 def _memory_errors(
-    stage: Stage, node: NodeCapacity, model: ModelShape, snapshot: Snapshot, settings: PlanSettings
+    stage: Stage,
+    node: NodeCapacity,
+    model: ModelShape,
+    snapshot: Snapshot,
+    settings: PlanSettings,
+    *,
+    committed: bool,
 ) -> list[str]:
     positions = 0
     for gateway in snapshot.gateways:
-        positions += gateway.context_positions + gateway.sessions * settings.kv_growth_tokens
-    if positions < settings.kv_tokens_reserved:
+        positions += gateway.context_positions + (0 if committed else gateway.sessions * settings.kv_growth_tokens)
+    if positions < settings.kv_tokens_reserved and not committed:
         positions = settings.kv_tokens_reserved
     needed = 0
     for block in stage.layers:
