@@ -1,4 +1,8 @@
-"""Moving live sessions to another plan: KV pages ahead while tokens flow, the last pages at a token boundary.
+"""Moving live sessions to another plan: KV ahead while tokens flow, and a switch at a token boundary.
+
+Copies ahead follow the decoding until a position or two are missing. These are not waited for: the first frame on the new
+plan carries their tokens too, and a stage computes a few rows in hardly more time than one. So the pause holds no copy and
+no call, whatever the context is.
 
 The gateway drives this because it alone stands at token boundaries. Counterparts: `node.kv_transfer` cuts and stores
 pages; the control plane's broadcast prepares the plan before and commits it after.
@@ -18,16 +22,18 @@ import grpc.aio
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
 from mec_apps.split_inference.gateway.plan_user import PlanUser
 from mec_apps.split_inference.gateway.sessions import Session, end_session
-from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.domain.split_plan import KvMove, kv_moves
 from mec_platform.rpc.convert import layers_to_message
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
-CLOSE_ENOUGH_POSITIONS = 2 * PAGE_TOKENS
-"""Pre-copy rounds end when no more than this is left for the pause."""
+CLOSE_ENOUGH_POSITIONS = 1
+"""Rounds of copies ahead end when no more than this is missing: what one token adds while a small copy is under way."""
 
-MAX_ROUNDS = 4
-"""Pre-copy rounds; a link that cannot keep up with the decoding leaves the rest to the pause."""
+MAX_ROUNDS = 8
+"""Rounds of copies ahead; a link that cannot keep up with the decoding leaves more to the pause."""
+
+TAIL_POSITIONS = 8
+"""So many last positions are computed again in the first frame; where more are missing they are copied in the pause."""
 
 RESUME_TIMEOUT_S = 30.0
 READER_TIMEOUT_S = 0.25
@@ -54,7 +60,11 @@ class CopyLimits:
 
 @dataclass(frozen=True, slots=True)
 class SwitchReport:
-    """What the switch of one session took. `mode` is pre_copy, replay, or none where no KV had to move."""
+    """What the switch of one session took. `mode` is pre_copy, stop_and_copy, replay, or none where no KV had to move.
+
+    `pause_ms` is what the first token took longer than one took before; of a replay, all that it took. Of the pause,
+    `held_ms` passed before a frame could go. `tail_positions` were computed again with the first frame.
+    """
 
     session: int
     mode: str
@@ -62,6 +72,18 @@ class SwitchReport:
     precopied_bytes: int = 0
     paused_bytes: int = 0
     replayed_tokens: int = 0
+    tail_positions: int = 0
+    held_ms: float = 0.0
+    rounds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What was copied while tokens flowed."""
+
+    positions: int = 0
+    sent_bytes: int = 0
+    rounds: int = 0
 
 
 async def switch_sessions(
@@ -145,12 +167,14 @@ async def _move(
     if mode == "replay":
         return await _replay(session, source, target)
     moves = kv_moves(source.plan, target.plan)
-    try:
-        copied, precopied_bytes = await _copy_ahead(session, source, target, moves, limits)
-    except COPY_FAILURES as error:
-        _tell_failure(session, error)
-        return await _replay(session, source, target)
-    return await _copy_rest(session, source, target, moves, limits, copied, precopied_bytes)
+    ahead, usual_s = _Ahead(), session.token_s
+    if mode != "stop_and_copy" and moves:
+        try:
+            ahead = await _copy_ahead(session, source, target, moves, limits)
+        except COPY_FAILURES as error:
+            _tell_failure(session, error)
+            return await _replay(session, source, target)
+    return await _switch_over(session, source, target, moves, limits, ahead, usual_s)
 
 
 async def _replay(session: Session, source: ActivePlan, target: ActivePlan) -> SwitchReport:
@@ -168,72 +192,106 @@ async def _replay(session: Session, source: ActivePlan, target: ActivePlan) -> S
 
 
 async def _resumed(session: Session, since: float, replayed_before: int, precopied_bytes: int = 0) -> SwitchReport:
-    """Waits for the first token after a replay.
+    """Waits for the first token after a replay."""
+    if session.ended:
+        return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
+    await _first_token(session)
+    pause_ms = (time.perf_counter() - since) * 1e3
+    replayed = session.replayed_tokens - replayed_before
+    return SwitchReport(session.id, "replay", pause_ms, precopied_bytes, replayed_tokens=replayed)
+
+
+async def _first_token(session: Session) -> bool:
+    """Whether the session has made its first token on the new plan; `resumed` was cleared at the boundary.
 
     A client that does not read its answer asks for no token, and one that has gone never will: neither is waited for.
     """
-    if session.ended:
-        return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(session.wants_token.wait(), READER_TIMEOUT_S)
     if session.wants_token.is_set():
         try:
             await asyncio.wait_for(session.resumed.wait(), RESUME_TIMEOUT_S)
         except TimeoutError:
-            _log.warning("session %x has made no token for %g s after its replay began", session.id, RESUME_TIMEOUT_S)
-    pause_ms = (time.perf_counter() - since) * 1e3
-    replayed = session.replayed_tokens - replayed_before
-    return SwitchReport(session.id, "replay", pause_ms, precopied_bytes, replayed_tokens=replayed)
+            _log.warning("session %x has made no token for %g s after its switch", session.id, RESUME_TIMEOUT_S)
+    return session.resumed.is_set() and not session.ended
 
 
 async def _copy_ahead(
     session: Session, source: ActivePlan, target: ActivePlan, moves: tuple[KvMove, ...], limits: CopyLimits
-) -> tuple[int, int]:
-    """Copies KV while tokens flow; returns the positions copied and the bytes. Raises COPY_FAILURES."""
+) -> _Ahead:
+    """Copies KV while tokens flow. Raises COPY_FAILURES."""
     if session.kv_positions == 0:
         async with session.busy:  # let the prefill end: there is nothing to copy ahead before
             pass
-    copied = sent_bytes = 0
+    ahead = _Ahead()
     async with asyncio.timeout(limits.ahead_s):
-        for _ in range(MAX_ROUNDS):
+        while ahead.rounds < MAX_ROUNDS:
             reached = session.kv_positions
-            if session.active is not source or reached - copied <= CLOSE_ENOUGH_POSITIONS:
+            if session.active is not source or reached - ahead.positions <= CLOSE_ENOUGH_POSITIONS:
                 break
-            sent_bytes += await _send_kv(session, source, target, moves, copied, reached)
-            copied = reached
-    return copied, sent_bytes
+            sent = await _send_kv(session, source, target, moves, ahead.positions, reached)
+            ahead = _Ahead(reached, ahead.sent_bytes + sent, ahead.rounds + 1)
+    return ahead
 
 
-async def _copy_rest(
+async def _switch_over(
     session: Session,
     source: ActivePlan,
     target: ActivePlan,
     moves: tuple[KvMove, ...],
     limits: CopyLimits,
-    copied: int,
-    precopied_bytes: int,
+    ahead: _Ahead,
+    usual_s: float,
 ) -> SwitchReport:
-    """The pause: copies what is left at a token boundary and switches. A copy that fails here becomes a replay."""
+    """The pause: at a token boundary, what is missing is left to the first frame or, where it is much, copied.
+
+    A copy that fails here becomes a replay.
+    """
     async with session.busy:
-        held, before = time.perf_counter(), session.replayed_tokens
+        since, before = time.perf_counter(), session.replayed_tokens
         if session.ended:
-            return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
+            return SwitchReport(session.id, "none", precopied_bytes=ahead.sent_bytes)
         if session.active is not source:  # it lost a stage meanwhile and replays elsewhere, or another change moved it
-            return SwitchReport(session.id, "replay", precopied_bytes=precopied_bytes)
+            return SwitchReport(session.id, "replay", precopied_bytes=ahead.sent_bytes)
         session.state = "switching"
+        session.resumed.clear()
+        tail = _tail(session, moves, ahead)
+        paused_bytes = 0
         try:
-            async with asyncio.timeout(limits.pause_s):
-                paused_bytes = await _send_kv(session, source, target, moves, copied, session.kv_positions)
+            if not tail:
+                async with asyncio.timeout(limits.pause_s):
+                    paused_bytes = await _send_kv(session, source, target, moves, ahead.positions, session.kv_positions)
         except COPY_FAILURES as error:
             _tell_failure(session, error)
-            session.resumed.clear()
             session.restart_on(target)
         else:
             session.move_to(target)
+            session.kv_positions -= tail
             session.state = "decode"
-            pause_ms = (time.perf_counter() - held) * 1e3
-            return SwitchReport(session.id, "pre_copy" if moves else "none", pause_ms, precopied_bytes, paused_bytes)
-    return await _resumed(session, held, before, precopied_bytes)
+        held_ms = (time.perf_counter() - since) * 1e3
+    if session.replayed_tokens > before:
+        return await _resumed(session, since, before, ahead.sent_bytes)
+    longer_ms = (session.round_trip_s - usual_s) * 1e3 if await _first_token(session) else 0.0
+    if session.replayed_tokens > before:  # the first frame was not answered
+        return await _resumed(session, since, before, ahead.sent_bytes)
+    pause_ms = held_ms + max(0.0, longer_ms)
+    mode = _mode(moves, ahead)
+    return SwitchReport(
+        session.id, mode, pause_ms, ahead.sent_bytes, paused_bytes, 0, tail, held_ms, rounds=ahead.rounds
+    )
+
+
+def _tail(session: Session, moves: tuple[KvMove, ...], ahead: _Ahead) -> int:
+    """How many last positions the first frame should compute again; 0 where none are missing, or so many that they are
+    copied."""
+    missing = session.kv_positions - ahead.positions
+    return missing if moves and ahead.positions and missing <= TAIL_POSITIONS else 0
+
+
+def _mode(moves: tuple[KvMove, ...], ahead: _Ahead) -> str:
+    if not moves:
+        return "none"
+    return "pre_copy" if ahead.rounds else "stop_and_copy"
 
 
 def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError) -> None:
@@ -244,13 +302,12 @@ def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError) 
 async def _send_kv(
     session: Session, source: ActivePlan, target: ActivePlan, moves: tuple[KvMove, ...], first: int, last: int
 ) -> int:
-    """Copies positions of all moves side by side, from page starts on; returns the bytes. Raises AioRpcError."""
-    if last == 0:
+    """Copies positions of all moves side by side; returns the bytes. Raises AioRpcError."""
+    if last == first:
         return 0
-    sent = await asyncio.gather(
-        *(_send_move(session.id, source, target, move, first // PAGE_TOKENS * PAGE_TOKENS, last) for move in moves)
+    return sum(
+        await asyncio.gather(*(_send_move(session.id, source, target, move, first, last) for move in moves))
     )
-    return sum(sent)
 
 
 async def _send_move(session: int, source: ActivePlan, target: ActivePlan, move: KvMove, first: int, last: int) -> int:
