@@ -24,7 +24,7 @@ from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
 from mec_platform.domain.layers import ranges_from_cuts
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 from tests.benchmarks.answers import QUESTION, Answer, ask
-from tests.benchmarks.machine import at_least, at_most, machine
+from tests.benchmarks.machine import BenchmarkError, at_least, at_most, machine
 
 TOKENS = 120
 EARLIEST, LATEST = 8, 80
@@ -190,10 +190,12 @@ async def _kill(
         times["killed"] = time.monotonic()
         await cluster.kill(victim)
         async with asyncio.timeout(RECOVERED_S):
-            async for decision in decisions:
-                if decision.kind != "keep" and decision.at_s > times["killed"]:
-                    times["decided"] = decision.at_s
-                    break
+            while not isinstance(decision := await decisions.read(), control_plane_pb2.Decision) or (
+                decision.kind == "keep" or decision.at_s < times["killed"]
+            ):
+                if decision is grpc.aio.EOF:
+                    raise BenchmarkError("the platform ended the stream of its decisions")
+            times["decided"] = decision.at_s
         decisions.cancel()
 
     answer = await _answer_through(cluster, choices.randint(EARLIEST, LATEST), kill)
