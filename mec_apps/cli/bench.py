@@ -170,12 +170,14 @@ def simulate(tokens: int, as_json: bool) -> None:
 @click.option("--count", default=20, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("--seed", default=0, show_default=True)
 @click.option("--kills", default=0, show_default=True, type=click.IntRange(0), help="Of them, SIGKILLs of a node.")
-@click.option("--aborts", default=0, show_default=True, type=click.IntRange(0), help="Of them, plans that are given up.")
+@click.option(
+    "--aborts", default=0, show_default=True, type=click.IntRange(0), help="Of them, plans that are given up."
+)
 @click.option(
     "--context",
     "contexts",
     multiple=True,
-    type=click.IntRange(64, 7_800),
+    type=click.IntRange(64, 7_900),
     help="Pauses at a context of so many tokens besides; repeatable, to compare lengths.",
 )
 @kv_compression_option

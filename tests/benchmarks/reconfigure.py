@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from mec_apps.cli.compile import ensure_compiled
 from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
 from mec_platform.domain.layers import ranges_from_cuts
-from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2, types_pb2
 from tests.benchmarks.answers import QUESTION, Answer, ask
 from tests.benchmarks.machine import BenchmarkError, at_least, at_most, machine
 
@@ -36,8 +37,8 @@ TOKENS_BETWEEN = 25
 
 USUAL_TOKENS = 12
 RECOVERED_S = 30.0
-_WORDS = " one two three four five six seven eight nine ten"
-"""Ten tokens that make a question longer."""
+QUESTION_TOKENS = 20
+"""Of the question; longer prompts repeat it."""
 
 _NODES = ("edge-1", "edge-2", "edge-3")
 
@@ -90,13 +91,11 @@ async def _run(
             change = {"kill": _kill, "abort": _abort, "re-split": _re_split}[kind]
             answer = await change(cluster, choices, blocks, current, counts)
             counts.judge(answer.tokens, reference)
-        lengths = {length: await _pauses_at(cluster, length, random.Random(1), blocks) for length in contexts}
+        lengths = {length: await _pauses_at(cluster, length, blocks) for length in contexts}
     return _result(count, counts, lengths, kv_compression)
 
 
-def _result(
-    count: int, counts: _Counts, lengths: dict[int, dict[str, float]], kv_compression: str
-) -> dict[str, Any]:
+def _result(count: int, counts: _Counts, lengths: dict[int, dict[str, float]], kv_compression: str) -> dict[str, Any]:
     done = [each for each in counts.done if each.replayed_tokens == 0]
     metrics = {
         "reconfigurations": float(count),
@@ -126,7 +125,10 @@ def _result(
     if counts.done:
         criteria.append(at_least("sessions_moved", metrics["sessions_moved"], len(counts.done)))
     if done:
-        criteria += [at_most("pause_ms_p50", metrics["pause_ms_p50"], 5), at_most("pause_ms_p99", metrics["pause_ms_p99"], 20)]
+        criteria += [
+            at_most("pause_ms_p50", metrics["pause_ms_p50"], 5),
+            at_most("pause_ms_p99", metrics["pause_ms_p99"], 20),
+        ]
     if lengths:
         shortest, longest = (lengths[length] for length in (min(lengths), max(lengths)))
         ratio = longest["pause_seen_ms_p50"] / max(shortest["pause_seen_ms_p50"], 0.1)
@@ -175,9 +177,7 @@ async def _abort(
     return answer
 
 
-async def _kill(
-    cluster: LocalCluster, choices: random.Random, blocks: int, current: Stages, counts: _Counts
-) -> Answer:
+async def _kill(cluster: LocalCluster, choices: random.Random, blocks: int, current: Stages, counts: _Counts) -> Answer:
     """SIGKILL to a node of the plan; the platform finds another one and the answer goes on there."""
     victim = choices.choice([name for name, _, _ in current])
     times: dict[str, float] = {}
@@ -233,9 +233,9 @@ async def _answer_through(cluster: LocalCluster, after_tokens: int, change: Call
     return answer
 
 
-async def _pauses_at(cluster: LocalCluster, length: int, choices: random.Random, blocks: int) -> dict[str, float]:
+async def _pauses_at(cluster: LocalCluster, length: int, blocks: int) -> dict[str, float]:
     """Several re-splits in the middle of one answer to a question of about `length` tokens, the same for every length."""
-    question = _WORDS.strip() + _WORDS * max(0, (length - 60) // 10) + ". " + QUESTION
+    question = " ".join([QUESTION] * max(1, round(length / QUESTION_TOKENS)))
     tokens = TOKENS_BETWEEN * (CHANGES_PER_CONTEXT + 2)
     # Any two of these differ by half of the layers on other nodes.
     half = blocks // 2
@@ -246,6 +246,8 @@ async def _pauses_at(cluster: LocalCluster, length: int, choices: random.Random,
     windows: list[tuple[float, float]] = []
     done: list[control_plane_pb2.Reconfiguration] = []
 
+    contexts: list[int] = []
+
     def watch(count: int) -> None:
         for index, event in enumerate(reached, start=1):
             if count >= index * TOKENS_BETWEEN:
@@ -254,13 +256,25 @@ async def _pauses_at(cluster: LocalCluster, length: int, choices: random.Random,
     async def changes() -> None:
         for index, event in enumerate(reached):
             await event.wait()
+            live = (await cluster.inference.ListSessions(inference_pb2.ListSessionsRequest())).sessions
+            if not live:  # the model has said all it had to say
+                return
+            contexts.append(live[0].positions)
             began = time.monotonic()
             done.append(await cluster.apply(plans[index % 2], "benchmark"))
             windows.append((began + done[-1].prepare_ms / 1e3, time.monotonic()))
 
-    answer, _ = await asyncio.gather(ask(cluster, tokens, watch, question), changes())
+    changing = asyncio.ensure_future(changes())
+    answer = await ask(cluster, tokens, watch, question)
+    for event in reached:
+        event.set()
+    await changing
+    if not windows:
+        raise BenchmarkError(f"the answer was over after {len(answer.tokens)} tokens, before a change")
     return {
         "identical": float(answer.tokens == reference.tokens),
+        "changes": float(len(windows)),
+        "positions_mean": _mean(contexts),
         **_percentiles("pause_ms", [each.pause_ms_max for each in done]),
         **_percentiles("pause_seen_ms", _pauses_seen(answer)),
         **_percentiles("held_ms", [each.held_ms_max for each in done]),
@@ -273,16 +287,12 @@ async def _pauses_at(cluster: LocalCluster, length: int, choices: random.Random,
 
 
 def _throughput(answer: Answer, windows: Sequence[tuple[float, float]]) -> float:
-    """Tokens per second from a stage's being ready to the first token of the new plan, of what they are elsewhere."""
-    during, during_s, outside = 0, 0.0, []
-    gaps = list(zip(answer.came_s[1:], np.diff(answer.came_s), strict=True))
-    for at, gap in gaps:
-        inside = [1 for first, last in windows if at - gap < last and at > first]
-        if inside:
-            during, during_s = during + 1, during_s + float(gap)
-        else:
-            outside.append(float(gap))
-    return during / during_s * median(outside) if during_s and outside else 0.0
+    """Tokens per second from a stage's being ready to the end of the change, of what they are between changes."""
+    gaps: dict[bool, list[float]] = {True: [], False: []}
+    for before, at in pairwise(answer.came_s):
+        copying = any(first < at and before < last for first, last in windows)
+        gaps[copying].append(at - before)
+    return _mean(gaps[False], 6) / _mean(gaps[True], 6) if all(gaps.values()) else 0.0
 
 
 def _pauses_seen(answer: Answer) -> list[float]:
@@ -304,8 +314,8 @@ def _percentiles(name: str, values: Sequence[float]) -> dict[str, float]:
     return {f"{name}_p{share}": round(float(np.percentile(values, share)), 2) for share in (50, 99)}
 
 
-def _mean(values: Sequence[float]) -> float:
-    return round(float(np.mean(values)), 1) if values else 0.0
+def _mean(values: Sequence[float], digits: int = 1) -> float:
+    return round(float(np.mean(values)), digits) if values else 0.0
 
 
 def _stages(plan: types_pb2.SplitPlan) -> Stages:

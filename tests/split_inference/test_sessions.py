@@ -156,6 +156,29 @@ async def test_a_plan_change_in_the_middle_changes_no_token(
         assert report.paused_bytes > 0
 
 
+async def test_kv_that_moves_as_int8_takes_half_the_bytes_and_the_answer_goes_on(
+    client: Client, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after the change may differ from the undisturbed answer; before it nothing may."""
+    await client.use(TWO)
+    service = client.edge.nodes["b"].service
+    monkeypatch.setattr(service, "_settings", replace(service._settings, kv_compression=KvCompression.INT8))
+    reports: list[SwitchReport] = []
+
+    async def change() -> None:
+        reports.extend(await client.use([("a", 0, 12), ("c", 12, 30)], mode="stop_and_copy"))
+
+    answer = await client.answer_through(60, 10, change)
+    assert len(answer) == 60
+    assert answer[:10] == undisturbed[:10]
+    (report,) = reports
+    positions, odd = divmod(
+        report.paused_bytes, 18 * 2 * 3 * (64 + 4)
+    )  # layers, keys and values, heads, int8 and a scale
+    assert odd == 0
+    assert positions >= len(PROMPT) + 10
+
+
 async def test_a_chain_of_changes_changes_no_token(client: Client, undisturbed: list[int]) -> None:
     await client.use(TWO)
 

@@ -229,7 +229,7 @@ async def _copy_ahead(
             reached = session.kv_positions
             if session.active is not source or reached - ahead.positions <= CLOSE_ENOUGH_POSITIONS:
                 break
-            sent = await _send_kv(session, source, target, moves, ahead.positions, reached)
+            sent = await _send_kv(session, source, target, moves, (ahead.positions, reached), in_background=True)
             ahead = _Ahead(reached, ahead.sent_bytes + sent, ahead.rounds + 1)
     return ahead
 
@@ -260,7 +260,9 @@ async def _switch_over(
         try:
             if not tail:
                 async with asyncio.timeout(limits.pause_s):
-                    paused_bytes = await _send_kv(session, source, target, moves, ahead.positions, session.kv_positions)
+                    paused_bytes = await _send_kv(
+                        session, source, target, moves, (ahead.positions, session.kv_positions), in_background=False
+                    )
         except COPY_FAILURES as error:
             _tell_failure(session, error)
             session.restart_on(target)
@@ -300,23 +302,30 @@ def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError) 
 
 
 async def _send_kv(
-    session: Session, source: ActivePlan, target: ActivePlan, moves: tuple[KvMove, ...], first: int, last: int
+    session: Session,
+    source: ActivePlan,
+    target: ActivePlan,
+    moves: tuple[KvMove, ...],
+    positions: tuple[int, int],
+    *,
+    in_background: bool,
 ) -> int:
-    """Copies positions of all moves side by side; returns the bytes. Raises AioRpcError."""
+    """Copies positions `[first, last)` of all moves side by side; returns the bytes. Raises AioRpcError."""
+    first, last = positions
     if last == first:
         return 0
-    return sum(
-        await asyncio.gather(*(_send_move(session.id, source, target, move, first, last) for move in moves))
-    )
 
+    async def send(move: KvMove) -> int:
+        selection = edge_node_pb2.KvSelection(
+            session=session.id, layers=layers_to_message(move.layers), first_position=first, last_position=last
+        )
+        request = edge_node_pb2.SendKvRequest(
+            selection=selection,
+            target=move.target,
+            target_address=target.addresses[move.target],
+            in_background=in_background,
+        )
+        node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source]))
+        return (await node.SendKv(request)).bytes
 
-async def _send_move(session: int, source: ActivePlan, target: ActivePlan, move: KvMove, first: int, last: int) -> int:
-    selection = edge_node_pb2.KvSelection(
-        session=session, layers=layers_to_message(move.layers), first_position=first, last_position=last
-    )
-    request = edge_node_pb2.SendKvRequest(
-        selection=selection, target=move.target, target_address=target.addresses[move.target]
-    )
-    node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source]))
-    reply = await node.SendKv(request)
-    return reply.bytes
+    return sum(await asyncio.gather(*(send(move) for move in moves)))

@@ -29,7 +29,7 @@ def compress(rows: bytes, head_dim: int, positions: int, *, position_last: bool)
     """
     values = np.frombuffer(rows, np.float16).reshape(_shape(head_dim, positions, position_last)).astype(np.float32)
     axis = 1 if position_last else 2
-    scales = np.abs(values).max(axis=axis, keepdims=True) / _LARGEST
+    scales: npt.NDArray[np.float32] = np.abs(values).max(axis=axis, keepdims=True) / np.float32(_LARGEST)
     steps = np.divide(values, scales, out=np.zeros_like(values), where=scales > 0)
     return scales.tobytes() + np.rint(steps).astype(np.int8).tobytes()
 

@@ -18,8 +18,8 @@ from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
 from mec_apps.split_inference.node.compute import ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
 from mec_apps.split_inference.node.hosted_model import ShapedModel, WeightSource
-from mec_apps.split_inference.node.kv_pages import KvRefusal
 from mec_apps.split_inference.node.kv_compression import KvCompression
+from mec_apps.split_inference.node.kv_pages import KvRefusal
 from mec_apps.split_inference.node.kv_transfer import (
     KvPiece,
     KvSpan,
@@ -48,6 +48,13 @@ from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
 CONNECT_TIMEOUT_S = 3.0
 _WARM_UP_RUNS = 2
+_COPYING_RESTS = 3.0
+"""A copy in the background rests three times as long as it works, so that it takes a quarter of a core at most here and on
+the node that stores it: tokens flow meanwhile, and nobody waits for the copy."""
+
+_LONGEST_REST_S = 0.02
+"""A link that holds writes up is no work of this node."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -153,7 +160,8 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
     ) -> AsyncIterator[edge_node_pb2.KvChunk]:
         layers = await self._check_selection(request, context)
         for span in spans_of(self._compute.model, layers, request.first_position, request.last_position):
-            yield await self._chunk(request.session, span, KvCompression.NONE)
+            piece, _ = await self._cut(request.session, span)
+            yield await self._chunk(piece, KvCompression.NONE)
 
     async def ImportKv(
         self, request_iterator: AsyncIterator[edge_node_pb2.KvChunk], context: Context
@@ -178,10 +186,17 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address))
         call = target.ImportKv()
         try:
-            for span in spans_of(self._compute.model, layers, wanted.first_position, wanted.last_position):
-                chunk = await self._chunk(wanted.session, span, self._settings.kv_compression)
+            spans = spans_of(self._compute.model, layers, wanted.first_position, wanted.last_position)
+            rest = _COPYING_RESTS if request.in_background else 0.0
+            worked_s = 0.0
+            for span in spans:
+                await asyncio.sleep(min(worked_s * rest, _LONGEST_REST_S))
+                piece, cut_s = await self._cut(wanted.session, span)
+                chunk = await self._chunk(piece, self._settings.kv_compression)
                 await shaper.wait_turn(len(chunk.keys) + len(chunk.values))
+                began = time.perf_counter()
                 await call.write(chunk)
+                worked_s = cut_s + time.perf_counter() - began
             await call.done_writing()
             reply = await call
         except KvRefusal as refusal:
@@ -297,16 +312,24 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
         return layers
 
-    async def _chunk(self, session: int, span: KvSpan, compression: KvCompression) -> edge_node_pb2.KvChunk:
-        model = self._compute.model
-        piece = await self._compute.call(partial(cut_kv, model, self._compute.kv, session, span))
+    async def _cut(self, session: int, span: KvSpan) -> tuple[KvPiece, float]:
+        """A piece, and the seconds that the compute thread spent on it. Raises KvRefusal where the session has gone."""
+
+        def cut() -> tuple[KvPiece, float]:
+            began = time.perf_counter()
+            piece = cut_kv(self._compute.model, self._compute.kv, session, span)
+            return piece, time.perf_counter() - began
+
+        return await self._compute.call(cut)
+
+    async def _chunk(self, piece: KvPiece, compression: KvCompression) -> edge_node_pb2.KvChunk:
         if compression is KvCompression.INT8:  # beside the compute thread: it takes several times what a copy takes
-            piece = await asyncio.to_thread(compress_piece, model, piece)
+            piece = await asyncio.to_thread(compress_piece, self._compute.model, piece)
         return edge_node_pb2.KvChunk(
-            session=session,
-            layers=layers_to_message(span.layers),
-            first_position=span.first,
-            last_position=span.last,
+            session=piece.session,
+            layers=layers_to_message(piece.span.layers),
+            first_position=piece.span.first,
+            last_position=piece.span.last,
             keys=piece.keys,
             values=piece.values,
             compression="" if compression is KvCompression.NONE else compression,

@@ -52,7 +52,7 @@ def describe_transfer(chosen: str, reason: str, switched: Sequence[SessionSwitch
     if not switched:
         return f"{text}. No session had to come over"
     counts = Counter(each.mode for each in switched)
-    ways = ", ".join(f"{count} by {_MODES[mode]}" if mode != "none" else f"{count} {_MODES[mode]}" for mode, count in counts.items())
+    ways = ", ".join(f"{count} {'' if mode == 'none' else 'by '}{_MODES[mode]}" for mode, count in counts.items())
     longest = max(switched, key=lambda each: each.pause_ms)
     text = f"{text}. Sessions: {ways}; longest pause {longest.pause_ms:.1f} ms, of it {longest.held_ms:.1f} ms held"
     if longest.rounds:

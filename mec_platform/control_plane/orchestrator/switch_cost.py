@@ -109,7 +109,9 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
     pause = copy * min(1.0, PAUSE_POSITIONS * sessions / positions) + trip
     longest = max(SHORT_COPY_MS, LONGEST_COPY_IN_REPLAYS * replay)
     if pause > replay:
-        return TransferChoice("replay", f"{facts}; what the pause would copy takes {pause:.0f} ms, longer than the replay")
+        return TransferChoice(
+            "replay", f"{facts}; what the pause would copy takes {pause:.0f} ms, longer than the replay"
+        )
     if copy > longest:
         return TransferChoice("replay", f"{facts}; a copy may go ahead for {longest:.0f} ms, and this takes longer")
     if copy + trip <= ONE_PAUSE_MS:

@@ -325,9 +325,12 @@ class SendKvRequest(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     TARGET_ADDRESS_FIELD_NUMBER: _builtins.int
+    IN_BACKGROUND_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """node name, for link shaping and logs"""
     target_address: _builtins.str
+    in_background: _builtins.bool
+    """tokens flow meanwhile and go first; else a session stands still until it is done"""
     @_builtins.property
     def selection(self) -> Global___KvSelection: ...
     def __init__(
@@ -336,10 +339,11 @@ class SendKvRequest(_message.Message):
         selection: Global___KvSelection | None = ...,
         target: _builtins.str = ...,
         target_address: _builtins.str = ...,
+        in_background: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection", "target", b"target", "target_address", b"target_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_background", b"in_background", "selection", b"selection", "target", b"target", "target_address", b"target_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
