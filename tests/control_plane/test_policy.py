@@ -283,6 +283,12 @@ def test_kv_that_fits_into_one_pause_is_not_copied_ahead(view: Any, world: World
     assert "fits into one pause" in choice.reason
 
 
+def test_where_a_node_is_lost_the_choice_is_a_replay_and_names_it(view: Any, world: World, plan: SplitPlan) -> None:
+    moved = world.plan(2, ("a", 0, 6), ("c", 6, 12))
+    choice = choose_transfer_mode(moved, view(0.0, names=("a", "c")), SETTINGS)
+    assert (choice.mode, choice.reason) == ("replay", "b is lost, and the KV of its layers with it")
+
+
 def test_where_no_kv_moves_the_choice_says_so(view: Any, plan: SplitPlan) -> None:
     again = replace(plan, epoch=9)
     assert "no layer changes its node" in choose_transfer_mode(again, view(0.0), SETTINGS).reason

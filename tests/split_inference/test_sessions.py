@@ -27,6 +27,7 @@ from mec_apps.split_inference.generation import (
     SamplingSettings,
 )
 from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
+from mec_apps.split_inference.node.kv_compression import KvCompression
 from mec_apps.split_inference.peer_link import LinkLost, LinkPool
 from tests.split_inference.in_process import (
     ALONE,

@@ -90,6 +90,9 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
     """
     if snapshot.plan is None:
         return TransferChoice("pre_copy", "no plan is in force")
+    lost = sorted(set(snapshot.plan.nodes) - {node.name for node in snapshot.nodes})
+    if lost:
+        return TransferChoice("replay", f"{', '.join(lost)} is lost, and the KV of its layers with it")
     moves = kv_moves(snapshot.plan, new)
     sessions, positions = chain_load(snapshot)
     if not moves or not positions:
