@@ -36,6 +36,9 @@ TOKENS_BETWEEN = 25
 """Tokens between two re-splits of one long answer: the usual gap is taken from them."""
 
 USUAL_TOKENS = 12
+TELLABLE_MS = 1.0
+"""Shorter pauses count as this one where lengths are compared: single tokens differ by as much without a change."""
+
 RECOVERED_S = 30.0
 QUESTION_TOKENS = 20
 """Of the question; longer prompts repeat it."""
@@ -131,7 +134,7 @@ def _result(count: int, counts: _Counts, lengths: dict[int, dict[str, float]], k
         ]
     if lengths:
         shortest, longest = (lengths[length] for length in (min(lengths), max(lengths)))
-        ratio = longest["pause_seen_ms_p50"] / max(shortest["pause_seen_ms_p50"], 0.1)
+        ratio = max(longest["pause_seen_ms_p50"], TELLABLE_MS) / max(shortest["pause_seen_ms_p50"], TELLABLE_MS)
         criteria.append(at_most("pause_of_longest_context_to_shortest", round(ratio, 3), 1.5))
         criteria.append(at_least("throughput_while_copying", longest["throughput_while_copying"], 0.85))
         criteria += [at_least(f"context_{n}_identical", each["identical"], 1) for n, each in lengths.items()]

@@ -26,11 +26,9 @@ from mec_platform.domain.split_plan import KvMove, kv_moves
 from mec_platform.rpc.convert import layers_to_message
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
-CLOSE_ENOUGH_POSITIONS = 1
-"""Rounds of copies ahead end when no more than this is missing: what one token adds while a small copy is under way."""
-
 MAX_ROUNDS = 8
-"""Rounds of copies ahead; a link that cannot keep up with the decoding leaves more to the pause."""
+"""Rounds of copies ahead. They end when nothing is missing, and the frame that is under way then adds one position; a link
+that cannot keep up with the decoding leaves more to the pause."""
 
 TAIL_POSITIONS = 8
 """So many last positions are computed again in the first frame; where more are missing they are copied in the pause."""
@@ -227,7 +225,7 @@ async def _copy_ahead(
     async with asyncio.timeout(limits.ahead_s):
         while ahead.rounds < MAX_ROUNDS:
             reached = session.kv_positions
-            if session.active is not source or reached - ahead.positions <= CLOSE_ENOUGH_POSITIONS:
+            if session.active is not source or reached == ahead.positions:
                 break
             sent = await _send_kv(session, source, target, moves, (ahead.positions, reached), in_background=True)
             ahead = _Ahead(reached, ahead.sent_bytes + sent, ahead.rounds + 1)

@@ -96,8 +96,8 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
     moves = kv_moves(snapshot.plan, new)
     sessions, positions = chain_load(snapshot)
     if not moves or not positions:
-        what = "no layer changes its node" if not moves else "no session has KV"
-        return TransferChoice("pre_copy", f"{what}, so there is nothing to move")
+        what = "no layer changes its node" if not moves else "no gateway has told of KV"
+        return TransferChoice("pre_copy", f"{what}, so what there is goes ahead")
     copy, replay = transfer_ms(snapshot.plan, new, snapshot, settings), replay_ms(new, snapshot, settings)
     trip = _longest_trip_ms(snapshot.plan, new, snapshot)
     links = measured_links(snapshot, [(move.source, move.target) for move in moves])
