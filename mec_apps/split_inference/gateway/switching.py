@@ -34,6 +34,10 @@ TAIL_POSITIONS = 8
 """So many last positions are computed again in the first frame; where more are missing they are copied in the pause."""
 
 RESUME_TIMEOUT_S = 30.0
+FIRST_TOKEN_TIMEOUT_S = 1.0
+"""A change waits so long for the first token after a copy, to tell the pause: a plan that does not answer is no reason to
+hold its change up, or an abort."""
+
 READER_TIMEOUT_S = 0.25
 """A client that reads its answer asks for the next token within this time."""
 
@@ -193,14 +197,14 @@ async def _resumed(session: Session, since: float, replayed_before: int, precopi
     """Waits for the first token after a replay."""
     if session.ended:
         return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
-    await _first_token(session)
+    await _first_token(session, RESUME_TIMEOUT_S)
     pause_ms = (time.perf_counter() - since) * 1e3
     replayed = session.replayed_tokens - replayed_before
     return SwitchReport(session.id, "replay", pause_ms, precopied_bytes, replayed_tokens=replayed)
 
 
-async def _first_token(session: Session) -> bool:
-    """Whether the session has made its first token on the new plan; `resumed` was cleared at the boundary.
+async def _first_token(session: Session, timeout_s: float) -> bool:
+    """Whether the session has made its first token on the new plan in time; `resumed` was cleared at the boundary.
 
     A client that does not read its answer asks for no token, and one that has gone never will: neither is waited for.
     """
@@ -208,9 +212,9 @@ async def _first_token(session: Session) -> bool:
         await asyncio.wait_for(session.wants_token.wait(), READER_TIMEOUT_S)
     if session.wants_token.is_set():
         try:
-            await asyncio.wait_for(session.resumed.wait(), RESUME_TIMEOUT_S)
+            await asyncio.wait_for(session.resumed.wait(), timeout_s)
         except TimeoutError:
-            _log.warning("session %x has made no token for %g s after its switch", session.id, RESUME_TIMEOUT_S)
+            _log.warning("session %x has made no token for %g s after its switch", session.id, timeout_s)
     return session.resumed.is_set() and not session.ended
 
 
@@ -253,39 +257,54 @@ async def _switch_over(
             return SwitchReport(session.id, "replay", precopied_bytes=ahead.sent_bytes)
         session.state = "switching"
         session.resumed.clear()
-        tail = _tail(session, moves, ahead)
-        paused_bytes = 0
-        try:
-            if not tail:
-                async with asyncio.timeout(limits.pause_s):
-                    paused_bytes = await _send_kv(
-                        session, source, target, moves, (ahead.positions, session.kv_positions), in_background=False
-                    )
-        except COPY_FAILURES as error:
-            _tell_failure(session, error)
-            session.restart_on(target)
-        else:
-            session.move_to(target)
-            session.kv_positions -= tail
-            session.state = "decode"
+        tail, paused_bytes = await _bring_rest(session, source, target, moves, limits, ahead)
         held_ms = (time.perf_counter() - since) * 1e3
     if session.replayed_tokens > before:
         return await _resumed(session, since, before, ahead.sent_bytes)
-    longer_ms = (session.round_trip_s - usual_s) * 1e3 if await _first_token(session) else 0.0
+    answered = await _first_token(session, FIRST_TOKEN_TIMEOUT_S)
     if session.replayed_tokens > before:  # the first frame was not answered
         return await _resumed(session, since, before, ahead.sent_bytes)
-    pause_ms = held_ms + max(0.0, longer_ms)
-    mode = _mode(moves, ahead)
+    longer_ms = (session.round_trip_s - usual_s) * 1e3 if answered else 0.0
     return SwitchReport(
-        session.id, mode, pause_ms, ahead.sent_bytes, paused_bytes, 0, tail, held_ms, rounds=ahead.rounds
+        session.id,
+        _mode(moves, ahead),
+        held_ms + max(0.0, longer_ms),
+        ahead.sent_bytes,
+        paused_bytes,
+        tail_positions=tail,
+        held_ms=held_ms,
+        rounds=ahead.rounds,
     )
 
 
-def _tail(session: Session, moves: tuple[KvMove, ...], ahead: _Ahead) -> int:
-    """How many last positions the first frame should compute again; 0 where none are missing, or so many that they are
-    copied."""
+async def _bring_rest(
+    session: Session,
+    source: ActivePlan,
+    target: ActivePlan,
+    moves: tuple[KvMove, ...],
+    limits: CopyLimits,
+    ahead: _Ahead,
+) -> tuple[int, int]:
+    """Has the session go on on `target`: returns the positions that are left to its first frame, and the bytes copied now."""
     missing = session.kv_positions - ahead.positions
-    return missing if moves and ahead.positions and missing <= TAIL_POSITIONS else 0
+    tail = missing if moves and ahead.positions and missing <= TAIL_POSITIONS else 0
+    if missing < 0:  # it lost a stage during the copies and has not begun to replay
+        session.restart_on(target)
+        return 0, 0
+    copied = 0
+    try:
+        if not tail:
+            span = (ahead.positions, session.kv_positions)
+            async with asyncio.timeout(limits.pause_s):
+                copied = await _send_kv(session, source, target, moves, span, in_background=False)
+    except COPY_FAILURES as error:
+        _tell_failure(session, error)
+        session.restart_on(target)
+    else:
+        session.move_to(target)
+        session.kv_positions -= tail
+        session.state = "decode"
+    return tail, copied
 
 
 def _mode(moves: tuple[KvMove, ...], ahead: _Ahead) -> str:
