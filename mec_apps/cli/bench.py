@@ -177,7 +177,7 @@ def simulate(tokens: int, as_json: bool) -> None:
     "--context",
     "contexts",
     multiple=True,
-    type=click.IntRange(64, 7_900),
+    type=click.IntRange(64, 7_700),
     help="Pauses at a context of so many tokens besides; repeatable, to compare lengths.",
 )
 @kv_compression_option

@@ -80,7 +80,7 @@ async def _run(
     count: int, choices: random.Random, kills: int, aborts: int, contexts: Sequence[int], kv_compression: str
 ) -> dict[str, Any]:
     nodes = [NodeOptions(name, kv_compression=kv_compression) for name in _NODES]
-    context = max(2048, *(length + TOKENS_BETWEEN * (CHANGES_PER_CONTEXT + 3) for length in contexts), 0)
+    context = max(2048, *(_room_for(length) for length in contexts), 0)
     compiled = ensure_compiled("smollm2", "int4", None)
     async with LocalCluster(compiled, nodes, manual=True, context=context) as cluster:
         plan = await cluster.wait_for_plan()
@@ -287,6 +287,11 @@ async def _pauses_at(cluster: LocalCluster, length: int, blocks: int) -> dict[st
         "copy_ms_p50": round(median((last - first) * 1e3 for first, last in windows), 1),
         "throughput_while_copying": round(_throughput(answer, windows), 3),
     }
+
+
+def _room_for(length: int) -> int:
+    """The context that an answer to a question of about `length` tokens takes."""
+    return length + length // 50 + 64 + TOKENS_BETWEEN * (CHANGES_PER_CONTEXT + 2)
 
 
 def _throughput(answer: Answer, windows: Sequence[tuple[float, float]]) -> float:
