@@ -13,6 +13,7 @@ import click
 
 import mec_apps
 from mec_apps.cli.compile import model_option, quantisation_option
+from mec_apps.cli.process import kv_compression_option
 from mec_apps.cli.requests import CliError, json_option, print_json
 
 threads_option = click.option("--threads", type=click.IntRange(1, 256), help="Threads to compute with (default: all).")
@@ -175,10 +176,26 @@ def simulate(tokens: int, as_json: bool) -> None:
 @bench.command(epilog="Example: mec bench reconfigure --count 20 --json")
 @click.option("--count", default=20, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("--seed", default=0, show_default=True)
+@click.option("--kills", default=0, show_default=True, type=click.IntRange(0), help="Of them, SIGKILLs of a node.")
+@click.option(
+    "--aborts", default=0, show_default=True, type=click.IntRange(0), help="Of them, plans that are given up."
+)
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    type=click.IntRange(64, 7_700),
+    help="Pauses at a context of so many tokens besides; repeatable, to compare lengths.",
+)
+@kv_compression_option
 @json_option
-def reconfigure(count: int, seed: int, as_json: bool) -> None:
-    """Random live re-splits while answers are generated: tokens lost, identity, pauses."""
-    _report(_module("reconfigure").run(count, seed), as_json)
+def reconfigure(
+    count: int, seed: int, kills: int, aborts: int, contexts: tuple[int, ...], kv_compression: str, as_json: bool
+) -> None:
+    """Random live re-splits while answers are generated: tokens lost, identity, pauses, throughput while KV is copied."""
+    if kills + aborts > count:
+        raise CliError(f"{kills} kills and {aborts} aborts are more than --count {count}")
+    _report(_module("reconfigure").run(count, seed, kills, aborts, contexts, kv_compression), as_json)
 
 
 @bench.command(epilog="Example: mec bench targets --quick --json")

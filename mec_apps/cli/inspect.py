@@ -139,7 +139,7 @@ async def _follow_reconfigurations(channel: Any, model: str, as_json: bool) -> N
         text = (
             f"{done.at_s:10.1f}  {done.outcome:9}  {_of_chain(done.plan)}epoch {plan_.epoch}: {plan_.describe()}; "
             f"pause {done.pause_ms_max:.1f} ms, moved {done.moved_bytes} bytes, replayed {done.replayed_tokens} tokens "
-            f"{done.error}"
+            f"{done.error}\n{'':12}{done.transfer}"
         )
         _print_line(as_json, "reconfiguration", done, text)
 

@@ -56,6 +56,7 @@ class NodeOptions:
     store: Path | None = None
     artefact: Path | None = None
     interpreter: tuple[str, ...] = (sys.executable,)
+    kv_compression: str = "none"
     encodes: bool = False
     """Whether it serves the cluster's encoder instead of its language model."""
 
@@ -228,6 +229,7 @@ class LocalCluster:
         options = self._options[name]
         arguments = ["node", "--name", name, "--threads", str(options.threads)]
         arguments += ["--memory-mib", str(options.memory_mib), "--emulate", "--context", str(self._context)]
+        arguments += [] if options.kv_compression == "none" else ["--kv-compression", options.kv_compression]
         arguments += [] if options.trusted else ["--untrusted"]
         for peer, link in options.links.items():
             arguments += ["--emulate-link", f"{peer}={link.bytes_per_s:g},{link.delay_s * 1e3:g}"]

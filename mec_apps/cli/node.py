@@ -18,6 +18,7 @@ from mec_apps.cli.plane_address import member_grpc, member_grpc_option
 from mec_apps.cli.process import (
     compiled_options,
     host_option,
+    kv_compression_option,
     ready_option,
     remote_option,
     run_process,
@@ -45,6 +46,7 @@ from mec_apps.split_inference.node.cores import available_cores
     "--kv-tokens", default=16384, show_default=True, type=click.IntRange(32), help="KV positions, over all sessions."
 )
 @click.option("--context", default=2048, show_default=True, type=click.IntRange(16), help="Longest session, in tokens.")
+@kv_compression_option
 @click.option("--untrusted", is_flag=True, help="This node must not see raw tokens and shallow activations.")
 @click.option(
     "--emulate", is_flag=True, help="Permit emulated links and CPU shares (gRPC EdgeNode.Emulate); reports say so."
@@ -109,6 +111,7 @@ def node(
     memory_mib: int,
     kv_tokens: int,
     context: int,
+    kv_compression: str,
     untrusted: bool,
     emulate: bool,
     port: int,
@@ -140,6 +143,7 @@ def node(
         print_hardware(as_json)
         return
     from mec_apps.split_inference.node.agent import NodeAgent
+    from mec_apps.split_inference.node.kv_compression import KvCompression
     from mec_apps.split_inference.node.machine import read_machine
     from mec_apps.split_inference.node.settings import NodeSettings
 
@@ -178,6 +182,7 @@ def node(
         memory_bytes=memory_mib << 20,
         kv_tokens=kv_tokens,
         context=context,
+        kv_compression=KvCompression(kv_compression),
         trusted=not untrusted,
         emulate=emulate or bool(emulated_links) or emulate_cpu_share < 1,
         emulated_links=dict(_emulated_link(text) for text in emulated_links),

@@ -19,6 +19,13 @@ from mec_platform.background import BackgroundTasks
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
+kv_compression_option = click.option(
+    "--kv-compression",
+    type=click.Choice(["none", "int8"]),
+    default="none",
+    show_default=True,
+    help="How KV is sent to other nodes: int8 takes half the bytes, and answers may differ from undisturbed ones.",
+)
 host_option = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 remote_option = click.option(
     "--allow-remote",

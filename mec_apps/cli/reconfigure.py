@@ -64,7 +64,8 @@ def reconfigure(
     of_chain = f" of chain {done.plan.chain}" if done.plan.chain or add_chain or drop_chain is not None else ""
     click.echo(
         f"{done.outcome}: epoch {done.plan.epoch}{of_chain} ({done.kind}) in {done.switch_ms:.0f} ms; "
-        f"{done.sessions} sessions, longest pause {done.pause_ms_max:.1f} ms, {done.moved_bytes} bytes of KV moved"
+        f"{done.sessions} sessions, longest pause {done.pause_ms_max:.1f} ms, {done.moved_bytes} bytes of KV moved\n"
+        f"{done.transfer}"
     )
 
 

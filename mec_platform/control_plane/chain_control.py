@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from mec_platform.background import BackgroundTasks
-from mec_platform.control_plane.broadcast.outcome import ReconfigurationEnded
+from mec_platform.control_plane.broadcast.outcome import ReconfigurationEnded, describe_transfer
 from mec_platform.control_plane.broadcast.protocol import Deadlines, Phase
 from mec_platform.control_plane.broadcast.sender import Assignment, ReconfigurationSender, Record
 from mec_platform.control_plane.orchestrator.decisions import Decision
@@ -90,13 +90,14 @@ class ChainControl:
         alive = {node.name for node in seen.nodes}
         # Sessions of a chain that ends go on on another; where there is none, nothing moves.
         towards = plan if plan.stages else next(iter(seen.replicas), plan)
+        choice = choose_transfer_mode(towards, seen, policy)
         assignment = Assignment(
             plan=plan,
             old_plan=seen.plan,
             nodes=addresses,
             gateways={gateway.name: gateway.address for gateway in seen.gateways},
             lost=frozenset(seen.lost_nodes | {name for name in plan.nodes if name not in alive}),
-            transfer_mode=choose_transfer_mode(towards, seen, policy),
+            transfer_mode=choice.mode,
             replay_ms=replay_ms(towards, seen, policy),
         )
         clock = asyncio.get_running_loop()
@@ -108,14 +109,16 @@ class ChainControl:
             await self._tasks.cancel(watching)
         committed, total_ms = end.phase is Phase.DONE, (clock.time() - started) * 1e3
         outcome = "committed" if committed else "aborted"
+        transfer = describe_transfer(choice.mode, choice.reason, end.switched)
         _log.info(
-            "%s: chain %d, epoch %d %s after %.0f ms: %s",
+            "%s: chain %d, epoch %d %s after %.0f ms: %s; %s",
             plan.model,
             self.number,
             plan.epoch,
             outcome,
             total_ms,
             end.reason,
+            transfer,
         )
         return ReconfigurationEnded(
             at_s=clock.time(),
@@ -130,6 +133,9 @@ class ChainControl:
             moved_bytes=end.moved_bytes,
             sessions=len(end.switched),
             replayed_tokens=end.replayed_tokens,
+            transfer=transfer,
+            held_ms_max=max((each.held_ms for each in end.switched), default=0.0),
+            tail_positions_max=max((each.tail_positions for each in end.switched), default=0),
         )
 
     def tell_gone(self) -> None:

@@ -68,7 +68,7 @@ def plan_the_change(
         return Change(prepared_s, prepared_s, prepared_s + ORDER_S, 0, fetched, 0)
     positions = sum(gateway.context_positions for gateway in truth.gateways)
     lost = any(truth.node(name) is None for name in old.nodes)
-    if lost or choose_transfer_mode(new, estimate, policy) == "replay":
+    if lost or choose_transfer_mode(new, estimate, policy).mode == "replay":
         end_s = prepared_s + ORDER_S + replay_ms(new, truth, policy) / 1e3
         return Change(prepared_s, prepared_s, end_s, 0, fetched, positions)
     per_position = world.shape(deployment).kv_bytes_per_token_per_block

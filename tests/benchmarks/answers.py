@@ -14,11 +14,14 @@ QUESTION = "Explain step by step how to plan, plant and care for a vegetable gar
 
 @dataclass(slots=True)
 class Answer:
-    """Token ids; per token the time from frame to token and the part of it that stages computed, in milliseconds."""
+    """Token ids; per token the time from frame to token and the part of it that stages computed, in milliseconds, when it
+    came here, in seconds of the monotonic clock, and the epoch of the plan that made it."""
 
     tokens: list[int] = field(default_factory=list)
     token_ms: list[float] = field(default_factory=list)
     compute_ms: list[float] = field(default_factory=list)
+    came_s: list[float] = field(default_factory=list)
+    epochs: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -27,16 +30,23 @@ class Answer:
         return (len(self.tokens) - 1) / self.seconds
 
 
-async def ask(cluster: LocalCluster, max_tokens: int, on_token: Callable[[int], None] = lambda count: None) -> Answer:
+async def ask(
+    cluster: LocalCluster,
+    max_tokens: int,
+    on_token: Callable[[int], None] = lambda count: None,
+    question: str = QUESTION,
+) -> Answer:
     """The greedy answer; `on_token` learns after each token how many there are."""
     request = inference_pb2.GenerateRequest(
-        messages=[inference_pb2.ChatMessage(role="user", content=QUESTION)], max_tokens=max_tokens
+        messages=[inference_pb2.ChatMessage(role="user", content=question)], max_tokens=max_tokens
     )
     answer, first = Answer(), 0.0
     async for event in cluster.inference.Generate(request):
         answer.tokens.append(event.token)
         answer.token_ms.append(event.token_ms)
         answer.compute_ms.append(event.compute_ms)
+        answer.came_s.append(time.monotonic())
+        answer.epochs.append(event.epoch)
         answer.seconds = time.perf_counter() - (first := first or time.perf_counter())
         on_token(len(answer.tokens))
     return answer

@@ -26,6 +26,7 @@ from compiler.models.tensors import PACKED_MATRICES, part_of, tensor_names
 from compiler.quantisation import INTEGER_BITS, Quantisation, find_quantisation
 from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.node.compiled_model import CompiledModel
+from mec_apps.split_inference.node.kv_compression import compress, expand
 from tests.benchmarks.machine import BenchmarkError, at_least, at_most, machine
 from tests.compiler.running import open_model, run_tokens
 
@@ -97,12 +98,15 @@ def run(
         logits = [_prompt_logits(runtime, package, window) for window in windows]
         stored = StoredWeights(file, find_quantisation(package.quantisation))
         to_file = _difference(whole, logits)
+        moved = _difference_of_moved_kv(runtime, package, windows[0], logits[0])
         to_stored = to_file if stored.exact else _difference(_reference_logits(stored, windows), logits)
         found = {
             "top_1_agreement": to_file.top_1_agreement,
             "kl": to_file.kl,
             "arithmetic_kl": to_stored.kl,
             "perplexity": _perplexity(logits, windows),
+            "int8_kv_top_1_agreement": moved.top_1_agreement,
+            "int8_kv_kl": moved.kl,
             "identical_rows": _identical_rows(runtime, package, windows[0], logits[0]),
         }
         metrics |= {f"{name}_{metric}": value for metric, value in found.items()}
@@ -152,6 +156,25 @@ def _identical_rows(
         hidden = run_tokens(runtime, tokens[position : position + 1], start=position, slot=1, blocks=blocks)
         same += runtime.head(hidden).tobytes() == prompt_logits[position].tobytes()
     return same
+
+
+def _difference_of_moved_kv(
+    runtime: CompiledModel, package: ModelPackage, tokens: Sequence[int], prompt_logits: np.ndarray
+) -> Difference:
+    """Of the second half of a text, after the KV of the first half has moved as int8, to what it is without a move."""
+    first, blocks = len(tokens) // 2, package.spec.blocks
+    run_tokens(runtime, tokens[:first], slot=1, blocks=blocks)
+    pages = runtime.page_table[1, : -(-first // runtime.page_tokens)].tolist()
+    head_dim = runtime.page_bytes // (2 * runtime.kv_heads * runtime.page_tokens)
+    for layer in range(blocks):
+        moved = []
+        for rows, position_last in zip(runtime.read_pages(layer, pages), (True, False), strict=True):
+            packed = compress(rows, head_dim, runtime.page_tokens, position_last=position_last)
+            moved.append(expand(packed, head_dim, runtime.page_tokens, position_last=position_last))
+        runtime.write_pages(layer, pages, *moved)
+    hidden = run_tokens(runtime, tokens[first:], start=first, slot=1, blocks=blocks)
+    heads = [runtime.head(hidden[start : start + HEAD_ROWS]).copy() for start in range(0, len(hidden), HEAD_ROWS)]
+    return _difference([prompt_logits[first:]], [np.concatenate(heads)])
 
 
 def _reference_logits(weights: Any, windows: Sequence[Sequence[int]]) -> list[np.ndarray]:

@@ -61,6 +61,7 @@ def test_a_tiny_model_is_compared_with_both_references(tmp_path: Path) -> None:
     metrics = result["metrics"]
     assert metrics["tokens"] == 128
     assert metrics["int8_kl"] == metrics["int8_arithmetic_kl"]  # the file's integers are kept
+    assert 0 < metrics["f16_int8_kv_kl"] < 0.1  # KV that moved as int8 is not what it was, and nearly
     assert metrics["int8_identical_rows"] == metrics["f16_identical_rows"] == quality.DECODED
     assert metrics["int8_perplexity"] == pytest.approx(metrics["reference_perplexity"], rel=1e-3)
     assert [criterion["name"] for criterion in result["criteria"]] == [

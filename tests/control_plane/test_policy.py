@@ -268,7 +268,30 @@ def test_kv_is_copied_over_good_links_and_replayed_over_slow_ones(view: Any, wor
     expected = {12.5e6: "pre_copy", 200e3: "pre_copy", 60e3: "replay", 1.0: "replay"}
     for rate, mode in expected.items():
         seen = view(0.0, links=world.links(["a", "b", "c", "gateway"], b__c=rate))
-        assert choose_transfer_mode(moved, seen, SETTINGS) == mode, rate
+        choice = choose_transfer_mode(moved, seen, SETTINGS)
+        assert choice.mode == mode, rate
+        assert "0.12 MB of KV" in choice.reason
+        assert f"at {rate / 1e6:.3g} MB/s" in choice.reason
+
+
+def test_kv_that_fits_into_one_pause_is_not_copied_ahead(view: Any, world: World, plan: SplitPlan) -> None:
+    moved = world.plan(2, ("a", 0, 6), ("c", 6, 12))
+    for rate, mode in {60e6: "pre_copy", 100e6: "stop_and_copy"}.items():  # 120 kB and a round trip: 2.4 or 1.6 ms
+        seen = view(0.0, links=world.links(["a", "b", "c", "gateway"], b__c=rate))
+        choice = choose_transfer_mode(moved, seen, SETTINGS)
+        assert choice.mode == mode, choice.reason
+    assert "fits into one pause" in choice.reason
+
+
+def test_where_a_node_is_lost_the_choice_is_a_replay_and_names_it(view: Any, world: World, plan: SplitPlan) -> None:
+    moved = world.plan(2, ("a", 0, 6), ("c", 6, 12))
+    choice = choose_transfer_mode(moved, view(0.0, names=("a", "c")), SETTINGS)
+    assert (choice.mode, choice.reason) == ("replay", "b is lost, and the KV of its layers with it")
+
+
+def test_where_no_kv_moves_the_choice_says_so(view: Any, plan: SplitPlan) -> None:
+    again = replace(plan, epoch=9)
+    assert "no layer changes its node" in choose_transfer_mode(again, view(0.0), SETTINGS).reason
 
 
 def test_every_decision_carries_a_reason(view: Any, plan: SplitPlan, other: SplitPlan) -> None:

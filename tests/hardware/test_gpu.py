@@ -25,7 +25,7 @@ from mec_apps.split_inference.generation import SamplingSettings
 from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.device_model import DeviceModel
 from mec_apps.split_inference.node.kv_pages import KvPages
-from mec_apps.split_inference.node.kv_transfer import cut_kv, store_kv
+from mec_apps.split_inference.node.kv_transfer import cut_kv, spans_of, store_kv
 from mec_apps.split_inference.node.stage_model import Draw, StageBatch
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.layers import LayerRange
@@ -140,7 +140,8 @@ def test_kv_moves_to_the_cpu_and_back(pair: Pair) -> None:
         source.page_table[1, : len(held.pages)] = held.pages
         hidden_of(source, WHOLE, 0, 50, slot=1)
         books[0].mark_valid(7, WHOLE, 50)
-        for piece in cut_kv(source, books[0], 7, WHOLE, 0, 50):
+        for span in spans_of(source, WHOLE, 0, 50):
+            piece = cut_kv(source, books[0], 7, span)
             store_kv(other, books[1], piece)
         moved = books[1].extend(7, WHOLE, 50, 10)
         other.page_table[2, : len(moved.pages)] = moved.pages

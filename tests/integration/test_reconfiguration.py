@@ -33,6 +33,8 @@ async def test_a_change_in_the_middle_of_an_answer_changes_no_token(
     assert tokens == undisturbed
     assert (done.outcome, done.kind, done.sessions) == ("committed", kind, 1)
     assert done.moved_bytes > 0
+    assert " chosen: " in done.transfer
+    assert "Sessions: 1 by " in done.transfer
     assert await edge.plan() == stages
 
 

@@ -20,7 +20,7 @@ from mec_apps.split_inference.node.artefact_check import ArtefactError
 from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.device_model import DeviceModel
 from mec_apps.split_inference.node.kv_pages import KvPages, KvRefusal
-from mec_apps.split_inference.node.kv_transfer import cut_kv, store_kv
+from mec_apps.split_inference.node.kv_transfer import KvSpan, cut_kv, spans_of, store_kv
 from mec_apps.split_inference.node.load_model import load_model
 from mec_apps.split_inference.node.machine import read_machine
 from mec_apps.split_inference.node.stage_model import Draw, StageBatch
@@ -152,7 +152,8 @@ def test_kv_moves_between_a_cpu_and_a_device(cpu: CompiledModel, device: DeviceM
         source.page_table[1, : len(held.pages)] = held.pages
         hidden_of(source, WHOLE, 0, 50, slot=1)
         books[0].mark_valid(7, WHOLE, 50)
-        for piece in cut_kv(source, books[0], 7, WHOLE, 0, 50):
+        for span in spans_of(source, WHOLE, 0, 50):
+            piece = cut_kv(source, books[0], 7, span)
             store_kv(target, books[1], piece)
         moved = books[1].extend(7, WHOLE, 50, 10)
         for layer in WHOLE:
@@ -167,8 +168,8 @@ def test_kv_of_a_layer_that_is_not_loaded_is_refused(cpu: CompiledModel, model_f
     books = [KvPages(np.zeros_like(cpu.page_table), 100, BLOCKS, 16, CONTEXT) for _ in range(2)]
     books[0].extend(7, WHOLE, 0, 20)
     books[0].mark_valid(7, WHOLE, 20)
-    (piece, *_) = cut_kv(cpu, books[0], 7, WHOLE, 0, 20)
-    with pytest.raises(KvRefusal, match="layer 0 is not loaded on this node") as refused:
+    piece = cut_kv(cpu, books[0], 7, KvSpan(WHOLE, 0, 16))
+    with pytest.raises(KvRefusal, match="not loaded on this node") as refused:
         store_kv(model, books[1], piece)
     assert refused.value.code is Refusal.GAP
 

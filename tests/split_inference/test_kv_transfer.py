@@ -14,7 +14,15 @@ from mec_apps.split_inference.frames import Refusal
 from mec_apps.split_inference.node import kv_transfer
 from mec_apps.split_inference.node.compiled_model import CompiledModel
 from mec_apps.split_inference.node.kv_pages import KvPages, KvRefusal
-from mec_apps.split_inference.node.kv_transfer import PAGES_PER_CHUNK, KvPiece, cut_kv, store_kv
+from mec_apps.split_inference.node.kv_transfer import (
+    KvPiece,
+    KvSpan,
+    compress_piece,
+    cut_kv,
+    expand_piece,
+    spans_of,
+    store_kv,
+)
 from mec_platform.domain.layers import LayerRange
 
 BLOCKS = 3
@@ -31,6 +39,7 @@ class Memory:
 
     page_tokens: int = PAGE_TOKENS
     page_bytes: int = PAGE_BYTES
+    kv_heads: int = 2
     blocks: int = BLOCKS
     keys: npt.NDArray[np.float16] = field(
         default_factory=lambda: np.zeros((BLOCKS, PAGES, 2, 2, PAGE_TOKENS), np.float16)
@@ -64,16 +73,19 @@ class Node:
         self.kv.mark_valid(SESSION, layers, positions)
 
     def cut(self, layers: LayerRange, first: int, last: int) -> list[KvPiece]:
-        return cut_kv(self.memory, self.kv, SESSION, layers, first, last)  # type: ignore[arg-type]
+        spans = spans_of(self.memory, layers, first, last)  # type: ignore[arg-type]
+        return [cut_kv(self.memory, self.kv, SESSION, span) for span in spans]  # type: ignore[arg-type]
 
     def store(self, piece: KvPiece) -> int:
         return store_kv(self.memory, self.kv, piece)  # type: ignore[arg-type]
 
-    def bytes_of(self, layer: int, pages: slice) -> tuple[bytes, bytes]:
+    def rows_of(self, layer: int, first: int, last: int) -> tuple[bytes, bytes]:
+        """Keys and values of positions, one after the other."""
         held = self.kv.get(SESSION)
         assert held is not None
-        own = held.pages[pages]
-        return self.memory.keys[layer, own].tobytes(), self.memory.values[layer, own].tobytes()
+        keys = self.memory.keys[layer, held.pages].transpose(0, 3, 1, 2).reshape(-1, 2, 2)[first:last]
+        values = self.memory.values[layer, held.pages].transpose(0, 2, 1, 3).reshape(-1, 2, 2)[first:last]
+        return keys.tobytes(), values.tobytes()
 
     def picture(self) -> object:
         return self.memory.keys.tobytes(), self.memory.values.tobytes(), self.kv.used, self.kv.sessions
@@ -83,11 +95,11 @@ class Node:
     positions=st.integers(1, CONTEXT),
     cuts=st.lists(st.integers(0, CONTEXT), max_size=4),
     elsewhere=st.integers(0, 6),
-    chunk_pages=st.integers(1, 5),
+    piece_bytes=st.sampled_from([1, PAGE_BYTES, 2 * PAGE_BYTES, 5 * PAGE_BYTES, 64 * PAGE_BYTES]),
     data=st.data(),
 )
 def test_any_session_sent_in_any_steps_arrives_bit_for_bit(
-    positions: int, cuts: list[int], elsewhere: int, chunk_pages: int, data: st.DataObject
+    positions: int, cuts: list[int], elsewhere: int, piece_bytes: int, data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, BLOCKS - 1))
     layers = LayerRange(start, data.draw(st.integers(start + 1, BLOCKS)))
@@ -95,17 +107,18 @@ def test_any_session_sent_in_any_steps_arrives_bit_for_bit(
     source.fill(positions, layers)
     first = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kv_transfer, "PAGES_PER_CHUNK", chunk_pages)
+        patch.setattr(kv_transfer, "PIECE_BYTES", piece_bytes)
         for last in sorted({min(cut, positions) for cut in cuts if cut} | {positions}):
             for piece in source.cut(layers, first, last):
-                assert len(piece.keys) <= chunk_pages * PAGE_BYTES
+                one_page_of_a_layer = len(piece.span.layers) == 1 and piece.span.last - piece.span.first <= PAGE_TOKENS
+                assert len(piece.keys) + len(piece.values) <= piece_bytes or one_page_of_a_layer
                 assert target.store(piece) == len(piece.keys) + len(piece.values)
-            first = last // PAGE_TOKENS * PAGE_TOKENS
+            first = last
     held = target.kv.get(SESSION)
     assert held is not None
     assert held.valid == [positions if layer in layers else 0 for layer in range(BLOCKS)]
     for layer in layers:
-        assert target.bytes_of(layer, slice(None)) == source.bytes_of(layer, slice(None))
+        assert target.rows_of(layer, 0, positions) == source.rows_of(layer, 0, positions)
 
 
 def test_storing_a_piece_again_changes_nothing() -> None:
@@ -130,12 +143,38 @@ def test_a_piece_that_comes_late_leaves_what_the_session_has_written_since() -> 
     assert target.picture() == before
 
 
-def test_only_the_pages_that_hold_the_positions_are_cut() -> None:
+def test_only_the_positions_that_are_asked_for_are_cut() -> None:
     source = Node()
-    source.fill(4 * PAGE_TOKENS, LayerRange(0, 1))
-    (piece,) = source.cut(LayerRange(0, 1), PAGE_TOKENS + 1, 3 * PAGE_TOKENS)
-    assert (piece.first_page, piece.valid_positions) == (1, 3 * PAGE_TOKENS)
-    assert (piece.keys, piece.values) == source.bytes_of(0, slice(1, 3))
+    source.fill(4 * PAGE_TOKENS, LayerRange(0, 2))
+    pieces = source.cut(LayerRange(0, 2), PAGE_TOKENS + 1, 3 * PAGE_TOKENS + 2)
+    assert [(piece.span.first, piece.span.last) for piece in pieces] == [(5, 8), (8, 12), (12, 14)]
+    assert all(piece.span.layers == LayerRange(0, 2) for piece in pieces)
+    assert sum(len(piece.keys) for piece in pieces) == 2 * (3 + 4 + 2) * PAGE_BYTES // PAGE_TOKENS
+
+
+def test_kv_that_travelled_as_int8_is_off_by_less_than_half_a_step_and_takes_less() -> None:
+    source, target = Node(), Node()
+    layers, positions = LayerRange(0, BLOCKS), 2 * PAGE_TOKENS + 3
+    held = source.kv.extend(SESSION, layers, 0, positions)
+    bits = np.random.default_rng(3)
+    for array in (source.memory.keys, source.memory.values):
+        array[:, held.pages] = bits.normal(size=array[:, held.pages].shape) * 10.0 ** bits.integers(-3, 4)
+    source.kv.mark_valid(SESSION, layers, positions)
+    for piece in source.cut(layers, 0, positions):
+        packed = compress_piece(source.memory, piece)  # type: ignore[arg-type]
+        target.store(expand_piece(target.memory, packed))  # type: ignore[arg-type]
+    moved = target.kv.get(SESSION)
+    assert moved is not None
+    for layer in layers:
+        for sent, came in zip(source.rows_of(layer, 0, positions), target.rows_of(layer, 0, positions), strict=True):
+            rows, arrived = (np.frombuffer(each, np.float16).reshape(-1, 2).astype(float) for each in (sent, came))
+            step = np.abs(rows).max(axis=1, keepdims=True) / 127
+            assert (np.abs(rows - arrived) <= 0.5 * step + 1e-3 * np.abs(rows) + 1e-7).all()
+
+
+def test_what_is_no_compressed_kv_is_refused() -> None:
+    with pytest.raises(ValueError, match="no compressed KV"):
+        expand_piece(Memory(), replace(GOOD, keys=b"12345"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("layers", "last"), [(LayerRange(0, 1), 9), (LayerRange(0, 2), 8), (LayerRange(1, 2), 1)])
@@ -149,11 +188,16 @@ def test_positions_that_the_node_does_not_hold_are_not_cut(layers: LayerRange, l
 
 def test_an_unknown_session_is_not_cut() -> None:
     with pytest.raises(KvRefusal) as refusal:
-        Node().cut(LayerRange(0, 1), 0, 0)
+        Node().cut(LayerRange(0, 1), 0, 1)
     assert refusal.value.code is Refusal.GAP
 
 
-GOOD = KvPiece(SESSION, 0, 0, 2 * PAGE_TOKENS, bytes(2 * PAGE_BYTES), bytes(2 * PAGE_BYTES))
+def piece_of(first: int, last: int, layers: LayerRange = LayerRange(0, 1)) -> KvPiece:  # noqa: B008 - a frozen value
+    size = len(layers) * (last - first) * PAGE_BYTES // PAGE_TOKENS
+    return KvPiece(SESSION, KvSpan(layers, first, last), bytes(size), bytes(size))
+
+
+GOOD = piece_of(0, 2 * PAGE_TOKENS)
 
 
 @pytest.mark.parametrize(
@@ -163,19 +207,15 @@ GOOD = KvPiece(SESSION, 0, 0, 2 * PAGE_TOKENS, bytes(2 * PAGE_BYTES), bytes(2 * 
         replace(GOOD, keys=b"", values=b""),
         replace(GOOD, values=GOOD.values[:PAGE_BYTES]),
         replace(GOOD, values=GOOD.values + b"x"),
-        replace(GOOD, layer=BLOCKS),
-        replace(GOOD, layer=2**32 - 1),
-        replace(GOOD, valid_positions=0),
-        replace(GOOD, valid_positions=PAGE_TOKENS),  # then the second page would hold nothing
-        replace(GOOD, valid_positions=2 * PAGE_TOKENS + 1),
-        replace(GOOD, first_page=1),
-        replace(  # more than anybody sends in one piece
-            GOOD,
-            keys=bytes((PAGES_PER_CHUNK + 1) * PAGE_BYTES),
-            values=bytes((PAGES_PER_CHUNK + 1) * PAGE_BYTES),
-            valid_positions=(PAGES_PER_CHUNK + 1) * PAGE_TOKENS,
-        ),
-        replace(GOOD, first_page=2**32 - 2),
+        replace(GOOD, span=replace(GOOD.span, layers=LayerRange(BLOCKS, BLOCKS + 1))),
+        replace(GOOD, span=replace(GOOD.span, layers=LayerRange(0, 2))),
+        replace(GOOD, span=replace(GOOD.span, layers=LayerRange(0, 2**32 - 1))),
+        replace(GOOD, span=replace(GOOD.span, last=0)),
+        replace(GOOD, span=replace(GOOD.span, last=PAGE_TOKENS)),
+        piece_of(0, 2 * PAGE_TOKENS - 1),  # neither whole pages nor a part of one
+        piece_of(PAGE_TOKENS - 1, 2 * PAGE_TOKENS),
+        piece_of(1, PAGE_TOKENS + 1),
+        replace(GOOD, span=KvSpan(LayerRange(0, 1), 5, 4)),
     ],
 )
 def test_a_piece_whose_sizes_do_not_fit_the_model_is_refused(piece: KvPiece) -> None:
@@ -191,7 +231,7 @@ def test_a_piece_behind_a_missing_one_is_refused_and_changes_nothing() -> None:
     node = Node()
     before = node.picture()
     with pytest.raises(KvRefusal, match="the chunk starts after them") as refusal:
-        node.store(replace(GOOD, first_page=1, valid_positions=3 * PAGE_TOKENS))
+        node.store(piece_of(PAGE_TOKENS, 3 * PAGE_TOKENS))
     assert refusal.value.code is Refusal.GAP
     assert node.picture() == before
 
@@ -210,5 +250,5 @@ def test_a_longer_session_than_the_context_is_refused() -> None:
     node = Node()
     node.fill(CONTEXT, LayerRange(0, 1))
     with pytest.raises(KvRefusal, match="context") as refusal:
-        node.store(replace(GOOD, first_page=CONTEXT // PAGE_TOKENS - 1, valid_positions=CONTEXT + PAGE_TOKENS))
+        node.store(piece_of(CONTEXT - PAGE_TOKENS, CONTEXT + PAGE_TOKENS))
     assert refusal.value.code is Refusal.NO_PAGES

@@ -27,6 +27,7 @@ from mec_apps.split_inference.generation import (
     SamplingSettings,
 )
 from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
+from mec_apps.split_inference.node.kv_compression import KvCompression
 from mec_apps.split_inference.peer_link import LinkLost, LinkPool
 from tests.split_inference.in_process import (
     ALONE,
@@ -123,6 +124,8 @@ async def test_sampling_repeats_itself_with_its_seed_only(client: Client) -> Non
         (TWO, [("b", 0, 12), ("a", 12, 30)], "pre_copy"),  # nodes change places
         (ALONE, THREE, "pre_copy"),
         (THREE, ALONE, "pre_copy"),
+        (TWO, THREE, "stop_and_copy"),
+        (THREE, [("b", 0, 30)], "stop_and_copy"),
         (TWO, THREE, "replay"),
     ],
 )
@@ -140,11 +143,41 @@ async def test_a_plan_change_in_the_middle_changes_no_token(
     assert await client.answer_through(60, 10, change) == undisturbed
     ((session, report),) = moved
     assert report.mode == mode
-    if mode == "pre_copy":
-        assert report.precopied_bytes > report.paused_bytes > 0
-        assert session.replayed_tokens == 0  # nothing was missing and had to be made up for
-    else:
+    if mode == "replay":
         assert report.replayed_tokens > len(PROMPT)
+        return
+    assert session.replayed_tokens == 0  # nothing was missing and had to be made up for
+    if mode == "pre_copy":
+        assert report.rounds >= 1
+        assert report.precopied_bytes > 0
+        # What tokens added during the last copy comes with the first frame, or where it is much with a copy.
+        assert not (report.paused_bytes and report.tail_positions)
+    else:
+        assert (report.precopied_bytes, report.tail_positions, report.rounds) == (0, 0, 0)
+        assert report.paused_bytes > 0
+
+
+async def test_kv_that_moves_as_int8_takes_half_the_bytes_and_the_answer_goes_on(
+    client: Client, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after the change may differ from the undisturbed answer; before it nothing may."""
+    await client.use(TWO)
+    service = client.edge.nodes["b"].service
+    monkeypatch.setattr(service, "_settings", replace(service._settings, kv_compression=KvCompression.INT8))
+    reports: list[SwitchReport] = []
+
+    async def change() -> None:
+        reports.extend(await client.use([("a", 0, 12), ("c", 12, 30)], mode="stop_and_copy"))
+
+    answer = await client.answer_through(60, 10, change)
+    assert len(answer) == 60
+    assert answer[:10] == undisturbed[:10]
+    (report,) = reports
+    positions, odd = divmod(
+        report.paused_bytes, 18 * 2 * 3 * (64 + 4)
+    )  # layers, keys and values, heads, int8 and a scale
+    assert odd == 0
+    assert positions >= len(PROMPT) + 10
 
 
 async def test_a_chain_of_changes_changes_no_token(client: Client, undisturbed: list[int]) -> None:

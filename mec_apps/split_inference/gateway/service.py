@@ -127,6 +127,9 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                     precopied_bytes=report.precopied_bytes,
                     paused_bytes=report.paused_bytes,
                     replayed_tokens=report.replayed_tokens,
+                    tail_positions=report.tail_positions,
+                    held_ms=report.held_ms,
+                    rounds=report.rounds,
                 )
                 for report in reports
             ]

@@ -41,6 +41,9 @@ from mec_apps.split_inference.peer_link import LinkLost
 TOKEN_TIMEOUT_S = 20.0
 """A frame without an answer for so long counts as lost."""
 
+_SHARE_OF_LATEST = 0.25
+"""Of the latest token in what tokens take of late: some tokens are a tenth of a second, and single ones are delayed."""
+
 COME_AGAIN_S = 5.0
 """A client that is turned away is told to come again after so long; for that time it counts as waiting."""
 
@@ -49,7 +52,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Session:
-    """One generation. `left` is the plan it came from; `round_trip_s` and `compute_s` are of the latest token.
+    """One generation. `left` is the plan it came from; `round_trip_s` and `compute_s` are of the latest token, `token_s` is
+    what tokens take of late, prompts and replays aside: 0 before there was one.
 
     `bound_for` is the chain that it is about to move to, where that is another than it runs on.
     """
@@ -73,6 +77,7 @@ class Session:
     lost_at: float | None = None
     replayed_tokens: int = 0
     round_trip_s: float = 0.0
+    token_s: float = 0.0
     compute_s: float = 0.0
 
     @property
@@ -100,6 +105,10 @@ class Session:
         self.move_to(plan)
         self.kv_positions, self.state = 0, "replaying"
         self.replayed_tokens += len(self.tokens)
+
+    def note_token(self) -> None:
+        """Counts the latest token in `token_s`."""
+        self.token_s += (self.round_trip_s - self.token_s) * (_SHARE_OF_LATEST if self.token_s else 1.0)
 
     def lose_stage(self, reason: str) -> None:
         """Fails the frame under way, if any: the loop then replays."""
@@ -283,6 +292,7 @@ class Sessions(PlanUser):
         session.round_trip_s = time.perf_counter() - sent
         if len(session.tokens) - session.kv_positions == 1:
             self.note_pace(session.active, session.round_trip_s)
+            session.note_token()
         session.kv_positions = len(session.tokens)
         session.compute_s = frame.compute_us / 1e6
         return int(struct.unpack("<i", frame.payload)[0])

@@ -1,4 +1,8 @@
-"""Moving live sessions to another plan: KV pages ahead while tokens flow, the last pages at a token boundary.
+"""Moving live sessions to another plan: KV ahead while tokens flow, and a switch at a token boundary.
+
+Copies ahead follow the decoding until a position or two are missing. These are not waited for: the first frame on the new
+plan carries their tokens too, and a stage computes a few rows in hardly more time than one. So the pause holds no copy and
+no call, whatever the context is.
 
 The gateway drives this because it alone stands at token boundaries. Counterparts: `node.kv_transfer` cuts and stores
 pages; the control plane's broadcast prepares the plan before and commits it after.
@@ -18,18 +22,22 @@ import grpc.aio
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
 from mec_apps.split_inference.gateway.plan_user import PlanUser
 from mec_apps.split_inference.gateway.sessions import Session, end_session
-from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.domain.split_plan import KvMove, kv_moves
 from mec_platform.rpc.convert import layers_to_message
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
-CLOSE_ENOUGH_POSITIONS = 2 * PAGE_TOKENS
-"""Pre-copy rounds end when no more than this is left for the pause."""
+MAX_ROUNDS = 8
+"""Rounds of copies ahead. They end when nothing is missing, and the frame that is under way then adds one position; a link
+that cannot keep up with the decoding leaves more to the pause."""
 
-MAX_ROUNDS = 4
-"""Pre-copy rounds; a link that cannot keep up with the decoding leaves the rest to the pause."""
+TAIL_POSITIONS = 8
+"""So many last positions are computed again in the first frame; where more are missing they are copied in the pause."""
 
 RESUME_TIMEOUT_S = 30.0
+FIRST_TOKEN_TIMEOUT_S = 1.0
+"""A change waits so long for the first token after a copy, to tell the pause: a plan that does not answer is no reason to
+hold its change up, or an abort."""
+
 READER_TIMEOUT_S = 0.25
 """A client that reads its answer asks for the next token within this time."""
 
@@ -54,7 +62,11 @@ class CopyLimits:
 
 @dataclass(frozen=True, slots=True)
 class SwitchReport:
-    """What the switch of one session took. `mode` is pre_copy, replay, or none where no KV had to move."""
+    """What the switch of one session took. `mode` is pre_copy, stop_and_copy, replay, or none where no KV had to move.
+
+    `pause_ms` is what the first token took longer than one took before; of a replay, all that it took. Of the pause,
+    `held_ms` passed before a frame could go. `tail_positions` were computed again with the first frame.
+    """
 
     session: int
     mode: str
@@ -62,6 +74,18 @@ class SwitchReport:
     precopied_bytes: int = 0
     paused_bytes: int = 0
     replayed_tokens: int = 0
+    tail_positions: int = 0
+    held_ms: float = 0.0
+    rounds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What was copied while tokens flowed."""
+
+    positions: int = 0
+    sent_bytes: int = 0
+    rounds: int = 0
 
 
 async def switch_sessions(
@@ -145,12 +169,14 @@ async def _move(
     if mode == "replay":
         return await _replay(session, source, target)
     moves = kv_moves(source.plan, target.plan)
-    try:
-        copied, precopied_bytes = await _copy_ahead(session, source, target, moves, limits)
-    except COPY_FAILURES as error:
-        _tell_failure(session, error)
-        return await _replay(session, source, target)
-    return await _copy_rest(session, source, target, moves, limits, copied, precopied_bytes)
+    ahead, usual_s = _Ahead(), session.token_s
+    if mode != "stop_and_copy" and moves:
+        try:
+            ahead = await _copy_ahead(session, source, target, moves, limits)
+        except COPY_FAILURES as error:
+            _tell_failure(session, error)
+            return await _replay(session, source, target)
+    return await _switch_over(session, source, target, moves, limits, ahead, usual_s)
 
 
 async def _replay(session: Session, source: ActivePlan, target: ActivePlan) -> SwitchReport:
@@ -168,72 +194,123 @@ async def _replay(session: Session, source: ActivePlan, target: ActivePlan) -> S
 
 
 async def _resumed(session: Session, since: float, replayed_before: int, precopied_bytes: int = 0) -> SwitchReport:
-    """Waits for the first token after a replay.
-
-    A client that does not read its answer asks for no token, and one that has gone never will: neither is waited for.
-    """
+    """Waits for the first token after a replay."""
     if session.ended:
         return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(session.wants_token.wait(), READER_TIMEOUT_S)
-    if session.wants_token.is_set():
-        try:
-            await asyncio.wait_for(session.resumed.wait(), RESUME_TIMEOUT_S)
-        except TimeoutError:
-            _log.warning("session %x has made no token for %g s after its replay began", session.id, RESUME_TIMEOUT_S)
+    await _first_token(session, RESUME_TIMEOUT_S)
     pause_ms = (time.perf_counter() - since) * 1e3
     replayed = session.replayed_tokens - replayed_before
     return SwitchReport(session.id, "replay", pause_ms, precopied_bytes, replayed_tokens=replayed)
 
 
+async def _first_token(session: Session, timeout_s: float) -> bool:
+    """Whether the session has made its first token on the new plan in time; `resumed` was cleared at the boundary.
+
+    A client that does not read its answer asks for no token, and one that has gone never will: neither is waited for.
+    """
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(session.wants_token.wait(), READER_TIMEOUT_S)
+    if session.wants_token.is_set():
+        try:
+            await asyncio.wait_for(session.resumed.wait(), timeout_s)
+        except TimeoutError:
+            _log.warning("session %x has made no token for %g s after its switch", session.id, timeout_s)
+    return session.resumed.is_set() and not session.ended
+
+
 async def _copy_ahead(
     session: Session, source: ActivePlan, target: ActivePlan, moves: tuple[KvMove, ...], limits: CopyLimits
-) -> tuple[int, int]:
-    """Copies KV while tokens flow; returns the positions copied and the bytes. Raises COPY_FAILURES."""
+) -> _Ahead:
+    """Copies KV while tokens flow. Raises COPY_FAILURES."""
     if session.kv_positions == 0:
         async with session.busy:  # let the prefill end: there is nothing to copy ahead before
             pass
-    copied = sent_bytes = 0
+    ahead = _Ahead()
     async with asyncio.timeout(limits.ahead_s):
-        for _ in range(MAX_ROUNDS):
+        while ahead.rounds < MAX_ROUNDS:
             reached = session.kv_positions
-            if session.active is not source or reached - copied <= CLOSE_ENOUGH_POSITIONS:
+            if session.active is not source or reached == ahead.positions:
                 break
-            sent_bytes += await _send_kv(session, source, target, moves, copied, reached)
-            copied = reached
-    return copied, sent_bytes
+            sent = await _send_kv(session, source, target, moves, (ahead.positions, reached), in_background=True)
+            ahead = _Ahead(reached, ahead.sent_bytes + sent, ahead.rounds + 1)
+    return ahead
 
 
-async def _copy_rest(
+async def _switch_over(
     session: Session,
     source: ActivePlan,
     target: ActivePlan,
     moves: tuple[KvMove, ...],
     limits: CopyLimits,
-    copied: int,
-    precopied_bytes: int,
+    ahead: _Ahead,
+    usual_s: float,
 ) -> SwitchReport:
-    """The pause: copies what is left at a token boundary and switches. A copy that fails here becomes a replay."""
+    """The pause: at a token boundary, what is missing is left to the first frame or, where it is much, copied.
+
+    A copy that fails here becomes a replay.
+    """
     async with session.busy:
-        held, before = time.perf_counter(), session.replayed_tokens
+        since, before = time.perf_counter(), session.replayed_tokens
         if session.ended:
-            return SwitchReport(session.id, "none", precopied_bytes=precopied_bytes)
+            return SwitchReport(session.id, "none", precopied_bytes=ahead.sent_bytes)
         if session.active is not source:  # it lost a stage meanwhile and replays elsewhere, or another change moved it
-            return SwitchReport(session.id, "replay", precopied_bytes=precopied_bytes)
+            return SwitchReport(session.id, "replay", precopied_bytes=ahead.sent_bytes)
         session.state = "switching"
-        try:
+        session.resumed.clear()
+        tail, paused_bytes = await _bring_rest(session, source, target, moves, limits, ahead)
+        held_ms = (time.perf_counter() - since) * 1e3
+    if session.replayed_tokens > before:
+        return await _resumed(session, since, before, ahead.sent_bytes)
+    answered = await _first_token(session, FIRST_TOKEN_TIMEOUT_S)
+    if session.replayed_tokens > before:  # the first frame was not answered
+        return await _resumed(session, since, before, ahead.sent_bytes)
+    longer_ms = (session.round_trip_s - usual_s) * 1e3 if answered else 0.0
+    return SwitchReport(
+        session.id,
+        _mode(moves, ahead),
+        held_ms + max(0.0, longer_ms),
+        ahead.sent_bytes,
+        paused_bytes,
+        tail_positions=tail,
+        held_ms=held_ms,
+        rounds=ahead.rounds,
+    )
+
+
+async def _bring_rest(
+    session: Session,
+    source: ActivePlan,
+    target: ActivePlan,
+    moves: tuple[KvMove, ...],
+    limits: CopyLimits,
+    ahead: _Ahead,
+) -> tuple[int, int]:
+    """Has the session go on on `target`: returns the positions that are left to its first frame, and the bytes copied now."""
+    missing = session.kv_positions - ahead.positions
+    tail = missing if moves and ahead.positions and missing <= TAIL_POSITIONS else 0
+    if missing < 0:  # it lost a stage during the copies and has not begun to replay
+        session.restart_on(target)
+        return 0, 0
+    copied = 0
+    try:
+        if not tail:
+            span = (ahead.positions, session.kv_positions)
             async with asyncio.timeout(limits.pause_s):
-                paused_bytes = await _send_kv(session, source, target, moves, copied, session.kv_positions)
-        except COPY_FAILURES as error:
-            _tell_failure(session, error)
-            session.resumed.clear()
-            session.restart_on(target)
-        else:
-            session.move_to(target)
-            session.state = "decode"
-            pause_ms = (time.perf_counter() - held) * 1e3
-            return SwitchReport(session.id, "pre_copy" if moves else "none", pause_ms, precopied_bytes, paused_bytes)
-    return await _resumed(session, held, before, precopied_bytes)
+                copied = await _send_kv(session, source, target, moves, span, in_background=False)
+    except COPY_FAILURES as error:
+        _tell_failure(session, error)
+        session.restart_on(target)
+    else:
+        session.move_to(target)
+        session.kv_positions -= tail
+        session.state = "decode"
+    return tail, copied
+
+
+def _mode(moves: tuple[KvMove, ...], ahead: _Ahead) -> str:
+    if not moves:
+        return "none"
+    return "pre_copy" if ahead.rounds else "stop_and_copy"
 
 
 def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError) -> None:
@@ -242,24 +319,30 @@ def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError) 
 
 
 async def _send_kv(
-    session: Session, source: ActivePlan, target: ActivePlan, moves: tuple[KvMove, ...], first: int, last: int
+    session: Session,
+    source: ActivePlan,
+    target: ActivePlan,
+    moves: tuple[KvMove, ...],
+    positions: tuple[int, int],
+    *,
+    in_background: bool,
 ) -> int:
-    """Copies positions of all moves side by side, from page starts on; returns the bytes. Raises AioRpcError."""
-    if last == 0:
+    """Copies positions `[first, last)` of all moves side by side; returns the bytes. Raises AioRpcError."""
+    first, last = positions
+    if last == first:
         return 0
-    sent = await asyncio.gather(
-        *(_send_move(session.id, source, target, move, first // PAGE_TOKENS * PAGE_TOKENS, last) for move in moves)
-    )
-    return sum(sent)
 
+    async def send(move: KvMove) -> int:
+        selection = edge_node_pb2.KvSelection(
+            session=session.id, layers=layers_to_message(move.layers), first_position=first, last_position=last
+        )
+        request = edge_node_pb2.SendKvRequest(
+            selection=selection,
+            target=move.target,
+            target_address=target.addresses[move.target],
+            in_background=in_background,
+        )
+        node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source], move.source))
+        return (await node.SendKv(request)).bytes
 
-async def _send_move(session: int, source: ActivePlan, target: ActivePlan, move: KvMove, first: int, last: int) -> int:
-    selection = edge_node_pb2.KvSelection(
-        session=session, layers=layers_to_message(move.layers), first_position=first, last_position=last
-    )
-    request = edge_node_pb2.SendKvRequest(
-        selection=selection, target=move.target, target_address=target.addresses[move.target]
-    )
-    node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source], move.source))
-    reply = await node.SendKv(request)
-    return reply.bytes
+    return sum(await asyncio.gather(*(send(move) for move in moves)))

@@ -41,6 +41,7 @@ class CompiledEncoder:
 
     page_tokens = 1
     page_bytes = 1
+    kv_heads = 1
 
     def __init__(
         self,

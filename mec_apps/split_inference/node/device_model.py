@@ -56,6 +56,7 @@ class DeviceModel:
         self.target: str = manifest["target"]
         self.threads = threads
         self.page_tokens: int = manifest["page_tokens"]
+        self.kv_heads = dims.kv_heads
         self.page_bytes = dims.kv_heads * dims.head_dim * self.page_tokens * 2
         self.kv_pages = kv_pages
         self.blocks = spec.blocks

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +18,23 @@ from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
 from mec_apps.split_inference.node.compute import ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
 from mec_apps.split_inference.node.hosted_model import ShapedModel, WeightSource
+from mec_apps.split_inference.node.kv_compression import KvCompression
 from mec_apps.split_inference.node.kv_pages import KvRefusal
-from mec_apps.split_inference.node.kv_transfer import KvPiece, check_piece, cut_kv, store_kv
+from mec_apps.split_inference.node.kv_transfer import (
+    KvPiece,
+    KvSpan,
+    check_held,
+    compress_piece,
+    cut_kv,
+    expand_piece,
+    spans_of,
+    store_kv,
+)
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.node.stages import LoadedStage, StageError, StaleEpoch, stage_of
 from mec_apps.split_inference.peer_link import LinkLost
 from mec_platform.domain.hardware import HardwareTarget
+from mec_platform.domain.layers import LayerRange
 from mec_platform.rpc.convert import (
     addresses_from_message,
     hardware_to_message,
@@ -36,8 +48,12 @@ from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
 CONNECT_TIMEOUT_S = 3.0
 _WARM_UP_RUNS = 2
-_PIECES_PER_JOB = 16
-"""KV pieces stored by one job of the compute thread: a job costs a tenth of a millisecond, a piece some microseconds."""
+_COPYING_RESTS = 3.0
+"""A copy in the background rests three times as long as it works, so that it takes a quarter of a core at most here and on
+the node that stores it: tokens flow meanwhile, and nobody waits for the copy."""
+
+_LONGEST_REST_S = 0.02
+"""A link that holds writes up is no work of this node."""
 
 _log = logging.getLogger(__name__)
 
@@ -142,44 +158,54 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
     async def ExportKv(
         self, request: edge_node_pb2.KvSelection, context: Context
     ) -> AsyncIterator[edge_node_pb2.KvChunk]:
-        for piece in await self._cut(request, context):
-            yield _chunk(piece)
+        layers = await self._check_selection(request, context)
+        for span in spans_of(self._compute.model, layers, request.first_position, request.last_position):
+            piece, _ = await self._cut(request.session, span)
+            yield await self._chunk(piece, KvCompression.NONE)
 
     async def ImportKv(
         self, request_iterator: AsyncIterator[edge_node_pb2.KvChunk], context: Context
     ) -> edge_node_pb2.ImportKvReply:
         received = 0
-        pieces: list[KvPiece] = []
         try:
             async for chunk in request_iterator:
-                piece = KvPiece(
-                    chunk.session, chunk.layer, chunk.first_page, chunk.valid_positions, chunk.keys, chunk.values
-                )
-                check_piece(self._compute.model, piece)
-                pieces.append(piece)
-                if len(pieces) == _PIECES_PER_JOB:
-                    received += await self._compute.call(partial(self._store, pieces))
-                    pieces = []
-            received += await self._compute.call(partial(self._store, pieces))
+                received += len(chunk.keys) + len(chunk.values)
+                piece = await self._piece(chunk)
+                await self._compute.call(partial(store_kv, self._compute.model, self._compute.kv, piece))
         except KvRefusal as refusal:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         return edge_node_pb2.ImportKvReply(bytes=received)
 
     async def SendKv(self, request: edge_node_pb2.SendKvRequest, context: Context) -> edge_node_pb2.SendKvReply:
-        pieces = await self._cut(request.selection, context)
+        wanted = request.selection
+        layers = await self._check_selection(wanted, context)
         shaper = self._shapers.to(request.target)
         started = time.perf_counter()
-
-        async def shaped() -> AsyncIterator[edge_node_pb2.KvChunk]:
-            for piece in pieces:
-                await shaper.wait_turn(len(piece.keys) + len(piece.values))
-                yield _chunk(piece)
-
+        target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address, request.target))
+        call = target.ImportKv()
         try:
-            target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address, request.target))
-            reply = await target.ImportKv(shaped())
-        except grpc.aio.AioRpcError as error:
-            await context.abort(error.code(), f"{request.target} did not take the KV: {error.details()}")
+            spans = spans_of(self._compute.model, layers, wanted.first_position, wanted.last_position)
+            rest = _COPYING_RESTS if request.in_background else 0.0
+            worked_s = 0.0
+            for span in spans:
+                await asyncio.sleep(min(worked_s * rest, _LONGEST_REST_S))
+                piece, cut_s = await self._cut(wanted.session, span)
+                chunk = await self._chunk(piece, self._settings.kv_compression)
+                await shaper.wait_turn(len(chunk.keys) + len(chunk.values))
+                began = time.perf_counter()
+                await call.write(chunk)
+                worked_s = cut_s + time.perf_counter() - began
+            await call.done_writing()
+            reply = await call
+        except KvRefusal as refusal:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            code, details = await call.code(), await call.details()
+            await context.abort(code, f"{request.target} did not take the KV: {details}")
+        finally:
+            call.cancel()  # of one that is over it changes nothing
         return edge_node_pb2.SendKvReply(bytes=reply.bytes, transfer_ms=(time.perf_counter() - started) * 1e3)
 
     async def EndSession(
@@ -272,39 +298,51 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             for session in self._compute.kv.sessions:
                 self._compute.kv.end(session)
 
-    def _store(self, pieces: Sequence[KvPiece]) -> int:
-        return sum(store_kv(self._compute.model, self._compute.kv, piece) for piece in pieces)
-
-    async def _cut(self, selection: edge_node_pb2.KvSelection, context: Context) -> list[KvPiece]:
+    async def _check_selection(self, selection: edge_node_pb2.KvSelection, context: Context) -> LayerRange:
+        """The layers that are asked for, where this node holds their KV; ends the call where it does not."""
         try:
             layers = layers_from_message(selection.layers)
             if layers.stop > self._shape.blocks:
                 raise ValueError(f"layers {layers}, the model has {self._shape.blocks} blocks")
-            return await self._compute.call(
-                lambda: cut_kv(
-                    self._compute.model,
-                    self._compute.kv,
-                    selection.session,
-                    layers,
-                    selection.first_position,
-                    selection.last_position,
-                )
-            )
+            kv, last = self._compute.kv, selection.last_position
+            await self._compute.call(lambda: check_held(kv, selection.session, layers, last))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except KvRefusal as refusal:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
+        return layers
 
+    async def _cut(self, session: int, span: KvSpan) -> tuple[KvPiece, float]:
+        """A piece, and the seconds that the compute thread spent on it. Raises KvRefusal where the session has gone."""
 
-def _chunk(piece: KvPiece) -> edge_node_pb2.KvChunk:
-    return edge_node_pb2.KvChunk(
-        session=piece.session,
-        layer=piece.layer,
-        first_page=piece.first_page,
-        valid_positions=piece.valid_positions,
-        keys=piece.keys,
-        values=piece.values,
-    )
+        def cut() -> tuple[KvPiece, float]:
+            began = time.perf_counter()
+            piece = cut_kv(self._compute.model, self._compute.kv, session, span)
+            return piece, time.perf_counter() - began
+
+        return await self._compute.call(cut)
+
+    async def _chunk(self, piece: KvPiece, compression: KvCompression) -> edge_node_pb2.KvChunk:
+        if compression is KvCompression.INT8:  # beside the compute thread: it takes several times what a copy takes
+            piece = await asyncio.to_thread(compress_piece, self._compute.model, piece)
+        return edge_node_pb2.KvChunk(
+            session=piece.session,
+            layers=layers_to_message(piece.span.layers),
+            first_position=piece.span.first,
+            last_position=piece.span.last,
+            keys=piece.keys,
+            values=piece.values,
+            compression="" if compression is KvCompression.NONE else compression,
+        )
+
+    async def _piece(self, chunk: edge_node_pb2.KvChunk) -> KvPiece:
+        """Raises ValueError for what is no piece of KV."""
+        span = KvSpan(layers_from_message(chunk.layers), chunk.first_position, chunk.last_position)
+        piece = KvPiece(chunk.session, span, chunk.keys, chunk.values)
+        if not chunk.compression:
+            return piece
+        KvCompression(chunk.compression)
+        return await asyncio.to_thread(expand_piece, self._compute.model, piece)
 
 
 def _resident_bytes() -> int:

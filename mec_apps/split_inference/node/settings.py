@@ -9,6 +9,7 @@ from pathlib import Path
 from mec_apps.sdk.session import Access
 from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_apps.split_inference.member_identity import MemberFiles
+from mec_apps.split_inference.node.kv_compression import KvCompression
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class NodeSettings:
     kv_tokens: int = 16_384
     max_sessions: int = 64
     context: int = 2048
+    kv_compression: KvCompression = KvCompression.NONE
     trusted: bool = True
     emulate: bool = False
     emulated_links: Mapping[str, EmulatedLink] = field(default_factory=dict)

@@ -66,6 +66,7 @@ class StageModel(Protocol):
     page_bytes: int
     """Bytes of the keys, and of the values, of a page in one layer: float16 [kv_heads, head_dim, page_tokens] and
     [kv_heads, page_tokens, head_dim]."""
+    kv_heads: int
     kv_pages: int
     blocks: int
     page_table: Integers

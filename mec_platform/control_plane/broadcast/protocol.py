@@ -62,11 +62,14 @@ class SessionSwitched:
     """How one session came over to the new plan, as its gateway reports it."""
 
     session: int
-    mode: str  # pre_copy, replay, none
+    mode: str  # pre_copy, stop_and_copy, replay, none
     pause_ms: float
     precopied_bytes: int
     paused_bytes: int
     replayed_tokens: int
+    tail_positions: int = 0
+    held_ms: float = 0.0
+    rounds: int = 0
 
 
 # Events: what happened.

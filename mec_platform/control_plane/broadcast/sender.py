@@ -184,6 +184,9 @@ class ReconfigurationSender:
                     precopied_bytes=session.precopied_bytes,
                     paused_bytes=session.paused_bytes,
                     replayed_tokens=session.replayed_tokens,
+                    tail_positions=session.tail_positions,
+                    held_ms=session.held_ms,
+                    rounds=session.rounds,
                 )
                 for session in reply.sessions
             ),

@@ -98,4 +98,7 @@ def _message(ended: ReconfigurationEnded, addresses: Mapping[str, str]) -> contr
         sessions=ended.sessions,
         replayed_tokens=ended.replayed_tokens,
         at_s=ended.at_s,
+        transfer=ended.transfer,
+        held_ms_max=ended.held_ms_max,
+        tail_positions_max=ended.tail_positions_max,
     )

@@ -23,6 +23,10 @@ SHORT_COPY_MS = 2_000.0
 LONGEST_COPY_IN_REPLAYS = 4.0
 """Copies ahead that take no longer than this are worth it whatever a replay takes."""
 
+ONE_PAUSE_MS = 2.0
+"""A copy of all KV that takes no longer is made in the pause. That is as long as a first frame that computes a few
+positions again takes longer than one that does not, which is what copies ahead leave."""
+
 Links = Mapping[tuple[str, str], LinkCapacity]
 
 
@@ -38,6 +42,14 @@ class SwitchCost:
     pause_ms: float
     moved_bytes: float
     lead_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TransferChoice:
+    """How sessions should come over to a plan, and why, in words with the figures that decided."""
+
+    mode: Literal["pre_copy", "stop_and_copy", "replay"]
+    reason: str
 
 
 NO_COST = SwitchCost(0.0, 0.0, 0.0, 0.0)
@@ -69,22 +81,45 @@ def chain_load(snapshot: Snapshot) -> tuple[float, float]:
     return sessions / chains, sum(gateway.context_positions for gateway in snapshot.gateways) / chains
 
 
-def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> Literal["pre_copy", "replay"]:
+def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> TransferChoice:
     """How sessions should come over: by copies of their KV, or by replaying their tokens where copies are too slow.
 
-    A copy goes ahead while tokens flow, so it may take longer than a replay, which stops them; but not for ever, and
-    its last pages, which are copied in the pause, must not take longer than the replay.
+    A copy goes ahead while tokens flow, so it may take longer than a replay, which stops them; but not for ever, and what
+    is left for the pause must not take longer than the replay. Where all of it fits into one pause, nothing goes ahead:
+    that would take messages and bandwidth for nothing.
     """
     if snapshot.plan is None:
-        return "pre_copy"
+        return TransferChoice("pre_copy", "no plan is in force")
+    lost = sorted(set(snapshot.plan.nodes) - {node.name for node in snapshot.nodes})
+    if lost:
+        return TransferChoice("replay", f"{', '.join(lost)} is lost, and the KV of its layers with it")
+    moves = kv_moves(snapshot.plan, new)
     sessions, positions = chain_load(snapshot)
+    if not moves or not positions:
+        what = "no layer changes its node" if not moves else "no gateway has told of KV"
+        return TransferChoice("pre_copy", f"{what}, so what there is goes ahead")
     copy, replay = transfer_ms(snapshot.plan, new, snapshot, settings), replay_ms(new, snapshot, settings)
+    trip = _longest_trip_ms(snapshot.plan, new, snapshot)
+    links = measured_links(snapshot, [(move.source, move.target) for move in moves])
+    slowest = min(_rate(links, move.source, move.target, settings) for move in moves)
+    size = sum(len(move.layers) for move in moves) * _kv_bytes_per_block(snapshot)
+    measured = "" if len(links) == len({(move.source, move.target) for move in moves}) else " (not all of it measured)"
+    facts = (
+        f"{positions:.0f} positions of {sessions:g} sessions, {size / 1e6:.2f} MB of KV at {slowest / 1e6:.3g} MB/s{measured}: "
+        f"a copy takes {copy:.0f} ms and a round trip of {trip:.1f} ms, a replay {replay:.0f} ms"
+    )
     # A link that stands still is a long round trip at an unchanged rate: the last pages do not arrive before it is over.
-    pause = copy * min(1.0, PAUSE_POSITIONS * sessions / positions) if positions else 0.0
-    pause += _longest_trip_ms(snapshot.plan, new, snapshot)
-    if pause > replay or copy > max(SHORT_COPY_MS, LONGEST_COPY_IN_REPLAYS * replay):
-        return "replay"
-    return "pre_copy"
+    pause = copy * min(1.0, PAUSE_POSITIONS * sessions / positions) + trip
+    longest = max(SHORT_COPY_MS, LONGEST_COPY_IN_REPLAYS * replay)
+    if pause > replay:
+        return TransferChoice(
+            "replay", f"{facts}; what the pause would copy takes {pause:.0f} ms, longer than the replay"
+        )
+    if copy > longest:
+        return TransferChoice("replay", f"{facts}; a copy may go ahead for {longest:.0f} ms, and this takes longer")
+    if copy + trip <= ONE_PAUSE_MS:
+        return TransferChoice("stop_and_copy", f"{facts}; the copy fits into one pause, so none goes ahead")
+    return TransferChoice("pre_copy", f"{facts}; the copy goes ahead while tokens flow")
 
 
 def transfer_ms(old: SplitPlan, new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:

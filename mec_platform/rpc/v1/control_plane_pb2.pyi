@@ -838,6 +838,9 @@ class Reconfiguration(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     REPLAYED_TOKENS_FIELD_NUMBER: _builtins.int
     AT_S_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
+    HELD_MS_MAX_FIELD_NUMBER: _builtins.int
+    TAIL_POSITIONS_MAX_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """initial, migrate, re_split, add_chain, drop_chain"""
     reason: _builtins.str
@@ -851,6 +854,12 @@ class Reconfiguration(_message.Message):
     sessions: _builtins.int
     replayed_tokens: _builtins.int
     at_s: _builtins.float
+    transfer: _builtins.str
+    """in words: how sessions came over, why so, and what it took"""
+    held_ms_max: _builtins.float
+    """of the longest pause, what sessions were held for before a frame could go"""
+    tail_positions_max: _builtins.int
+    """last positions of a session that were computed again in its pause"""
     @_builtins.property
     def plan(self) -> _types_pb2.SplitPlan: ...
     def __init__(
@@ -868,10 +877,13 @@ class Reconfiguration(_message.Message):
         sessions: _builtins.int = ...,
         replayed_tokens: _builtins.int = ...,
         at_s: _builtins.float = ...,
+        transfer: _builtins.str = ...,
+        held_ms_max: _builtins.float = ...,
+        tail_positions_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "error", b"error", "kind", b"kind", "moved_bytes", b"moved_bytes", "outcome", b"outcome", "pause_ms_max", b"pause_ms_max", "plan", b"plan", "prepare_ms", b"prepare_ms", "reason", b"reason", "replayed_tokens", b"replayed_tokens", "sessions", b"sessions", "switch_ms", b"switch_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "error", b"error", "held_ms_max", b"held_ms_max", "kind", b"kind", "moved_bytes", b"moved_bytes", "outcome", b"outcome", "pause_ms_max", b"pause_ms_max", "plan", b"plan", "prepare_ms", b"prepare_ms", "reason", b"reason", "replayed_tokens", b"replayed_tokens", "sessions", b"sessions", "switch_ms", b"switch_ms", "tail_positions_max", b"tail_positions_max", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -223,7 +223,7 @@ Global___EpochReply: _TypeAlias = EpochReply  # noqa: Y015
 
 @_typing.final
 class KvSelection(_message.Message):
-    """Positions are half-open; whole pages are moved, so a little more than asked for may travel."""
+    """Positions are half-open."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -254,37 +254,46 @@ Global___KvSelection: _TypeAlias = KvSelection  # noqa: Y015
 
 @_typing.final
 class KvChunk(_message.Message):
+    """Positions `[first_position, last_position)` of some layers: whole pages, or a part of one page. Once it is stored, all
+    positions up to the last are valid in these layers.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
-    LAYER_FIELD_NUMBER: _builtins.int
-    FIRST_PAGE_FIELD_NUMBER: _builtins.int
-    VALID_POSITIONS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    FIRST_POSITION_FIELD_NUMBER: _builtins.int
+    LAST_POSITION_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     session: _builtins.int
-    layer: _builtins.int
-    first_page: _builtins.int
-    """index in the session, not in the node's pool"""
-    valid_positions: _builtins.int
-    """positions of this layer that are valid once this chunk is stored"""
     keys: _builtins.bytes
-    """float16 [pages, kv_heads, head_dim, page]"""
+    """float16 [layers, pages, kv_heads, head_dim, page]; of a part [layers, kv_heads, head_dim, positions]"""
     values: _builtins.bytes
-    """float16 [pages, kv_heads, page, head_dim]"""
+    """float16 [layers, pages, kv_heads, page, head_dim]; of a part [layers, kv_heads, positions, head_dim]"""
+    first_position: _builtins.int
+    last_position: _builtins.int
+    compression: _builtins.str
+    """How keys and values are packed: empty for float16 as it is; int8: float32 scales of every head and position of all
+    layers and pages, then int8 in the order of the float16. What is unpacked is not bit for bit what was packed.
+    """
+    @_builtins.property
+    def layers(self) -> _types_pb2.LayerRange: ...
     def __init__(
         self,
         *,
         session: _builtins.int = ...,
-        layer: _builtins.int = ...,
-        first_page: _builtins.int = ...,
-        valid_positions: _builtins.int = ...,
         keys: _builtins.bytes = ...,
         values: _builtins.bytes = ...,
+        layers: _types_pb2.LayerRange | None = ...,
+        first_position: _builtins.int = ...,
+        last_position: _builtins.int = ...,
+        compression: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_page", b"first_page", "keys", b"keys", "layer", b"layer", "session", b"session", "valid_positions", b"valid_positions", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "first_position", b"first_position", "keys", b"keys", "last_position", b"last_position", "layers", b"layers", "session", b"session", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -316,9 +325,12 @@ class SendKvRequest(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     TARGET_ADDRESS_FIELD_NUMBER: _builtins.int
+    IN_BACKGROUND_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """node name, for link shaping and logs"""
     target_address: _builtins.str
+    in_background: _builtins.bool
+    """tokens flow meanwhile and go first; else a session stands still until it is done"""
     @_builtins.property
     def selection(self) -> Global___KvSelection: ...
     def __init__(
@@ -327,10 +339,11 @@ class SendKvRequest(_message.Message):
         selection: Global___KvSelection | None = ...,
         target: _builtins.str = ...,
         target_address: _builtins.str = ...,
+        in_background: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection", "target", b"target", "target_address", b"target_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_background", b"in_background", "selection", b"selection", "target", b"target", "target_address", b"target_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -194,7 +194,9 @@ class SwitchPlanRequest(_message.Message):
     TRANSFER_MODE_FIELD_NUMBER: _builtins.int
     REPLAY_MS_FIELD_NUMBER: _builtins.int
     transfer_mode: _builtins.str
-    """pre_copy: move KV between nodes; replay: rebuild it from the tokens (cheaper where links are slow)."""
+    """pre_copy: move KV between nodes while tokens flow; stop_and_copy: move it in the pause, where there is little of it;
+    replay: rebuild it from the tokens (cheaper where links are slow).
+    """
     replay_ms: _builtins.float
     """What a replay of all sessions is thought to take; copies that turn out much slower are given up for it."""
     @_builtins.property
@@ -247,15 +249,24 @@ class SessionSwitch(_message.Message):
     PRECOPIED_BYTES_FIELD_NUMBER: _builtins.int
     PAUSED_BYTES_FIELD_NUMBER: _builtins.int
     REPLAYED_TOKENS_FIELD_NUMBER: _builtins.int
+    TAIL_POSITIONS_FIELD_NUMBER: _builtins.int
+    HELD_MS_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     mode: _builtins.str
-    """pre_copy, replay, none"""
+    """pre_copy, stop_and_copy, replay, none"""
     pause_ms: _builtins.float
-    """token boundary reached -> next frame sent"""
+    """token boundary reached -> first token, less what a token took before; of a replay, all of it"""
     precopied_bytes: _builtins.int
     paused_bytes: _builtins.int
     """copied while the session was held"""
     replayed_tokens: _builtins.int
+    tail_positions: _builtins.int
+    """the last positions, whose KV the first frame computed again instead of a copy"""
+    held_ms: _builtins.float
+    """of the pause, token boundary reached -> next frame may be sent"""
+    rounds: _builtins.int
+    """copies ahead of the pause"""
     def __init__(
         self,
         *,
@@ -265,10 +276,13 @@ class SessionSwitch(_message.Message):
         precopied_bytes: _builtins.int = ...,
         paused_bytes: _builtins.int = ...,
         replayed_tokens: _builtins.int = ...,
+        tail_positions: _builtins.int = ...,
+        held_ms: _builtins.float = ...,
+        rounds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "pause_ms", b"pause_ms", "paused_bytes", b"paused_bytes", "precopied_bytes", b"precopied_bytes", "replayed_tokens", b"replayed_tokens", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_ms", b"held_ms", "mode", b"mode", "pause_ms", b"pause_ms", "paused_bytes", b"paused_bytes", "precopied_bytes", b"precopied_bytes", "replayed_tokens", b"replayed_tokens", "rounds", b"rounds", "session", b"session", "tail_positions", b"tail_positions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
