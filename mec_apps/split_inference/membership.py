@@ -20,6 +20,8 @@ import grpc.aio
 from mec_apps.split_inference.peer_link import LinkMeasurement
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.errors import MendableError
+from mec_platform.domain.failures import Failure
+from mec_platform.rpc.convert import failure_kind_to_message
 from mec_platform.rpc.endpoints import open_channel
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
@@ -191,9 +193,10 @@ class Membership:
             await self._stream.finish()
         await self._channel.close()
 
-    async def report_failure(self, member: str, reason: str) -> None:
+    async def report_failure(self, member: str, seen: Failure) -> None:
         """Tells the platform that a member seems to have failed; best effort, its own reports tell too."""
-        failure = control_plane_pb2.FailureReport(reporter=self._name, member=member, reason=reason)
+        kind = failure_kind_to_message(seen.kind)
+        failure = control_plane_pb2.FailureReport(reporter=self._name, member=member, reason=seen.detail, kind=kind)
         try:
             await self._orchestrator.ReportFailure(failure, timeout=REPORT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:

@@ -22,6 +22,7 @@ from mec_apps.split_inference.gateway.http_api import REGISTRY_KEY, make_http_ap
 from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, follow_chains
 from mec_apps.split_inference.gateway.service import InferenceService
 from mec_apps.split_inference.gateway.sessions import Sessions
+from mec_apps.split_inference.gateway.stall_watch import StallWatch
 from mec_apps.split_inference.gateway.vision import Vision
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.machine_load import LoadMeter
@@ -30,6 +31,7 @@ from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.peer_link import LinkPool
 from mec_platform.background import BackgroundTasks
 from mec_platform.content_store.store import ContentStore
+from mec_platform.domain.failures import Failure
 from mec_platform.rpc.convert import shape_to_message
 from mec_platform.rpc.endpoints import AddressError, make_server, require_loopback, start_server
 from mec_platform.rpc.v1 import control_plane_pb2, inference_pb2_grpc
@@ -101,6 +103,7 @@ class GatewayAgent:
         hello = Frame(FrameKind.HELLO, session=self._number << 32, payload=settings.name.encode())
         self._links = LinkPool(hello, LinkShapers(), self.sessions.on_frame, self.sessions.on_link_lost)
         self._switcher = PlanSwitcher(self.sessions, self._links)
+        self._stall_watch = StallWatch(self.sessions)
         vision, switchers = None, {}
         if settings.encoder_dir is not None:
             self._held.enter_context(ContentStore(settings.store_dir).hold_folder(settings.encoder_dir))
@@ -133,6 +136,7 @@ class GatewayAgent:
             lambda: self.sessions.nodes_in_use,
         )
         await self._membership.join(settings.platform_wait_s)
+        self._stall_watch.start()
         if settings.encoder_dir is not None:
             await self._encoder.join(settings.platform_wait_s)
         self._application = MecApplication(
@@ -164,6 +168,8 @@ class GatewayAgent:
             await self._membership.leave()
         if hasattr(self, "_server"):
             await self._server.stop(grace=1)
+        if hasattr(self, "_stall_watch"):
+            await self._stall_watch.stop()
         if hasattr(self, "_links"):
             await self._links.close()
             await self._switcher.close()
@@ -207,8 +213,8 @@ class GatewayAgent:
             first_token_ms=self.sessions.times.first_token_s * 1e3,
         )
 
-    def _on_node_failure(self, node: str, reason: str) -> None:
-        self._tasks.start(f"report failure of {node}", self._membership.report_failure(node, reason))
+    def _on_node_failure(self, node: str, failure: Failure) -> None:
+        self._tasks.start(f"report failure of {node}", self._membership.report_failure(node, failure))
 
     async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
         """Follows committed plans whose announcement was missed and the limit of sessions, and lets go of links to nodes

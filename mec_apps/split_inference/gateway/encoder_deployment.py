@@ -13,9 +13,11 @@ from mec_apps.split_inference.encoder_package import EncoderPackage
 from mec_apps.split_inference.frames import Frame, FrameKind
 from mec_apps.split_inference.gateway.encodings import Encodings
 from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, follow_chains
+from mec_apps.split_inference.gateway.stall_watch import StallWatch
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.peer_link import LinkPool
+from mec_platform.domain.failures import Failure
 from mec_platform.rpc.convert import shape_to_message
 from mec_platform.rpc.v1 import control_plane_pb2
 
@@ -32,7 +34,7 @@ class EncoderDeployment:
         package_dir: Path,
         platform_grpc: str,
         grpc_address: Callable[[], str],
-        on_failure: Callable[[str, str], None],
+        on_failure: Callable[[str, Failure], None],
     ) -> None:
         """Raises PackageError."""
         self.package = EncoderPackage.open(package_dir)
@@ -45,14 +47,17 @@ class EncoderDeployment:
         hello = Frame(FrameKind.HELLO, session=number << 32, payload=gateway.encode())
         self._links = LinkPool(hello, LinkShapers(), self.encodings.on_frame, self.encodings.on_link_lost)
         self.switcher = PlanSwitcher(self.encodings, self._links)
+        self._stall_watch = StallWatch(self.encodings)
         self._membership = Membership(gateway, platform_grpc, self._build_report, self._links.measure, self._on_reply)
 
     async def join(self, wait_s: float) -> None:
         """Raises JoinError where no platform answers in time, or it has another gateway of this name."""
         await self._membership.join(wait_s)
+        self._stall_watch.start()
 
     async def stop(self) -> None:
         """Signs off and closes everything."""
+        await self._stall_watch.stop()
         await self._membership.leave()
         await self._links.close()
         await self.switcher.close()

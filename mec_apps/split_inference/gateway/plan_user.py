@@ -29,6 +29,13 @@ POLL_LINKS_S = 0.1
 RECENT_TOKENS = 64
 """Tokens of a chain that its pace is taken from: some seconds' worth."""
 
+SLOWER_THAN_USUAL = 4.0
+"""A token that takes this many times what tokens of its chain take makes whoever waits ask whether the nodes live."""
+
+SHORTEST_PATIENCE_S = 0.1
+LONGEST_PATIENCE_S = 0.4
+"""Prompts and replays, which take long, are not waited for longer: to ask costs next to nothing."""
+
 MAX_RECOVERIES = 8
 """Recoveries in a row before a request gives up."""
 
@@ -43,6 +50,7 @@ class PlanUser:
         self.live: dict[int, Session] = {}
         self.chains: dict[int, ActivePlan] = {}
         self._paces: dict[int, deque[float]] = {}
+        self._sent: dict[int, tuple[ActivePlan, float]] = {}
         self._plan_changed = asyncio.Event()
 
     @property
@@ -95,6 +103,23 @@ class PlanUser:
         pace = self._paces.get(active.plan.chain)
         if pace is not None:
             pace.append(token_s)
+
+    def note_sent(self, request: int, active: ActivePlan) -> None:
+        """Something is under way on a plan that will be answered, until `note_settled`."""
+        self._sent[request] = active, asyncio.get_running_loop().time()
+
+    def note_settled(self, request: int) -> None:
+        """Nothing of this request is waited for any more."""
+        self._sent.pop(request, None)
+
+    def late_plans(self) -> list[ActivePlan]:
+        """Plans that an answer has been waited for on for clearly longer than usual."""
+        now_s = asyncio.get_running_loop().time()
+        return [active for active, sent_s in self._sent.values() if now_s - sent_s > self._patience_s(active)]
+
+    def _patience_s(self, active: ActivePlan) -> float:
+        usual_s = max(self._paces.get(active.plan.chain, ()), default=LONGEST_PATIENCE_S)
+        return min(max(SLOWER_THAN_USUAL * usual_s, SHORTEST_PATIENCE_S), LONGEST_PATIENCE_S)
 
     async def first_plan(self) -> ActivePlan:
         """The plan to start on. Raises NoPlan."""
