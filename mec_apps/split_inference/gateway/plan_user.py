@@ -135,7 +135,7 @@ class PlanUser:
         return active
 
     async def next_plan(self, lost: ActivePlan, tried: Collection[int], timeout_s: float) -> ActivePlan:
-        """The plan to go on with after `lost`: a newer one of its chain, or that of another chain whose nodes all answer
+        """The plan to go on with after `lost`: another one of its chain (a newer one, or after an abort an older), or that of another chain whose nodes all answer
         and whose epoch is not in `tried`; or after a while `lost` itself, where all its nodes answer again.
 
         Raises:
@@ -145,7 +145,7 @@ class PlanUser:
         started = loop.time()
         while True:
             own = self.chains.get(lost.plan.chain)
-            if own is not None and own.plan.epoch > lost.plan.epoch:
+            if own is not None and own.plan.epoch != lost.plan.epoch:
                 return own
             others = [a for a in self.chains.values() if a is not own and a.plan.epoch not in tried and a.usable]
             if others and (other := self.choose(others)) is not None:

@@ -1,0 +1,196 @@
+"""What goes wrong at the worst moment: nodes that hang, several that die at once, the platform's death in a change.
+
+The tests share an edge of four nodes, any two of which have room for the model, and put back what they break. Links and
+CPU shares are emulated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+import pytest_asyncio
+
+from mec_apps.cli.compile import CompiledFolders
+from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
+from mec_apps.split_inference.link_shaper import EmulatedLink
+from tests.integration.edge import Edge, Stages, generate_request, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+NAMES = ("edge-1", "edge-2", "edge-3", "edge-4")
+FIRST: Stages = [("edge-1", 0, 15), ("edge-2", 15, 30)]
+OTHER: Stages = [("edge-1", 0, 15), ("edge-3", 15, 30)]
+SLOW = EmulatedLink(bytes_per_s=30e3)
+"""Slow enough for a change to be caught while it copies: the gateway gives up after two seconds, and replays."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(compiled: CompiledFolders, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalCluster]:
+    nodes = [NodeOptions(name, memory_mib=100) for name in NAMES]
+    state: Path = tmp_path_factory.mktemp("platform") / "state.sqlite"
+    async with LocalCluster(compiled, nodes, manual=True, context=1024, state=state) as cluster:
+        await cluster.wait_for_plan()
+        yield cluster
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def edge(cluster: LocalCluster) -> AsyncIterator[Edge]:
+    edge = Edge(cluster)
+    for name in NAMES:
+        if name not in cluster.running:
+            await cluster.start_node(name)
+        await until(partial(_alive, edge, name), f"{name} counts as alive")
+    if await edge.plan() != FIRST:
+        await edge.apply(FIRST)
+    yield edge
+    await edge.drained()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def undisturbed(cluster: LocalCluster) -> list[int]:
+    return await Edge(cluster).answer(60)
+
+
+async def test_a_node_that_is_slow_is_not_taken_for_one_that_hangs(edge: Edge, undisturbed: list[int]) -> None:
+    before = await edge.epoch()
+    slow = "edge-2"
+
+    async def slow_down() -> None:
+        await edge.cluster.emulate(slow, cpu_share=0.01)  # a token takes longer than any patience
+
+    tokens, _ = await edge.answer_through(8, 3, slow_down)
+    await edge.cluster.emulate(slow, cpu_share=1.0)
+    assert tokens == undisturbed[:8]
+    assert await _alive(edge, slow)
+    assert await edge.epoch() == before
+
+
+async def test_a_node_that_hangs_is_left_comes_back_fenced_and_serves_again(edge: Edge, undisturbed: list[int]) -> None:
+    victim, old_epoch = "edge-2", await edge.epoch()
+
+    async def hang_until_left() -> str:
+        edge.cluster.hang(victim)
+        reason = await _why_left(edge, victim)
+        edge.cluster.go_on(victim)  # what it was sent before it hung it runs now, in the middle of the same answer
+        return reason
+
+    tokens, reason = await edge.answer_through(60, 20, hang_until_left)
+    assert tokens == undisturbed
+    assert f"{victim} is gone since" in reason
+    assert "not answering: 2 questions in 0.8 s" in reason
+
+    async def is_fenced() -> bool:
+        seen = await edge.describe(victim)
+        return seen.committed_epoch > old_epoch and not seen.stages and not seen.sessions
+
+    await until(is_fenced, "the node learns that its epoch is over and lets go of its stage")
+    await until(lambda: _alive(edge, victim), "the node counts as alive again")
+    tokens, done = await edge.answer_through(60, 10, lambda: edge.apply(FIRST))
+    assert tokens == undisturbed
+    assert done.outcome == "committed"
+
+
+async def test_a_change_that_copies_is_given_up_on_request_and_the_answer_stays(
+    edge: Edge, undisturbed: list[int]
+) -> None:
+    tokens, (error, aborted) = await _answer_through_change(edge, lambda: edge.cluster.abort(reason="test"))
+    assert tokens == undisturbed
+    assert aborted.outcome == "aborted"
+    assert (error.code(), error.details()) == (grpc.StatusCode.ABORTED, "given up: test")
+    assert await edge.plan() == FIRST
+    assert not (await edge.describe("edge-3")).stages
+    with pytest.raises(grpc.aio.AioRpcError, match="nothing is under way for chain 0") as refused:
+        await edge.cluster.abort()
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_node_that_dies_while_it_is_copied_to_costs_nothing_but_the_change(
+    edge: Edge, undisturbed: list[int]
+) -> None:
+    tokens, (error, _) = await _answer_through_change(edge, lambda: edge.cluster.kill("edge-3"))
+    assert tokens == undisturbed
+    assert (error.code(), error.details()) == (
+        grpc.StatusCode.ABORTED,
+        "node edge-3 was lost while sessions were switching",
+    )
+    assert await edge.plan() == FIRST
+
+
+async def test_an_answer_outlives_the_platform_that_dies_in_a_change_and_its_return(
+    edge: Edge, undisturbed: list[int]
+) -> None:
+    cluster, before = edge.cluster, await edge.epoch()
+
+    async def die_and_return() -> None:
+        await cluster.kill("platform")
+        await cluster.start_platform()
+
+    tokens, (error, _) = await _answer_through_change(edge, die_and_return)
+    assert tokens == undisturbed
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+    async def is_undone() -> bool:
+        held = {node: [stage.epoch for stage in (await edge.describe(node)).stages] for node in edge.nodes}
+        return held == {"edge-1": [before], "edge-2": [before], "edge-3": [], "edge-4": []}
+
+    await until(is_undone, "what was prepared and never committed is dropped")
+    assert (await edge.epoch(), await edge.plan()) == (before, FIRST)
+    assert await edge.answer(20) == undisturbed[:20]
+    await until(lambda: _alive(edge, "edge-3"), "members have found the platform again")
+
+
+async def test_an_answer_outlives_the_death_of_both_nodes_that_make_it(edge: Edge, undisturbed: list[int]) -> None:
+    async def die() -> None:
+        await asyncio.gather(edge.cluster.kill("edge-1"), edge.cluster.kill("edge-2"))
+
+    tokens, _ = await edge.answer_through(60, 20, die)
+    assert tokens == undisturbed
+    assert {node for node, _, _ in await edge.plan()} == {"edge-3", "edge-4"}
+    assert "edge-1 is gone since" in await _why_left(edge, "edge-1")
+    assert "edge-2 is gone since" in await _why_left(edge, "edge-2")
+
+
+async def _answer_through_change(
+    edge: Edge, disturb: Callable[[], Awaitable[object]]
+) -> tuple[list[int], tuple[grpc.aio.AioRpcError, object]]:
+    """An answer beside which a change to OTHER is disturbed while it copies KV, and fails for it."""
+
+    async def change() -> tuple[grpc.aio.AioRpcError, object]:
+        before = await edge.epoch()
+        await edge.cluster.emulate("edge-2", {"edge-3": SLOW})
+        applying = asyncio.ensure_future(edge.apply(OTHER))
+        await until(lambda: _starts_on_newer(edge, before), "sessions are being switched")
+        done = await disturb()
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await applying
+        await edge.cluster.emulate("edge-2", {"edge-3": EmulatedLink()})
+        return error.value, done
+
+    return await edge.answer_through(60, 10, change)
+
+
+async def _starts_on_newer(edge: Edge, epoch: int) -> bool:
+    """Whether an answer that begins now is made on a plan that is newer."""
+    async for event in edge.cluster.inference.Generate(generate_request(1)):
+        return event.epoch > epoch
+    raise AssertionError("an answer of no token")
+
+
+async def _why_left(edge: Edge, node: str) -> str:
+    """Why the plan does without a node, once it does and the platform has said so."""
+
+    async def reason() -> str:
+        told = await edge.last_reason()
+        return told if f"{node} is gone since" in told else ""
+
+    return str(await until(reason, f"the plan does without {node}"))
+
+
+async def _alive(edge: Edge, node: str) -> bool:
+    return node in {member.name for member in (await edge.cluster.snapshot()).members}
