@@ -64,13 +64,17 @@ from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
 TICK_S = 1.0
+URGENT = frozenset({Trigger.INITIAL, Trigger.NODE_LOST, Trigger.TRUST_CHANGED})
+"""What is carried out where an operator has all else to himself."""
+
 _log = logging.getLogger(__name__)
 
 
 class ControlLoop:
     """The loop of the deployment of `model`, which is "" until a node has reported one.
 
-    `manual` decides and says so, but carries out only the first plan and what replaces a plan that has lost a node.
+    `manual` decides and says so, but carries out only the first plan and what replaces a plan that has lost a
+    node, or trust in one.
     A platform that does not lead takes reports, and waits.
     """
 
@@ -303,7 +307,7 @@ class ControlLoop:
             if self._journal.decisions.is_news(record):
                 self._tasks.start("note", self._note(record))
             return
-        urgent = isinstance(decision, Reconfigure) and decision.trigger in (Trigger.INITIAL, Trigger.NODE_LOST)
+        urgent = isinstance(decision, Reconfigure) and decision.trigger in URGENT
         if not self._manual or urgent:
             self._begin(chain, decision, record)
 
