@@ -135,8 +135,9 @@ class PlanUser:
         return active
 
     async def next_plan(self, lost: ActivePlan, tried: Collection[int], timeout_s: float) -> ActivePlan:
-        """The plan to go on with after `lost`: another one of its chain (a newer one, or after an abort an older), or that of another chain whose nodes all answer
-        and whose epoch is not in `tried`; or after a while `lost` itself, where all its nodes answer again.
+        """The plan to go on with after `lost`: another one of its chain (a newer one, or after an abort an older), or that
+        of another chain whose nodes all answer and whose epoch is not in `tried`; or after a while `lost` itself, where all
+        its nodes answer again.
 
         Raises:
             TimeoutError: none came.
