@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 import grpc
 import grpc.aio
 import pytest
@@ -19,9 +20,11 @@ import pytest_asyncio
 
 from mec_apps.cli.compile import CompiledFolders
 from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
+from mec_apps.sdk import MecApplication
 from mec_apps.split_inference.link_shaper import EmulatedLink
+from mec_platform.domain.subscriptions import ChangeType
 from mec_platform.rpc.v1 import edge_node_pb2
-from tests.integration.edge import Edge, Stages, until
+from tests.integration.edge import DEADLINE_S, Edge, Stages, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -105,6 +108,25 @@ async def test_a_node_that_hangs_is_left_comes_back_fenced_and_serves_again(edge
     tokens, done = await edge.answer_through(60, 10, lambda: edge.apply(FIRST))
     assert tokens == undisturbed
     assert done.outcome == "committed"
+
+
+async def test_applications_that_watch_the_service_are_told_when_a_change_has_ended(edge: Edge) -> None:
+    url = edge.cluster.platform_url
+    async with (
+        MecApplication(url, name="watcher") as watcher,
+        watcher.watch(name="lfm-inference") as changes,
+        aiohttp.ClientSession(url) as client,
+    ):
+        await edge.apply(OTHER)
+        epoch, told = await edge.epoch(), 0
+        async with asyncio.timeout(DEADLINE_S):
+            while told < epoch:
+                seen = await anext(changes)
+                assert seen.change is ChangeType.ATTRIBUTES_CHANGED
+                async with client.get(f"/mec_service_mgmt/v1/services/{seen.service_id}") as answer:
+                    info = (await answer.json())["transportInfo"]["implSpecificInfo"]
+                told = info["planEpoch"]
+        assert info == {"planEpoch": epoch, "chains": 1}
 
 
 async def test_a_change_that_copies_is_given_up_on_request_and_the_answer_stays(

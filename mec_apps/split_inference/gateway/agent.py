@@ -8,12 +8,13 @@ import logging
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import Gauge
 
-from mec_apps.sdk import MecApplication
+from mec_apps.sdk import MecApplication, MecError
 from mec_apps.sdk.session import Access
 from mec_apps.split_inference.frames import Frame, FrameKind
 from mec_apps.split_inference.gateway.chat import ChatTokenizer
@@ -73,6 +74,9 @@ class GatewayAgent:
         self._incarnation = secrets.token_hex(8)
         self._held = contextlib.ExitStack()
         self._tasks = BackgroundTasks()
+        self._following: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._told: Mapping[str, int] = {"planEpoch": 0, "chains": 0}
         self.http_address = ""
         self.grpc_address = ""
 
@@ -147,7 +151,7 @@ class GatewayAgent:
             certificate=settings.access.certificate,
         )
         await self._application.__aenter__()
-        await self._application.offer_service(
+        self._offered = await self._application.offer_service(
             SERVICE_NAME, f"http://{self.http_address}/v1", version="v1", category="inference", liveness_s=10
         )
 
@@ -222,4 +226,24 @@ class GatewayAgent:
         limit = reply.max_sessions if reply.HasField("max_sessions") else None
         self.sessions.limit(limit, reply.max_sessions_reason)
         await self._links.keep_only(nodes | self.sessions.nodes_in_use)
-        await follow_chains(self._settings.platform_grpc, self._package.shape.name, self._switcher, reply)
+        # Beside the reports: a switch waits for its sessions' next tokens, and a member that is silent counts as lost.
+        if self._following is None or self._following.done():
+            follow = follow_chains(self._settings.platform_grpc, self._package.shape.name, self._switcher, reply)
+            self._following = self._tasks.start("follow chains", follow)
+        self._announce(reply)
+
+    def _announce(self, reply: control_plane_pb2.ReportReply) -> None:
+        """Has the service's record say which plans are committed, so that applications that subscribed to it are told when a
+        reconfiguration has ended; once per report at most."""
+        epochs = [chain.epoch for chain in reply.chains if not chain.dropped]
+        told = {"planEpoch": max(epochs, default=0), "chains": len(epochs)}
+        if hasattr(self, "_offered") and told != self._told and (self._telling is None or self._telling.done()):
+            self._telling = self._tasks.start("announce plans", self._tell(told))
+
+    async def _tell(self, told: Mapping[str, int]) -> None:
+        try:
+            await self._application.describe_service(self._offered, told)
+        except MecError as error:
+            _log.warning("the service's record could not be brought up to date: %s", error)
+        else:
+            self._told = told

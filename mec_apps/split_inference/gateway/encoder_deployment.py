@@ -5,6 +5,7 @@ Beside the gateway's language model; the two deployments have nothing in common 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from mec_apps.split_inference.gateway.stall_watch import StallWatch
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.peer_link import LinkPool
+from mec_platform.background import BackgroundTasks
 from mec_platform.domain.failures import Failure
 from mec_platform.rpc.convert import shape_to_message
 from mec_platform.rpc.v1 import control_plane_pb2
@@ -48,6 +50,8 @@ class EncoderDeployment:
         self._links = LinkPool(hello, LinkShapers(), self.encodings.on_frame, self.encodings.on_link_lost)
         self.switcher = PlanSwitcher(self.encodings, self._links)
         self._stall_watch = StallWatch(self.encodings)
+        self._tasks = BackgroundTasks()
+        self._following: asyncio.Task[None] | None = None
         self._membership = Membership(gateway, platform_grpc, self._build_report, self._links.measure, self._on_reply)
 
     async def join(self, wait_s: float) -> None:
@@ -57,6 +61,7 @@ class EncoderDeployment:
 
     async def stop(self) -> None:
         """Signs off and closes everything."""
+        await self._tasks.stop()
         await self._stall_watch.stop()
         await self._membership.leave()
         await self._links.close()
@@ -74,4 +79,7 @@ class EncoderDeployment:
 
     async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
         await self._links.keep_only(nodes | self.encodings.nodes_in_use)
-        await follow_chains(self._platform_grpc, self.package.shape.name, self.switcher, reply)
+        # Beside the reports, as the gateway itself does.
+        if self._following is None or self._following.done():
+            follow = follow_chains(self._platform_grpc, self.package.shape.name, self.switcher, reply)
+            self._following = self._tasks.start("follow chains", follow)

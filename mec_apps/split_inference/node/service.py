@@ -35,6 +35,9 @@ from mec_platform.rpc.endpoints import Channels, Context
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
 CONNECT_TIMEOUT_S = 3.0
+LONGEST_TRANSFER_S = 60.0
+"""Whoever asked for a transfer gives it up far earlier; this is for a target that hangs while nobody waits any more."""
+
 _WARM_UP_RUNS = 2
 _PIECES_PER_JOB = 16
 """KV pieces stored by one job of the compute thread: a job costs a tenth of a millisecond, a piece some microseconds."""
@@ -177,7 +180,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
 
         try:
             target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address))
-            reply = await target.ImportKv(shaped())
+            reply = await target.ImportKv(shaped(), timeout=LONGEST_TRANSFER_S)
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), f"{request.target} did not take the KV: {error.details()}")
         return edge_node_pb2.SendKvReply(bytes=reply.bytes, transfer_ms=(time.perf_counter() - started) * 1e3)
