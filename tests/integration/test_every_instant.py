@@ -97,7 +97,7 @@ async def test_a_node_that_hangs_is_left_comes_back_fenced_and_serves_again(edge
     tokens, reason = await edge.answer_through(60, 20, hang_until_left)
     assert tokens == undisturbed
     assert f"{victim} is gone since" in reason
-    assert "not answering: 2 questions in 0.8 s" in reason
+    assert "not answering: 2 questions in " in reason
 
     async def is_fenced() -> bool:
         seen = await edge.describe(victim)

@@ -12,7 +12,7 @@ from mec_apps.split_inference.gateway.plan_user import PlanUser
 from mec_apps.split_inference.peer_link import PeerLink
 from mec_platform.background import BackgroundTasks
 from mec_platform.rpc.endpoints import Channels
-from mec_platform.rpc.liveness import find_silence
+from mec_platform.rpc.liveness import Pulses
 
 LOOK_EVERY_S = 0.1
 ASK_AGAIN_S = 0.5
@@ -25,6 +25,7 @@ class StallWatch:
     def __init__(self, requests: PlanUser) -> None:
         self._requests = requests
         self._channels = Channels()
+        self._pulses = Pulses(self._channels)
         self._tasks = BackgroundTasks()
         self._asked_s: dict[str, float] = {}
         self._asking: set[str] = set()
@@ -51,7 +52,7 @@ class StallWatch:
 
     async def _ask(self, name: str, link: PeerLink) -> None:
         try:
-            failure = await find_silence(self._channels.to(link.address))
+            failure = await self._pulses.find_silence(link.address)
         finally:
             self._asking.discard(name)
         self._asked_s[name] = asyncio.get_running_loop().time()

@@ -16,7 +16,7 @@ from mec_platform.domain.failures import Failure
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.convert import plan_to_message
 from mec_platform.rpc.endpoints import Channels
-from mec_platform.rpc.liveness import find_silence
+from mec_platform.rpc.liveness import Pulses
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc, inference_pb2, inference_pb2_grpc
 
 CALL_TIMEOUT_S = 60.0
@@ -72,6 +72,7 @@ class ReconfigurationSender:
         self._record = record
         self._deadlines = deadlines
         self._channels = Channels()
+        self._pulses = Pulses(self._channels)
         self._events: asyncio.Queue[protocol.Event] = asyncio.Queue()
         self._calls = BackgroundTasks()
 
@@ -144,7 +145,7 @@ class ReconfigurationSender:
         failure = None
         while failure is None:
             await asyncio.sleep(ASK_EVERY_S)
-            failure = await find_silence(self._channels.to(address))
+            failure = await self._pulses.find_silence(address)
         self._on_silent(name, failure)
         events.put_nowait(protocol.MemberLost(name))
 
