@@ -90,14 +90,15 @@ async def test_a_node_that_hangs_is_left_comes_back_fenced_and_serves_again(edge
 
     async def hang_until_left() -> str:
         edge.cluster.hang(victim)
-        reason = await _why_left(edge, victim)
-        edge.cluster.go_on(victim)  # what it was sent before it hung it runs now, in the middle of the same answer
-        return reason
+        try:
+            return await _why_left(edge, victim)
+        finally:
+            edge.cluster.go_on(victim)  # what it was sent before it hung it runs now, in the middle of the same answer
 
     tokens, reason = await edge.answer_through(60, 20, hang_until_left)
     assert tokens == undisturbed
-    assert f"{victim} is gone since" in reason
-    assert "not answering: 2 questions in " in reason
+    # On a machine that is overloaded questions may prove nothing; then the node's own silence does, two seconds later.
+    assert "not answering: 2 questions in " in reason or f"{victim} has been silent" in reason
 
     async def is_fenced() -> bool:
         seen = await edge.describe(victim)
@@ -257,7 +258,7 @@ async def _why_left(edge: Edge, node: str) -> str:
 
     async def reason() -> str:
         told = await edge.last_reason()
-        return told if f"{node} is gone since" in told else ""
+        return told if f"{node} is gone since" in told or f"{node} has been silent" in told else ""
 
     return str(await until(reason, f"the plan does without {node}"))
 

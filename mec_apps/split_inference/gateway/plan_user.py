@@ -115,9 +115,10 @@ class PlanUser:
     def late_plans(self) -> list[ActivePlan]:
         """Plans that an answer has been waited for on for clearly longer than usual."""
         now_s = asyncio.get_running_loop().time()
-        return [active for active, sent_s in self._sent.values() if now_s - sent_s > self._patience_s(active)]
+        return [active for active, sent_s in self._sent.values() if now_s - sent_s > self.patience_s(active)]
 
-    def _patience_s(self, active: ActivePlan) -> float:
+    def patience_s(self, active: ActivePlan) -> float:
+        """After how long an answer on a plan is late."""
         usual_s = max(self._paces.get(active.plan.chain, ()), default=LONGEST_PATIENCE_S)
         return min(max(SLOWER_THAN_USUAL * usual_s, SHORTEST_PATIENCE_S), LONGEST_PATIENCE_S)
 
