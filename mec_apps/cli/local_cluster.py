@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import grpc.aio
 
@@ -97,6 +99,7 @@ class LocalCluster:
         prefer_peers: bool = False,
         premises: Premises | None = None,
         policy: Path | None = None,
+        state: Path | None = None,
     ) -> None:
         self._premises = premises or Premises()
         self._compiled = compiled
@@ -110,6 +113,7 @@ class LocalCluster:
         self._store = store
         self._prefer_peers = prefer_peers
         self._policy = policy
+        self._state = state
         self._folder = tempfile.TemporaryDirectory(prefix="mec-cluster-")
         self._channels = Channels()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -199,6 +203,11 @@ class LocalCluster:
         request = control_plane_pb2.DropChainRequest(chain=chain, reason=reason)
         return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform).DropChain(request)
 
+    async def abort(self, chain: int | None = None, reason: str = "") -> control_plane_pb2.Reconfiguration:
+        """Gives up the change of a chain that is under way."""
+        request = control_plane_pb2.AbortReconfigurationRequest(chain=chain, reason=reason)
+        return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.platform).AbortReconfiguration(request)
+
     async def wait_for_plan(self, timeout_s: float = 30.0, model: str = "") -> types_pb2.SplitPlan:
         """The committed plan, once there is one."""
         give_up = asyncio.get_running_loop().time() + timeout_s
@@ -223,6 +232,28 @@ class LocalCluster:
         process = self._processes.pop(name)
         process.kill()
         await process.wait()
+
+    def hang(self, name: str) -> None:
+        """SIGSTOP: the process stands still while its kernel keeps its connections up."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def go_on(self, name: str) -> None:
+        """SIGCONT: a process that hangs goes on where it stood."""
+        self._processes[name].send_signal(signal.SIGCONT)
+
+    async def start_platform(self) -> None:
+        """Starts the platform; after a kill again, where it was and on the same state, if it has any of its own."""
+        rest_port, grpc_port, _ = self._ports
+        if "platform" in self.facts:
+            rest_port, grpc_port = urlsplit(self.platform_url).port or 0, int(self.platform_grpc.rpartition(":")[2])
+        serve = ["serve", "--rest-port", str(rest_port), "--grpc-port", str(grpc_port)]
+        serve += ["--expected-nodes", str(self._expected_nodes()), "--cooldown-s", str(self._cooldown_s)]
+        serve += ["--beta", str(self._beta), *(["--prefer-peers"] if self._prefer_peers else [])]
+        serve += [] if self._store is None else ["--store", str(self._store)]
+        serve += [] if self._policy is None else ["--policy", str(self._policy)]
+        serve += [] if self._state is None else ["--state", str(self._state)]
+        serve += [*(["--manual"] if self._manual else []), *self._premises.listening("platform")]
+        await self._start_process("platform", serve)
 
     async def start_node(self, name: str) -> None:
         """Starts a node of the options, again after a kill."""
@@ -249,14 +280,8 @@ class LocalCluster:
         return "\n".join(text.splitlines()[-lines:])
 
     async def _start(self) -> None:
-        rest_port, grpc_port, http_port = self._ports
-        serve = ["serve", "--rest-port", str(rest_port), "--grpc-port", str(grpc_port)]
-        serve += ["--expected-nodes", str(self._expected_nodes()), "--cooldown-s", str(self._cooldown_s)]
-        serve += ["--beta", str(self._beta), *(["--prefer-peers"] if self._prefer_peers else [])]
-        serve += [] if self._store is None else ["--store", str(self._store)]
-        serve += [] if self._policy is None else ["--policy", str(self._policy)]
-        serve += [*(["--manual"] if self._manual else []), *self._premises.listening("platform")]
-        await self._start_process("platform", serve)
+        await self.start_platform()
+        http_port = self._ports[2]
         encoder = [] if self._encoder is None else ["--encoder", str(self._encoder.package)]
         gateway = ["gateway", *encoder, "--name", "gateway", "--port", str(http_port), "--context", str(self._context)]
         await asyncio.gather(
@@ -330,6 +355,7 @@ class LocalCluster:
 async def _terminate(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
+        process.send_signal(signal.SIGCONT)  # one that hangs would never see the other
     try:
         await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
     except TimeoutError:

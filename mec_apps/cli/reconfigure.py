@@ -30,6 +30,7 @@ _STAGE = re.compile(r"(?P<node>[^=\s]+)=(?P<start>\d+):(?P<stop>\d+)")
     "--add-chain", is_flag=True, help="Add a chain on free nodes; without stages, the best that the platform finds."
 )
 @click.option("--drop-chain", type=click.IntRange(min=0), help="Take this chain away; its answers go on on the others.")
+@click.option("--abort", is_flag=True, help="Give up the change that is under way; the old plan stays.")
 @deployment_option
 @plane_options
 @json_option
@@ -39,6 +40,7 @@ def reconfigure(
     chain: int | None,
     add_chain: bool,
     drop_chain: int | None,
+    abort: bool,
     model: str,
     platform_grpc: PlaneAddress,
     as_json: bool,
@@ -46,7 +48,12 @@ def reconfigure(
     """Put layer ranges (half-open, in order) on nodes while answers go on."""
     if sum((chain is not None, add_chain, drop_chain is not None)) > 1:
         raise click.UsageError("--chain, --add-chain and --drop-chain exclude each other")
-    if drop_chain is not None:
+    if abort:
+        if stages or add_chain or drop_chain is not None:
+            raise click.UsageError("--abort ends the change that is under way: leave the rest out, but for --chain")
+        give_up = control_plane_pb2.AbortReconfigurationRequest(chain=chain, reason=reason, model=model)
+        done = run_async(_abort(platform_grpc, give_up))
+    elif drop_chain is not None:
         if stages:
             raise click.UsageError("a chain is dropped as it is: leave the stages out")
         end = control_plane_pb2.DropChainRequest(chain=drop_chain, reason=reason, model=model)
@@ -101,3 +108,12 @@ async def _drop(
 ) -> control_plane_pb2.Reconfiguration:
     async with plane_channel(address) as channel:
         return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel).DropChain(request, timeout=120)
+
+
+async def _abort(
+    address: PlaneAddress, request: control_plane_pb2.AbortReconfigurationRequest
+) -> control_plane_pb2.Reconfiguration:
+    async with plane_channel(address) as channel:
+        return await control_plane_pb2_grpc.ReconfigurationBroadcastStub(channel).AbortReconfiguration(
+            request, timeout=120
+        )

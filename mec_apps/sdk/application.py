@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -175,6 +176,18 @@ class MecApplication:
         if service.liveness_interval_s is not None:
             self._tasks.start(f"heartbeats of {name}", self._keep_alive(service))
         return service
+
+    async def describe_service(self, service: OfferedService, details: Mapping[str, int | str]) -> None:
+        """Replaces the details of a service (its transport's implSpecificInfo): subscribers learn ATTRIBUTES_CHANGED.
+
+        A service that the platform has forgotten gets them when it is registered again.
+        """
+        service._offer = replace(service._offer, details=details)
+        async with self._restoring:
+            try:
+                await self._mp1.update_service(service._app_instance_id, service.service_id, service._offer)
+            except NotRegistered:
+                logger.debug("the platform has forgotten %s; its next heartbeat finds out", service._offer.name)
 
     async def discover(
         self, *, name: str | None = None, category: str | None = None, active_only: bool = True

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,7 +25,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOffer:
-    """What an application says of a service that it offers. `liveness_s` None: no heartbeats will be sent."""
+    """What an application says of a service that it offers. `liveness_s` None: no heartbeats will be sent.
+
+    `details` are for whoever knows this kind of service: the transport's implSpecificInfo.
+    """
 
     name: str
     uri: str
@@ -35,6 +38,7 @@ class ServiceOffer:
     transport_type: TransportType
     protocol: str
     liveness_s: int | None
+    details: Mapping[str, int | str] = field(default_factory=dict)
 
     def to_message(self) -> dict[str, Any]:
         """ServiceInfo for a POST (clause 8.1.2.2)."""
@@ -53,6 +57,8 @@ class ServiceOffer:
                 "security": {},
             },
         }
+        if self.details:
+            message["transportInfo"]["implSpecificInfo"] = dict(self.details)
         if self.category is not None:
             message["serCategory"] = _category_message(self.category)
         if self.liveness_s is not None:
@@ -185,6 +191,11 @@ class Mp1Client:
         return ServiceRegistration(
             service.ser_instance_id, liveness.href if liveness else None, service.liveness_interval
         )
+
+    async def update_service(self, app_instance_id: str, service_id: str, offer: ServiceOffer) -> None:
+        """Says something else of a service that is offered (clause 8.2.7.3.2)."""
+        path = f"{SERVICE_MANAGEMENT}/applications/{app_instance_id}/services/{service_id}"
+        await self._session.request("PUT", path, offer.to_message())
 
     async def send_heartbeat(self, liveness_uri: str) -> None:
         """Says that a service is alive (clause 8.2.10.3.3), at the address that its registration named."""

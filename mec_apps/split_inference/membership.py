@@ -20,7 +20,9 @@ import grpc.aio
 from mec_apps.split_inference.peer_link import LinkMeasurement
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.errors import MendableError
+from mec_platform.domain.failures import Failure
 from mec_platform.identity.grpc_identity import GrpcIdentity
+from mec_platform.rpc.convert import failure_kind_to_message
 from mec_platform.rpc.endpoints import Channels
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
@@ -200,9 +202,10 @@ class Membership:
             await self._stream.finish()
         await self._channels.close()
 
-    async def report_failure(self, member: str, reason: str) -> None:
+    async def report_failure(self, member: str, seen: Failure) -> None:
         """Tells the platform that a member seems to have failed; best effort, its own reports tell too."""
-        failure = control_plane_pb2.FailureReport(reporter=self._name, member=member, reason=reason)
+        kind = failure_kind_to_message(seen.kind)
+        failure = control_plane_pb2.FailureReport(reporter=self._name, member=member, reason=seen.detail, kind=kind)
         try:
             stub = control_plane_pb2_grpc.AdaptiveOrchestratorStub(self._channels.to(self._platform_grpc))
             await stub.ReportFailure(failure, timeout=REPORT_TIMEOUT_S)

@@ -28,6 +28,7 @@ from mec_apps.split_inference.frames import (
 from mec_apps.split_inference.link_meter import CLEAR_S, SURE_S, LinkMeter, ProbeBudget
 from mec_apps.split_inference.link_shaper import LinkShaper, LinkShapers
 from mec_platform.background import BackgroundTasks
+from mec_platform.domain.failures import Failure, FailureKind
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.rpc.endpoints import open_member_channel
 
@@ -93,7 +94,7 @@ class PeerLink:
         hello: Frame,
         shaper: LinkShaper,
         on_frame: Callable[[str, Frame], None],
-        on_lost: Callable[[str, str], None],
+        on_lost: Callable[[str, Failure], None],
         identity: GrpcIdentity | None = None,
     ) -> None:
         self.peer = peer
@@ -106,6 +107,8 @@ class PeerLink:
         self._tasks = BackgroundTasks()
         self._outbound: asyncio.Queue[tuple[float, Frame]] = asyncio.Queue()
         self._connected = asyncio.Event()
+        self._serving = asyncio.timeout(None)
+        self._broken_off: Failure | None = None
         self._echoes: dict[int, asyncio.Future[float]] = {}
         self._probe_number = 0
         self._meter = LinkMeter()
@@ -136,6 +139,12 @@ class PeerLink:
         if not self.connected:
             raise LinkLost(f"no connection to {self.peer} at {self.address}")
         self._outbound.put_nowait((time.perf_counter(), frame))
+
+    def break_off(self, failure: Failure) -> None:
+        """Ends the stream for what its user has seen of the peer; it is opened again once the peer answers."""
+        if self.connected and self._broken_off is None:
+            self._broken_off = failure
+            self._serving.reschedule(asyncio.get_running_loop().time())
 
     async def measure(self) -> LinkMeasurement:
         """What frames have told since the last call; what they have not is probed, when it is due and the budget allows.
@@ -251,14 +260,22 @@ class PeerLink:
 
     async def _keep_connected(self) -> None:
         while True:
-            reason = await self._run_stream()
+            failure = await self._run_stream()
             if self._connected.is_set():
                 self._connected.clear()
-                self._on_lost(self.peer, reason)
+                self._on_lost(self.peer, failure)
             await asyncio.sleep(RECONNECT_PAUSE_S)
 
-    async def _run_stream(self) -> str:
-        """Serves one stream until it breaks; returns why it did."""
+    async def _run_stream(self) -> Failure:
+        """Serves one stream until it breaks or is broken off; returns why."""
+        self._broken_off, self._serving = None, asyncio.timeout(None)
+        try:
+            async with self._serving:
+                return Failure(FailureKind.LINK_BROKEN, await self._serve())
+        except TimeoutError:
+            return self._broken_off or Failure(FailureKind.LINK_BROKEN, "the stream timed out")
+
+    async def _serve(self) -> str:
         self._outbound = asyncio.Queue()
         self._meter.reset()
         async with open_member_channel(self.address, self._identity, self.peer) as channel:
@@ -323,7 +340,7 @@ class LinkPool:
         hello: Frame,
         shapers: LinkShapers,
         on_frame: Callable[[str, Frame], None],
-        on_lost: Callable[[str, str], None],
+        on_lost: Callable[[str, Failure], None],
         identity: GrpcIdentity | None = None,
     ) -> None:
         self.identity = identity

@@ -12,14 +12,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from mec_platform.background import BackgroundTasks
-from mec_platform.control_plane.broadcast.outcome import ReconfigurationEnded, describe_transfer
+from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationEnded, describe_transfer
 from mec_platform.control_plane.broadcast.protocol import Deadlines, Phase
 from mec_platform.control_plane.broadcast.sender import Assignment, ReconfigurationSender, Record
+from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.orchestrator.decisions import Decision
 from mec_platform.control_plane.orchestrator.policy import PolicyState
-from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.orchestrator.switch_cost import choose_transfer_mode, replay_ms
+from mec_platform.control_plane.trust import exposed_nodes
 from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.failures import Failure
 from mec_platform.domain.split_plan import PlanChange, SplitPlan
 from mec_platform.identity.grpc_identity import GrpcIdentity
 
@@ -41,8 +43,8 @@ class Order:
 class ChainControl:
     """The chain of that number. `record` commits a plan; `next_epoch` gives one that no attempt of the deployment had.
 
-    `addresses` are of members by name, `gone` names those that are lost right now; they are called as
-    `identity`.
+    `addresses` are of members by name, `gone` names those that are lost right now; `on_silent` learns of members that hang
+    while they are waited for. Members are called as `identity`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class ChainControl:
         next_epoch: Callable[[], Awaitable[int]],
         addresses: Callable[[], Mapping[str, str]],
         gone: Callable[[], frozenset[str]],
+        on_silent: Callable[[str, Failure], None],
         identity: GrpcIdentity | None = None,
     ) -> None:
         self.number = number
@@ -65,7 +68,8 @@ class ChainControl:
         self._next_epoch = next_epoch
         self._addresses = addresses
         self._gone = gone
-        self._sender = ReconfigurationSender(record, Deadlines(), identity=identity)
+        self._sender = ReconfigurationSender(record, Deadlines(), identity=identity, on_silent=on_silent)
+        self._ended: asyncio.Future[ReconfigurationEnded] | None = None
         self._changing = asyncio.Lock()
         self._tasks = BackgroundTasks()
 
@@ -83,9 +87,36 @@ class ChainControl:
             finally:
                 self.under_way = None
 
-    async def carry_out(self, order: Order, policy: PolicySettings) -> ReconfigurationEnded:
+    async def carry_out(self, order: Order, settings: ControlSettings) -> ReconfigurationEnded:
         """Carries an order out, committed or aborted. Only inside `changing`."""
-        seen, addresses = order.seen, self._addresses()
+        self._ended = asyncio.get_running_loop().create_future()
+        try:
+            ended = await self._carry_out(order, settings)
+        except BaseException:
+            self._ended.cancel()
+            raise
+        self._ended.set_result(ended)
+        return ended
+
+    async def abort(self, reason: str) -> ReconfigurationEnded:
+        """Gives up the change under way and returns how it ended. Raises PlanRejected: there is none, or it is too late."""
+        ended = self._ended
+        if self.under_way is None or ended is None or ended.done():
+            raise PlanRejected(f"nothing is under way for chain {self.number}")
+        refusal = self.give_up(reason)
+        if refusal is not None:
+            raise PlanRejected(f"too late: {refusal}")
+        end = await asyncio.shield(ended)
+        if end.outcome == "committed":
+            raise PlanRejected(f"too late: epoch {end.plan.epoch} was recorded at the same moment")
+        return end
+
+    def give_up(self, reason: str) -> str | None:
+        """Has the change under way aborted; returns why it is too late for that, or None."""
+        return self._sender.request_abort(reason)
+
+    async def _carry_out(self, order: Order, settings: ControlSettings) -> ReconfigurationEnded:
+        seen, addresses, policy = order.seen, self._addresses(), settings.policy
         plan = self.under_way = replace(order.plan, epoch=await self._next_epoch())
         alive = {node.name for node in seen.nodes}
         # Sessions of a chain that ends go on on another; where there is none, nothing moves.
@@ -99,6 +130,7 @@ class ChainControl:
             lost=frozenset(seen.lost_nodes | {name for name in plan.nodes if name not in alive}),
             transfer_mode=choice.mode,
             replay_ms=replay_ms(towards, seen, policy),
+            distrusted=frozenset() if seen.plan is None else exposed_nodes(seen.plan, seen, settings.planning),
         )
         clock = asyncio.get_running_loop()
         started = clock.time()

@@ -12,12 +12,14 @@ from mec_platform.control_plane.chain_control import ChainControl
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.standing import ChainEpoch
+from mec_platform.domain.failures import Failure
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.identity.grpc_identity import GrpcIdentity
 
 
 class Chains:
-    """Of the deployment of `model`. `addresses` are of members by name, `gone` names those that are lost right now."""
+    """Of the deployment of `model`. `addresses` are of members by name, `gone` names those that are lost right now, `on_silent`
+    learns of members that hang while they are waited for."""
 
     def __init__(
         self,
@@ -26,6 +28,7 @@ class Chains:
         record: Record,
         addresses: Callable[[], Mapping[str, str]],
         gone: Callable[[], frozenset[str]],
+        on_silent: Callable[[str, Failure], None],
         identity: GrpcIdentity | None = None,
     ) -> None:
         self.model = model
@@ -34,6 +37,7 @@ class Chains:
         self._addresses = addresses
         self._gone = gone
         self._identity = identity
+        self._on_silent = on_silent
         self._controls: dict[int, ChainControl] = {}
         self._last_attempt = 0
 
@@ -51,7 +55,13 @@ class Chains:
         """What carries out changes of a chain; made where there was none of that number."""
         if number not in self._controls:
             self._controls[number] = ChainControl(
-                number, self._record, self._next_epoch, self._addresses, self._gone, self._identity
+                number,
+                self._record,
+                self._next_epoch,
+                self._addresses,
+                self._gone,
+                self._on_silent,
+                self._identity,
             )
         return self._controls[number]
 
@@ -67,6 +77,10 @@ class Chains:
         plans = self.plans
         plans |= {of: plan for of, plan in self._under_way() if plan.stages}
         return tuple(plan for of, plan in sorted(plans.items()) if of != number)
+
+    def changes(self) -> list[tuple[ChainControl, SplitPlan]]:
+        """What is under way, and towards which plan."""
+        return [(self._controls[number], plan) for number, plan in self._under_way()]
 
     def conflicts(self, plan: SplitPlan) -> list[str]:
         """Why nodes of a plan are not free for it: another chain is on them, or on its way to them or from them."""

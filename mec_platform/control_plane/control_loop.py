@@ -23,6 +23,7 @@ from mec_platform.control_plane.deciding import Decider, DecisionMade
 from mec_platform.control_plane.decision_codec import DecisionRecord
 from mec_platform.control_plane.feed import Feed
 from mec_platform.control_plane.journal import Journal
+from mec_platform.control_plane.leading import Lead
 from mec_platform.control_plane.monitoring.estimates import (
     MemberFailed,
     MemberReported,
@@ -34,6 +35,7 @@ from mec_platform.control_plane.monitoring.estimates import (
     apply_report,
     gone_members,
     snapshot,
+    why_gone,
 )
 from mec_platform.control_plane.monitoring.radio_forecast import RadioState
 from mec_platform.control_plane.options import distrusting
@@ -53,7 +55,9 @@ from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.split_revision.checker import check_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.standing import SessionLimit, Standing, share_of_limit
+from mec_platform.control_plane.trust import exposed_nodes, not_trusted
 from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.failures import Failure
 from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
 from mec_platform.identity.grpc_identity import GrpcIdentity
@@ -61,13 +65,17 @@ from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
 TICK_S = 1.0
+URGENT = frozenset({Trigger.INITIAL, Trigger.NODE_LOST, Trigger.TRUST_CHANGED})
+"""What is carried out where an operator has all else to himself."""
+
 _log = logging.getLogger(__name__)
 
 
 class ControlLoop:
     """The loop of the deployment of `model`, which is "" until a node has reported one.
 
-    `manual` decides and says so, but carries out only the first plan and what replaces a plan that has lost a node.
+    `manual` decides and says so, but carries out only the first plan and what replaces a plan that has lost a
+    node, or trust in one.
     A platform that does not lead takes reports, and waits.
     """
 
@@ -82,14 +90,13 @@ class ControlLoop:
         leadership: Leadership | None = None,
         identity: GrpcIdentity | None = None,
     ) -> None:
-        self._leadership = leadership or AlwaysLeader()
-        self._has_led = False
+        self._lead = Lead(journal, leadership or AlwaysLeader(), self._begin_to_lead)
         self._journal = journal
         self._decider = decider
         self._monitoring_settings = monitoring
         self._manual = manual
         self._monitoring = MonitoringState(started_s=0.0)
-        self._chains = Chains(model, journal, self._commit, self.addresses, self._gone, identity)
+        self._chains = Chains(model, journal, self._commit, self.addresses, self._gone, self.fail_member, identity)
         self._limit: SessionLimit | None = None
         self._tasks = BackgroundTasks()
         self._wake = asyncio.Event()
@@ -181,7 +188,7 @@ class ControlLoop:
         if limit is not None:
             sessions = {gateway.name: gateway.sessions for gateway in self.observe().gateways}
             limit = replace(limit, max_sessions=share_of_limit(limit.max_sessions, sessions, member))
-        living = self._chains.living_epoch if self._has_led else 0
+        living = self._chains.living_epoch if self._lead.taken_up else 0
         return Standing(self._chains.epoch_for(member), self._chains.epochs(), limit, living)
 
     def take_report(self, event: MemberReported) -> Refusal | None:
@@ -203,12 +210,12 @@ class ControlLoop:
         """What is known of UEs, and how right forecasts of them have been."""
         return self._monitoring.radio
 
-    def fail_member(self, name: str, reason: str) -> None:
+    def fail_member(self, name: str, failure: Failure) -> None:
         """Takes word of a member's failure and decides at once; others' members are no matter of this deployment."""
         if name not in self._monitoring.members:
             return
-        _log.warning("%s is reported as failed: %s", name, reason)
-        self._monitoring = apply_failure(self._monitoring, MemberFailed(self.now_s, name, reason))
+        _log.warning("%s is reported as failed: %s", name, failure)
+        self._monitoring = apply_failure(self._monitoring, MemberFailed(self.now_s, name, str(failure)))
         self._chains.tell_gone()
         self._wake.set()
 
@@ -221,7 +228,7 @@ class ControlLoop:
             PlanRejected: it breaks a limit, there is no model or no such chain yet, or another platform leads.
             ReconfigurationAborted: it could not be carried out.
         """
-        await self._require_lead()
+        await self._lead.require()
         numbered = self._chains.control(self._chains.numbers[0] if chain is None else chain)
         control = self._chains.unused() if add else numbered
         async with control.changing():
@@ -246,7 +253,7 @@ class ControlLoop:
             PlanRejected: there is no such chain, it is the only one, or another platform leads.
             ReconfigurationAborted: it could not be carried out.
         """
-        await self._require_lead()
+        await self._lead.require()
         control = self._chains.control(chain)
         async with control.changing():
             order = self._end(control, reason or "asked for")
@@ -255,6 +262,15 @@ class ControlLoop:
             if not order.seen.replicas:
                 raise PlanRejected(f"chain {chain} is the only one; its sessions would have nowhere to go")
             return await self._obey(control, order)
+
+    async def abort(self, chain: int | None, reason: str) -> ReconfigurationEnded:
+        """Gives up the change under way of a chain, the first where none is named; returns when the old plan stands again.
+
+        Raises PlanRejected: nothing is under way, it is too late, or another platform leads.
+        """
+        await self._lead.require()
+        number = self._chains.numbers[0] if chain is None else chain
+        return await self._chains.control(number).abort(f"given up: {reason or 'asked for'}")
 
     async def _run(self) -> None:
         while True:
@@ -269,9 +285,12 @@ class ControlLoop:
                 _log.error("plans cannot be read, nothing is decided: %s", error)
 
     async def _tick(self) -> None:
-        if not await self._lead():
-            self._tell(self._chains.control(0), Wait(self._who_leads()))
+        if not await self._lead.take_up():
+            self._tell(self._chains.control(0), Wait(self._lead.who_leads()))
             return
+        for control, plan in self._chains.changes():
+            if exposed := self._exposed(plan):  # a policy may have changed since it was decided on
+                control.give_up(not_trusted(exposed))
         for number in self._chains.numbers:
             chain = self._chains.control(number)
             if chain.idle:
@@ -290,7 +309,7 @@ class ControlLoop:
             if self._journal.decisions.is_news(record):
                 self._tasks.start("note", self._note(record))
             return
-        urgent = isinstance(decision, Reconfigure) and decision.trigger in (Trigger.INITIAL, Trigger.NODE_LOST)
+        urgent = isinstance(decision, Reconfigure) and decision.trigger in URGENT
         if not self._manual or urgent:
             self._begin(chain, decision, record)
 
@@ -298,9 +317,8 @@ class ControlLoop:
         """Begins to carry out a decision that was made for a chain; it goes on beside the ticks."""
         match decision:
             case Reconfigure():
-                order = Order(
-                    replace(decision.plan, chain=chain.number), decision.kind, decision.reason, record.snapshot
-                )
+                plan = replace(decision.plan, chain=chain.number)
+                order = Order(plan, decision.kind, self._with_losses(decision, record.snapshot), record.snapshot)
             case AddChain():
                 chain = self._chains.unused()
                 plan = replace(decision.plan, epoch=1, parent_epoch=0, chain=chain.number)
@@ -321,6 +339,11 @@ class ControlLoop:
         chain.under_way = order.plan
         self._tasks.start(f"chain {chain.number}", self._act(chain, record, order))
 
+    def _with_losses(self, decision: Reconfigure, seen: Snapshot) -> str:
+        """The reason of a decision, with how the nodes were lost that it is about."""
+        lost = [] if seen.plan is None else [name for name in seen.plan.nodes if name in seen.lost_nodes]
+        return "; ".join([decision.reason, *(why_gone(self._monitoring, name, self.now_s) for name in lost)])
+
     async def _act(self, chain: ChainControl, record: DecisionRecord, order: Order) -> None:
         async with chain.changing():
             if self.plan_of(chain.number) != order.seen.plan or self._chains.conflicts(order.plan):
@@ -336,31 +359,20 @@ class ControlLoop:
             return False
         return True
 
-    async def _lead(self) -> bool:
-        """Whether this platform may act; where it has just begun to, what others committed is read first."""
-        if self._leadership.is_leader and not self._has_led:
-            await self._journal.begin_to_lead()
-            if not self._has_led:  # an order and a tick may have come together
-                self._has_led = True
-                self._limit = None
-                self._chains.begin_to_lead()
-        if not self._leadership.is_leader:
-            self._has_led = False
-            self._journal.cease_to_lead()
-        return self._has_led
-
-    async def _require_lead(self) -> None:
-        if not await self._lead():
-            raise PlanRejected(self._who_leads())
-
-    def _who_leads(self) -> str:
-        leader = self._leadership.leader
-        return f"{leader} leads: nodes, gateways and orders belong there" if leader else "no platform leads right now"
+    def _begin_to_lead(self) -> None:
+        self._limit = None
+        self._chains.begin_to_lead()
 
     async def _commit(self, plan: SplitPlan) -> str | None:
-        if not self._leadership.is_leader:
+        if not self._lead.is_leader:
             return "this platform has ceased to lead"
+        exposed = self._exposed(plan)
+        if exposed:
+            return not_trusted(exposed)
         return await self._journal.commit(plan)
+
+    def _exposed(self, plan: SplitPlan) -> frozenset[str]:
+        return exposed_nodes(plan, self.observe(plan.chain), self._settings.planning)
 
     def _tell(self, chain: ChainControl, decision: Decision) -> None:
         """Publishes and logs a decision; one like the last of its chain is a tick of an unchanged world and told once."""
@@ -385,7 +397,7 @@ class ControlLoop:
         return ended
 
     async def _carry_out(self, chain: ChainControl, order: Order) -> ReconfigurationEnded:
-        ended = await chain.carry_out(order, self._settings.policy)
+        ended = await chain.carry_out(order, self._settings)
         if self.plan_of(chain.number) is None:
             chain.policy = PolicyState()  # whatever has this number next is another chain
         self._reconfigurations.publish(ended)

@@ -7,6 +7,7 @@ journal, names of nodes, and machines that several nodes are on: what one takes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from contextlib import aclosing
 
@@ -22,10 +23,12 @@ from mec_platform.control_plane.selection import UnknownDeployment
 from mec_platform.control_plane.sharing import tick_shared
 from mec_platform.control_plane.tick import tick
 from mec_platform.domain.capacity import Snapshot
+from mec_platform.domain.failures import Failure
 from mec_platform.domain.radio import RadioMeasurement
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
+from mec_platform.rpc.liveness import find_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +138,23 @@ class Deployments:
         for loop in self._loops:
             loop.take_radio(measurement)
 
-    def fail_member(self, name: str, reason: str) -> None:
+    def fail_member(self, name: str, failure: Failure) -> None:
         """Takes word of a member's failure; a gateway may be a member of several deployments."""
         for loop in self._loops:
-            loop.fail_member(name, reason)
+            loop.fail_member(name, failure)
+
+    def take_broken_stream(self, name: str, address: str) -> None:
+        """Looks whether a member whose stream of reports broke off is still there; one that has a new address is."""
+        with contextlib.suppress(RuntimeError):  # this platform is stopping, which is why the stream broke
+            self._tasks.start(f"look for {name}", self._look_for(name, address))
+
+    async def _look_for(self, name: str, address: str) -> None:
+        failure = await find_refusal(address)
+        if failure is None:
+            return
+        for loop in self._loops:
+            if loop.addresses().get(name) == address:
+                loop.fail_member(name, failure)
 
     def settings(self, model: str) -> ControlSettings:
         """The policy in force of a deployment."""

@@ -34,7 +34,7 @@ RULES: Mapping[str, Rule] = {
     **_rows(f"{_V1}AdaptiveOrchestrator", "ReportFailure", Role.MEMBER, own_name="reporter"),
     **_rows(f"{_V1}AdaptiveOrchestrator", "WatchDecisions", Role.OPERATOR, Role.PLATFORM),
     **_rows(f"{_V1}SplitRevision", "ProposePlan", Role.OPERATOR, Role.PLATFORM),
-    **_rows(f"{_V1}ReconfigurationBroadcast", "ApplyPlan DropChain", Role.OPERATOR),
+    **_rows(f"{_V1}ReconfigurationBroadcast", "ApplyPlan DropChain AbortReconfiguration", Role.OPERATOR),
     **_rows(f"{_V1}ReconfigurationBroadcast", "GetPlan", Role.MEMBER, Role.OPERATOR, Role.PLATFORM),
     **_rows(f"{_V1}ReconfigurationBroadcast", "WatchReconfigurations", Role.OPERATOR, Role.PLATFORM),
     **_rows(f"{_V1}MemberCertificates", "Renew", Role.MEMBER),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, LinkForecast, NodeCapacity, Snapshot
 from mec_platform.domain.cost_profile import CostProfile, RowCost
+from mec_platform.domain.failures import FailureKind
 from mec_platform.domain.hardware import Gpu, HardwareTarget
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.model_shape import ModelShape
@@ -227,3 +228,20 @@ def snapshot_to_message(snapshot: Snapshot) -> control_plane_pb2.Snapshot:
         message.plan.CopyFrom(plan_to_message(snapshot.plan, addresses))
     message.replicas.extend(plan_to_message(plan, addresses) for plan in snapshot.replicas)
     return message
+
+
+_FAILURE_KINDS = {
+    FailureKind.LINK_BROKEN: control_plane_pb2.FAILURE_KIND_LINK_BROKEN,
+    FailureKind.NOT_ANSWERING: control_plane_pb2.FAILURE_KIND_NOT_ANSWERING,
+    FailureKind.GONE: control_plane_pb2.FAILURE_KIND_GONE,
+}
+
+
+def failure_kind_to_message(kind: FailureKind) -> control_plane_pb2.FailureKind.ValueType:
+    """What was seen of a failure, as a message has it."""
+    return _FAILURE_KINDS[kind]
+
+
+def failure_kind_from_message(message: control_plane_pb2.FailureKind.ValueType) -> FailureKind:
+    """The kind; a broken link where the sender names none, as senders did that knew of nothing else."""
+    return next((kind for kind, number in _FAILURE_KINDS.items() if number == message), FailureKind.LINK_BROKEN)

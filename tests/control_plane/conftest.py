@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,13 @@ def make_snapshot(nodes: Sequence[NodeCapacity], now_s: float = 100.0, **changes
         "lost_nodes": frozenset(),
     }
     return Snapshot(now_s=now_s, nodes=tuple(nodes), **(values | changes))
+
+
+@pytest.fixture
+def silent_address() -> Iterator[str]:
+    """Where connections are taken, as a kernel does for a process that hangs, and nothing is ever answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ class Member:
         self.fail: dict[str, tuple[grpc.StatusCode, str]] = {}
         self.hang: set[str] = set()
         self.called = asyncio.Event()
+        self.go_on = asyncio.Event()
+        """Ends what hangs."""
         self.address = ""
         self.arrivals = 0
         """Pieces of weights that come one with each question, before a load is done."""
@@ -37,7 +39,7 @@ class Member:
         self.calls.append((self.name, method, request))
         self.called.set()
         if method in self.hang:
-            await asyncio.Event().wait()
+            await self.go_on.wait()
         if method in self.fail:
             await context.abort(*self.fail[method])
 

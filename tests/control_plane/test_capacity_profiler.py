@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,24 @@ async def test_a_report_that_is_not_taken_ends_its_stream_with_the_reason(
         await profiler.open(profiler.report(**({"name": "a"} | changes)))
     assert refused.value.code() is code
     assert [member.name for member in (await profiler.snapshot()).members] == ["a"]
+
+
+async def test_a_member_whose_stream_breaks_and_whose_host_refuses_connections_is_gone_at_once(
+    profiler: Profiler,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        call, _ = await profiler.open(profiler.report("a", address=address))
+        call.cancel()
+        other, _ = await profiler.open(profiler.report("b", address=address))
+        assert {member.name for member in (await profiler.snapshot()).members} == {"a", "b"}
+    other.cancel()
+    watching = profiler.stub.Watch(control_plane_pb2.WatchSnapshotsRequest(interval_s=0.1))
+    async with asyncio.timeout(TIMEOUT_S):
+        async for seen in watching:
+            if "b" not in {member.name for member in seen.members}:
+                break
+    watching.cancel()
 
 
 async def test_a_watch_tells_changes_only(profiler: Profiler) -> None:

@@ -13,13 +13,14 @@ import grpc
 import pytest
 
 from mec_platform.control_plane.broadcast.outcome import PlanRejected, ReconfigurationAborted
+from mec_platform.control_plane.chain_control import ChainControl
 from mec_platform.control_plane.control_loop import ControlLoop
 from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.deployments import Deployments
 from mec_platform.control_plane.journal import ATTEMPTS, PLANS, Journal
 from mec_platform.control_plane.monitoring.estimates import MemberReported, MonitoringSettings
 from mec_platform.control_plane.orchestrator.decisions import AddChain, Decision, DropChain, Shed, Trigger, Wait
-from mec_platform.control_plane.orchestrator.settings import PolicySettings
+from mec_platform.control_plane.orchestrator.settings import Distrust, PolicySettings
 from mec_platform.control_plane.policy_file import Policies
 from mec_platform.control_plane.standing import ChainEpoch, share_of_limit
 from mec_platform.domain.layers import LayerRange
@@ -194,6 +195,56 @@ async def test_an_addition_that_fails_is_taken_back_at_the_gateway(site: Site) -
     ((_, request),) = site.asked("RevertPlan")
     assert (request.plan.chain, list(request.plan.stages)) == (1, [])
     assert sorted(name for name, _ in site.asked("AbortEpoch")) == ["b", "c"]
+
+
+async def test_a_change_is_given_up_on_request(site: Site) -> None:
+    loop = await site.start()
+    await loop.apply_stages(stages(FIRST), "")
+    with pytest.raises(PlanRejected, match="nothing is under way for chain 0"):
+        await loop.abort(None, "")
+    site.members["c"].hang.add("LoadStage")
+    site.members["c"].called.clear()
+    applying = asyncio.ensure_future(loop.apply_stages(stages(SECOND), ""))
+    await site.members["c"].called.wait()
+    ended = await loop.abort(0, "not now")
+    assert (ended.outcome, ended.error) == ("aborted", "given up: not now")
+    with pytest.raises(ReconfigurationAborted, match="given up: not now"):
+        await applying
+    assert [plan.nodes for plan in loop.plans] == [("a",)]
+
+
+async def test_trust_that_is_revoked_while_a_change_is_under_way_ends_it(site: Site) -> None:
+    loop = await site.start()
+    await loop.apply_stages(stages(FIRST), "")
+    site.members["b"].hang.add("LoadStage")
+    site.members["b"].called.clear()
+    applying = asyncio.ensure_future(loop.apply_stages(stages(SECOND), ""))
+    await site.members["b"].called.wait()
+    site.deployments.change_policies(distrusting("c"))
+    with pytest.raises(ReconfigurationAborted, match="c would hold blocks that need trust, and is not trusted"):
+        await applying
+    assert [plan.nodes for plan in loop.plans] == [("a",)]
+
+
+async def test_a_plan_is_not_recorded_once_a_node_of_it_is_not_trusted(site: Site, monkeypatch: Any) -> None:
+    """At the last moment: between two ticks, when all sessions have switched already."""
+    loop = await site.start()
+    await loop.apply_stages(stages(FIRST), "")
+    monkeypatch.setattr(loop, "wake", lambda: None)
+    site.members["gateway"].hang.add("SwitchPlan")
+    site.members["gateway"].called.clear()
+    applying = asyncio.ensure_future(loop.apply_stages(stages(SECOND), ""))
+    await site.members["gateway"].called.wait()
+    monkeypatch.setattr(ChainControl, "give_up", lambda control, reason: None)
+    site.deployments.change_policies(distrusting("c"))
+    site.members["gateway"].go_on.set()
+    with pytest.raises(ReconfigurationAborted, match="not recorded: c would hold blocks that need trust"):
+        await applying
+    assert [name for name, _ in site.asked("RevertPlan")] == ["gateway"]
+
+
+def distrusting(node: str) -> Policies:
+    return Policies(ControlSettings(policy=PolicySettings(expected_nodes=100, distrust=Distrust(frozenset({node})))))
 
 
 class Script:

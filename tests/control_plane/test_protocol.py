@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mec_platform.control_plane.broadcast.protocol import (
     AbortEpoch,
+    AbortRequested,
     CommitEpoch,
     CommitFailed,
     DeadlinePassed,
@@ -38,6 +39,7 @@ from mec_platform.control_plane.broadcast.protocol import (
     SwitchSessions,
     advance,
     start,
+    why_not_aborted,
 )
 
 DEADLINES = Deadlines(prepare_s=10, switch_s=10, commit_s=5, abort_s=5)
@@ -172,6 +174,29 @@ def test_nodes_that_miss_the_commit_are_noted_and_it_stays_committed(world: Simp
     ]
 
 
+def test_a_requested_abort_takes_sessions_back_and_releases_stages(world: SimpleNamespace) -> None:
+    run = Run(world)
+    run.feed(StagePrepared("b", 1.0), StagePrepared("c", 1.0))
+    assert why_not_aborted(run.state) is None
+    assert run.feed(AbortRequested("not now")) == [RevertSessions("g")]
+    assert why_not_aborted(run.state) == "epoch 2 is given up already: not now"
+    assert run.feed(AbortRequested("again")) == []
+    assert run.feed(SessionsReverted("g")) == [AbortEpoch("b"), AbortEpoch("c")]
+    assert run.feed(EpochAborted("b"), EpochAborted("c")) == [Finish("aborted", "not now")]
+
+
+def test_an_abort_that_is_requested_after_the_record_was_begun_changes_nothing(world: SimpleNamespace) -> None:
+    run = Run(world)
+    run.feed(StagePrepared("b", 1.0), StagePrepared("c", 1.0), GatewaySwitched("g"))
+    assert why_not_aborted(run.state) == "epoch 2 is being recorded, which decides"
+    assert run.feed(AbortRequested("too late")) == []
+    run.feed(PlanRecorded())
+    assert why_not_aborted(run.state) == "epoch 2 is committed; apply another plan instead"
+    assert run.feed(AbortRequested("too late")) == []
+    run.feed(*(EpochCommitted(node) for node in "abc"))
+    assert run.state.phase is Phase.DONE
+
+
 def test_a_timer_of_an_earlier_phase_is_ignored(world: SimpleNamespace) -> None:
     run = Run(world)
     run.feed(StagePrepared("b", 1.0), StagePrepared("c", 1.0))
@@ -234,6 +259,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(CommitFailed, NAMES, st.just("x")),
     st.builds(MemberLost, NAMES),
     st.just(RecordRefused("x")),
+    st.just(AbortRequested("x")),
     st.builds(DeadlinePassed, st.sampled_from([90.0, 112.0, 131.0, 500.0])),
 )
 # Runs that get far are rare among random events: most start with a prefix of one that goes well.

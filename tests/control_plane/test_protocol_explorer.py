@@ -229,7 +229,7 @@ def random_step(world: World) -> None:
     choices = world.choices
     kinds = ["begin", "timer", "report"]
     kinds += ["call"] * (6 if world.calls else 0) + ["answer"] * (6 if world.answers else 0)
-    kinds += ["crash", "restart", "suspect", "lead"] if choices.random() < 0.25 else []
+    kinds += ["crash", "restart", "suspect", "abort", "lead"] if choices.random() < 0.25 else []
     match choices.choice(kinds):
         case "begin":
             world.begin()
@@ -260,6 +260,14 @@ def random_step(world: World) -> None:
             if state is not None:
                 world.note(f"{by} takes {name} for lost")
                 world.tell(by, state.plan.epoch, protocol.MemberLost(name))
+        case "abort":
+            by = choices.randrange(len(world.coordinators))
+            state = world.coordinators[by].state
+            if state is not None and not state.ended:
+                world.note(f"{by} is asked to give up {state.plan.epoch} while {state.phase}")
+                refusal = protocol.why_not_aborted(state)
+                world.tell(by, state.plan.epoch, protocol.AbortRequested("asked for"))
+                assert (world.coordinators[by].state == state) == (refusal is not None), refusal
         case "lead":
             if len(world.coordinators) < 4:
                 world.note("another platform leads")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from mec_platform.control_plane.broadcast.protocol import Deadlines, Phase, ReconfigurationState
 from mec_platform.control_plane.broadcast.sender import Assignment, ReconfigurationSender
+from mec_platform.domain.failures import FailureKind
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.convert import addresses_from_message, plan_from_message
 from tests.control_plane.scripted_members import Member
@@ -189,6 +191,43 @@ async def test_word_of_a_lost_member_ends_the_wait_for_it(site: Site) -> None:
     await sender.close()
     assert end.phase is Phase.ABORTED
     assert "node c was lost" in end.reason
+
+
+async def test_a_member_that_hangs_is_told_and_not_waited_for(site: Site, silent_address: str) -> None:
+    told: list[tuple[str, FailureKind]] = []
+    sender = ReconfigurationSender(
+        site.record, PATIENT, on_silent=lambda name, failure: told.append((name, failure.kind))
+    )
+    nodes = {"a": site.members["a"].address, "b": site.members["b"].address, "c": silent_address}
+    end = await asyncio.wait_for(sender.carry_out(site.assignment(nodes=nodes)), 20)
+    await sender.close()
+    assert end.phase is Phase.ABORTED
+    assert end.reason == "node c was lost while stages were loading"
+    assert told == [("c", FailureKind.NOT_ANSWERING)]
+
+
+async def test_a_change_is_given_up_on_request_and_not_after_it_is_committed(site: Site) -> None:
+    site.members["gateway"].hang.add("SwitchPlan")
+    sender = ReconfigurationSender(site.record, PATIENT)
+    assert sender.request_abort("?") == "nothing has begun yet"
+    carrying = asyncio.ensure_future(sender.carry_out(site.assignment()))
+    await asyncio.wait_for(site.members["gateway"].called.wait(), 10)
+    assert sender.request_abort("not now") is None
+    end = await asyncio.wait_for(carrying, 10)
+    assert (end.phase, end.reason) == (Phase.ABORTED, "not now")
+    assert set(site.requests("RevertPlan")) == {"gateway"}
+    assert set(site.requests("AbortEpoch")) == {"a", "c"}
+    site.members["gateway"].hang.clear()
+    await asyncio.wait_for(sender.carry_out(site.assignment(plan=replace(site.new, epoch=6))), 10)
+    assert sender.request_abort("too late") == "epoch 6 is committed; apply another plan instead"
+    await sender.close()
+
+
+async def test_kv_of_a_node_that_is_not_trusted_any_more_is_not_used(site: Site) -> None:
+    await site.carry_out(distrusted=frozenset({"b"}))
+    request = site.requests("SwitchPlan")["gateway"]
+    assert list(request.lost_nodes) == ["b"]
+    assert set(site.requests("CommitEpoch")) == {"a", "b", "c"}  # it is told, and lets go of what it holds
 
 
 async def test_a_load_whose_weights_keep_arriving_outlasts_its_deadline(site: Site) -> None:

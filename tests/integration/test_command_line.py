@@ -190,6 +190,11 @@ async def test_a_plan_that_breaks_rules_is_refused_with_the_reasons(edge: Edge) 
     check_one_line(ended, "edge-9 is not alive")
 
 
+async def test_an_abort_where_nothing_is_under_way_says_so(edge: Edge) -> None:
+    ended = await mec("reconfigure", "--abort", "--platform-grpc", edge.cluster.platform_grpc)
+    check_one_line(ended, "nothing is under way for chain 0")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from mec_apps.sdk import MecApplication
@@ -33,6 +34,26 @@ async def test_changes_come_in_order_from_the_moment_the_watch_begins(platform):
         (ChangeType.REMOVED, service.service_id),
     ]
     assert {each.name for each in seen} == {"greeting"}
+
+
+async def test_details_of_a_service_can_change_and_whoever_watches_it_is_told(platform):
+    async with (
+        MecApplication(platform.url, name="greeter") as greeter,
+        MecApplication(platform.url, name="guest") as guest,
+        aiohttp.ClientSession(platform.url) as client,
+    ):
+        service = await offer(greeter, "greeting")
+        async with guest.watch(name="greeting") as changes:
+            for epoch in (7, 8):
+                await greeter.describe_service(service, {"planEpoch": epoch})
+                seen = await anext(changes)
+                assert (seen.change, seen.service_id) == (ChangeType.ATTRIBUTES_CHANGED, service.service_id)
+                async with client.get(f"/mec_service_mgmt/v1/services/{service.service_id}") as answer:
+                    record = await answer.json()
+                assert record["transportInfo"]["implSpecificInfo"] == {"planEpoch": epoch}
+                assert record["transportInfo"]["endpoint"] == {"uris": ["http://127.0.0.1:9000/"]}
+        await platform.host.services.remove_service(greeter.app_instance_id, service.service_id)
+        await greeter.describe_service(service, {"planEpoch": 9})  # no error: a heartbeat would register it again
 
 
 async def test_a_category_is_watched_by_its_id(platform):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import shutil
 import subprocess
 import sys
@@ -170,6 +171,22 @@ def test_released_layers_read_as_zeros(compiled_model_dirs: CompiledDirs) -> Non
     model.release_layers(LayerRange(10, 20))
     held = [block for block in range(30) if model.keys[block].any() or model.values[block].any()]
     assert held == [*range(10), *range(20, 30)]
+
+
+def test_kv_of_a_released_layer_is_wiped_where_it_shares_memory_pages_with_its_neighbours(
+    compiled_model_dirs: CompiledDirs,
+) -> None:
+    model = load(compiled_model_dirs, kv_pages=15)
+    assert model.keys[0].nbytes % mmap.PAGESIZE  # else the test shows nothing
+    for array in (model.keys, model.values):
+        array[:] = 1
+    for layer in (3, 4, 9, 29, 0):
+        model.release_layers(LayerRange(layer, layer + 1))
+    model.release_layers(LayerRange(12, 20))
+    wiped = {0, 3, 4, 9, *range(12, 20), 29}
+    for array in (model.keys, model.values):
+        assert {layer for layer in range(30) if not array[layer].any()} == wiped
+        assert all((array[layer] == 1).all() for layer in range(30) if layer not in wiped)
 
 
 def test_results_do_not_change_under_later_calls(compiled_model_dirs: CompiledDirs) -> None:

@@ -142,6 +142,23 @@ def test_a_layer_is_uploaded_once_and_freed_when_unused(model_file: Path) -> Non
         hidden_of(model, WHOLE, 0, 1)
 
 
+def test_kv_of_a_released_layer_is_wiped_on_the_device(model_file: Path) -> None:
+    model = open_model(compile_model(str(model_file), "int4", "simulated-gpu"))
+    model.load_stage(WHOLE, is_first=False, is_last=False)
+    hidden_of(model, WHOLE, 0, 20)
+    run, place = model._layers.place(1)
+    assert place == 1
+    count, *page = len(run.layers), *model._layers._key_page
+    keys = np.empty((count, *page), np.float16)
+    model.memory.get(run.keys, keys)
+    assert keys[0].any()
+    assert keys[1].any()
+    model.release_layers(LayerRange(1, 2))
+    model.memory.get(run.keys, keys)
+    assert keys[0].any()
+    assert not keys[1].any()
+
+
 def test_kv_moves_between_a_cpu_and_a_device(cpu: CompiledModel, device: DeviceModel) -> None:
     """A session starts on one, goes to the other with its KV and on to the first again: the rows stay what they were."""
     reference = hidden_of(cpu, WHOLE, 0, 60, slot=0)

@@ -17,6 +17,7 @@ from mec_apps.split_inference.node import data_plane
 from mec_apps.split_inference.node.compute import Outcome
 from mec_apps.split_inference.node.data_plane import DataPlane
 from mec_apps.split_inference.peer_link import FRAMES_METHOD, LinkLost, LinkPool
+from mec_platform.domain.failures import Failure, FailureKind
 from mec_platform.rpc.endpoints import make_server, open_channel, start_server
 
 GATEWAY = 5
@@ -53,7 +54,7 @@ class Gateway:
 
     def __init__(self, number: int = GATEWAY) -> None:
         self.frames: asyncio.Queue[tuple[str, Frame]] = asyncio.Queue()
-        self.lost: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.lost: asyncio.Queue[tuple[str, Failure]] = asyncio.Queue()
         self.shapers = LinkShapers()
         hello = Frame(FrameKind.HELLO, session=number << 32, payload=b"gateway")
         self.links = LinkPool(
@@ -66,7 +67,7 @@ class Gateway:
     async def next_frame(self) -> tuple[str, Frame]:
         return await asyncio.wait_for(self.frames.get(), TIMEOUT_S)
 
-    async def next_loss(self) -> tuple[str, str]:
+    async def next_loss(self) -> tuple[str, Failure]:
         return await asyncio.wait_for(self.lost.get(), TIMEOUT_S)
 
 
@@ -163,9 +164,10 @@ async def test_a_break_is_told_once_and_the_link_heals_by_itself(
     monkeypatch.setattr(peer_link, "RECONNECT_PAUSE_S", 0.01)
     link = await gateway.links.connect(node.name, node.address, TIMEOUT_S)
     await node.stop()
-    peer, reason = await gateway.next_loss()
+    peer, failure = await gateway.next_loss()
     assert peer == node.name
-    assert reason
+    assert failure.kind is FailureKind.LINK_BROKEN
+    assert failure.detail
     with pytest.raises(LinkLost):
         link.send(tokens(0))
     again = DataPlaneNode(node.name)
@@ -176,6 +178,22 @@ async def test_a_break_is_told_once_and_the_link_heals_by_itself(
     assert gateway.lost.empty()
     await gateway.links.close()
     await again.stop()
+
+
+async def test_a_link_that_is_broken_off_says_why_and_opens_again(
+    node: DataPlaneNode, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_link, "RECONNECT_PAUSE_S", 0.01)
+    link = await gateway.links.connect(node.name, node.address, TIMEOUT_S)
+    hangs = Failure(FailureKind.NOT_ANSWERING, "it hangs")
+    link.break_off(hangs)
+    link.break_off(Failure(FailureKind.NOT_ANSWERING, "again"))
+    assert await gateway.next_loss() == (node.name, hangs)
+    await link.wait_connected(TIMEOUT_S)
+    link.send(tokens(1))
+    assert await node.next_frame() == tokens(1)
+    assert gateway.lost.empty()
+    await gateway.links.close()
 
 
 async def test_closing_a_link_is_no_loss(node: DataPlaneNode, gateway: Gateway) -> None:

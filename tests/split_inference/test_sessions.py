@@ -239,6 +239,56 @@ async def test_an_aborted_plan_takes_sessions_back_and_changes_no_token(client: 
     assert client.switcher.epoch == old.plan.epoch
 
 
+async def test_an_abort_does_not_wait_for_a_switch_whose_sessions_cannot_go_on(
+    client: Client, undisturbed: list[int]
+) -> None:
+    await client.use(TWO)
+    old = client.sessions.active
+    assert old is not None
+
+    async def abort_in_the_middle() -> None:
+        plan = client.edge.plan(THREE)
+        await client.edge.prepare(plan)
+        await client.edge.abort(plan)  # its nodes refuse whatever comes for it
+        switching = asyncio.ensure_future(client.switch(plan, mode="replay"))
+        while not any(session.state == "waiting" for session in client.sessions.live.values()):
+            await asyncio.sleep(0)
+            assert not switching.done()
+        await client.switcher.revert(old.plan, client.edge.addresses)
+        with pytest.raises(OldPlan, match="came while sessions were moving"):
+            await switching
+
+    assert await asyncio.wait_for(client.answer_through(60, 10, abort_in_the_middle), TIMEOUT_S) == undisturbed
+    assert client.switcher.epoch == old.plan.epoch
+
+
+async def test_a_node_that_is_not_trusted_any_more_keeps_nothing_of_what_was_said(
+    client: Client, undisturbed: list[int]
+) -> None:
+    """Its KV memory is looked at, freed pages and pages of sessions that ended before included."""
+    await client.use(TWO)
+    assert await client.answer(60) == undisturbed
+    left, model = client.edge.nodes["b"], client.edge.nodes["b"].compute.model
+
+    async def held() -> set[int]:
+        keys, values = model.keys, model.values  # type: ignore[attr-defined]
+        return await left.compute.call(lambda: {n for n in range(30) if keys[n].any() or values[n].any()})
+
+    async def distrust() -> None:
+        assert await held() == set(range(12, 30))
+        plan = client.edge.plan([("a", 0, 12), ("c", 12, 30)])
+        await client.edge.prepare(plan)
+        (report,) = await client.switch(
+            plan, lost=frozenset({"b"})
+        )  # as it is told where a node is not trusted any more
+        assert (report.mode, report.precopied_bytes + report.paused_bytes) == ("replay", 0)
+        await client.edge.commit(plan)
+        assert await held() == set()
+
+    assert await client.answer_through(60, 10, distrust) == undisturbed
+    assert await held() == set()
+
+
 async def test_a_session_that_ends_on_a_plan_that_is_aborted_leaves_no_kv(client: Client) -> None:
     await client.use([("a", 0, 12), ("c", 12, 30)])
     old = client.sessions.active

@@ -9,12 +9,13 @@ import secrets
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import Gauge
 
-from mec_apps.sdk import MecApplication
+from mec_apps.sdk import MecApplication, MecError
 from mec_apps.sdk.session import Access
 from mec_apps.split_inference.frames import Frame, FrameKind
 from mec_apps.split_inference.gateway.chat import ChatTokenizer
@@ -23,6 +24,7 @@ from mec_apps.split_inference.gateway.http_api import REGISTRY_KEY, make_http_ap
 from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, follow_chains
 from mec_apps.split_inference.gateway.service import InferenceService
 from mec_apps.split_inference.gateway.sessions import Sessions
+from mec_apps.split_inference.gateway.stall_watch import StallWatch
 from mec_apps.split_inference.gateway.vision import Vision
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.machine_load import LoadMeter
@@ -32,6 +34,7 @@ from mec_apps.split_inference.model_package import ModelPackage
 from mec_apps.split_inference.peer_link import LinkPool
 from mec_platform.background import BackgroundTasks
 from mec_platform.content_store.store import ContentStore
+from mec_platform.domain.failures import Failure
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.rpc.convert import shape_to_message
 from mec_platform.rpc.endpoints import AddressError, make_server, start_server
@@ -83,6 +86,9 @@ class GatewayAgent:
         self._tasks = BackgroundTasks()
         self._identity: MemberIdentity | None = None
         self._tls: ssl.SSLContext | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._told: Mapping[str, int] = {"planEpoch": 0, "chains": 0}
         self.http_address = ""
         self.grpc_address = ""
 
@@ -113,6 +119,7 @@ class GatewayAgent:
         hello = Frame(FrameKind.HELLO, session=self._number << 32, payload=settings.name.encode())
         self._links = LinkPool(hello, LinkShapers(), self.sessions.on_frame, self.sessions.on_link_lost, identity)
         self._switcher = PlanSwitcher(self.sessions, self._links)
+        self._stall_watch = StallWatch(self.sessions, identity)
         vision, switchers = None, {}
         if settings.encoder_dir is not None:
             self._held.enter_context(ContentStore(settings.store_dir).hold_folder(settings.encoder_dir))
@@ -150,6 +157,7 @@ class GatewayAgent:
             identity,
         )
         await self._membership.join(settings.platform_wait_s)
+        self._stall_watch.start()
         if settings.encoder_dir is not None:
             await self._encoder.join(settings.platform_wait_s)
         self._application = MecApplication(
@@ -160,7 +168,7 @@ class GatewayAgent:
             certificate=settings.access.certificate,
         )
         await self._application.__aenter__()
-        await self._application.offer_service(
+        self._offered = await self._application.offer_service(
             SERVICE_NAME, self.openai_url, version="v1", category="inference", liveness_s=10
         )
 
@@ -193,6 +201,8 @@ class GatewayAgent:
             await self._server.stop(grace=1)
         if self._identity is not None:
             await self._identity.stop()
+        if hasattr(self, "_stall_watch"):
+            await self._stall_watch.stop()
         if hasattr(self, "_links"):
             await self._links.close()
             await self._switcher.close()
@@ -250,8 +260,8 @@ class GatewayAgent:
             first_token_ms=self.sessions.times.first_token_s * 1e3,
         )
 
-    def _on_node_failure(self, node: str, reason: str) -> None:
-        self._tasks.start(f"report failure of {node}", self._membership.report_failure(node, reason))
+    def _on_node_failure(self, node: str, failure: Failure) -> None:
+        self._tasks.start(f"report failure of {node}", self._membership.report_failure(node, failure))
 
     async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
         """Follows committed plans whose announcement was missed and the limit of sessions, and lets go of links to nodes
@@ -259,4 +269,24 @@ class GatewayAgent:
         limit = reply.max_sessions if reply.HasField("max_sessions") else None
         self.sessions.limit(limit, reply.max_sessions_reason)
         await self._links.keep_only(nodes | self.sessions.nodes_in_use)
-        await follow_chains(self._settings.platform_grpc, self._package.shape.name, self._switcher, reply)
+        # Beside the reports: a switch waits for its sessions' next tokens, and a member that is silent counts as lost.
+        if self._following is None or self._following.done():
+            follow = follow_chains(self._settings.platform_grpc, self._package.shape.name, self._switcher, reply)
+            self._following = self._tasks.start("follow chains", follow)
+        self._announce(reply)
+
+    def _announce(self, reply: control_plane_pb2.ReportReply) -> None:
+        """Has the service's record say which plans are committed, so that applications that subscribed to it are told when a
+        reconfiguration has ended; once per report at most."""
+        epochs = [chain.epoch for chain in reply.chains if not chain.dropped]
+        told = {"planEpoch": max(epochs, default=0), "chains": len(epochs)}
+        if hasattr(self, "_offered") and told != self._told and (self._telling is None or self._telling.done()):
+            self._telling = self._tasks.start("announce plans", self._tell(told))
+
+    async def _tell(self, told: Mapping[str, int]) -> None:
+        try:
+            await self._application.describe_service(self._offered, told)
+        except MecError as error:
+            _log.warning("the service's record could not be brought up to date: %s", error)
+        else:
+            self._told = told

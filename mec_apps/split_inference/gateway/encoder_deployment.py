@@ -5,6 +5,7 @@ Beside the gateway's language model; the two deployments have nothing in common 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,12 @@ from mec_apps.split_inference.encoder_package import EncoderPackage
 from mec_apps.split_inference.frames import Frame, FrameKind
 from mec_apps.split_inference.gateway.encodings import Encodings
 from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, follow_chains
+from mec_apps.split_inference.gateway.stall_watch import StallWatch
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.membership import Membership
 from mec_apps.split_inference.peer_link import LinkPool
+from mec_platform.background import BackgroundTasks
+from mec_platform.domain.failures import Failure
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.rpc.convert import shape_to_message
 from mec_platform.rpc.v1 import control_plane_pb2
@@ -33,7 +37,7 @@ class EncoderDeployment:
         package_dir: Path,
         platform_grpc: str,
         grpc_address: Callable[[], str],
-        on_failure: Callable[[str, str], None],
+        on_failure: Callable[[str, Failure], None],
         identity: GrpcIdentity | None = None,
     ) -> None:
         """Raises PackageError."""
@@ -47,6 +51,9 @@ class EncoderDeployment:
         hello = Frame(FrameKind.HELLO, session=number << 32, payload=gateway.encode())
         self._links = LinkPool(hello, LinkShapers(), self.encodings.on_frame, self.encodings.on_link_lost, identity)
         self.switcher = PlanSwitcher(self.encodings, self._links)
+        self._stall_watch = StallWatch(self.encodings, identity)
+        self._tasks = BackgroundTasks()
+        self._following: asyncio.Task[None] | None = None
         self._membership = Membership(
             gateway,
             platform_grpc,
@@ -59,9 +66,12 @@ class EncoderDeployment:
     async def join(self, wait_s: float) -> None:
         """Raises JoinError where no platform answers in time, or it has another gateway of this name."""
         await self._membership.join(wait_s)
+        self._stall_watch.start()
 
     async def stop(self) -> None:
         """Signs off and closes everything."""
+        await self._tasks.stop()
+        await self._stall_watch.stop()
         await self._membership.leave()
         await self._links.close()
         await self.switcher.close()
@@ -78,4 +88,7 @@ class EncoderDeployment:
 
     async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
         await self._links.keep_only(nodes | self.encodings.nodes_in_use)
-        await follow_chains(self._platform_grpc, self.package.shape.name, self.switcher, reply)
+        # Beside the reports, as the gateway itself does.
+        if self._following is None or self._following.done():
+            follow = follow_chains(self._platform_grpc, self.package.shape.name, self.switcher, reply)
+            self._following = self._tasks.start("follow chains", follow)

@@ -20,6 +20,7 @@ from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
 from mec_apps.split_inference.gateway.plan_user import MAX_RECOVERIES, RECOVERY_TIMEOUT_S, PlanUser
 from mec_apps.split_inference.generation import GenerationFailed, Overloaded
 from mec_apps.split_inference.peer_link import LinkLost
+from mec_platform.domain.failures import Failure
 
 ANSWER_TIMEOUT_S = 20.0
 """A request without an answer for so long counts as lost."""
@@ -36,7 +37,7 @@ class Encodings(PlanUser):
         gateway_number: int,
         package: EncoderPackage,
         max_requests: int,
-        on_failure: Callable[[str, str], None],
+        on_failure: Callable[[str, Failure], None],
     ) -> None:
         super().__init__()
         self._gateway_number = gateway_number
@@ -105,16 +106,17 @@ class Encodings(PlanUser):
             else:
                 answer.set_exception(GenerationFailed(reason))
 
-    def on_link_lost(self, node: str, reason: str) -> None:
+    def on_link_lost(self, node: str, failure: Failure) -> None:
         """The stream to a node broke: requests whose plan uses it are sent again, and the platform is told."""
-        self._on_failure(node, reason)
+        self._on_failure(node, failure)
         for active, answer in self._waiting.values():
             if node in active.plan.nodes and not answer.done():
-                answer.set_exception(StageLost(f"{node}: {reason}"))
+                answer.set_exception(StageLost(f"{node}: {failure}"))
 
     async def _ask(self, request: int, active: ActivePlan, tensor: Rows) -> Frame:
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._waiting[request] = (active, answer)
+        self.note_sent(request, active)
         frame = Frame(FrameKind.ROWS, active.plan.epoch, request, rows=1, payload=tensor.tobytes())
         try:
             active.first.send(frame)
@@ -125,6 +127,7 @@ class Encodings(PlanUser):
         except TimeoutError as error:
             raise StageLost(f"no answer within {ANSWER_TIMEOUT_S:g} s") from error
         finally:
+            self.note_settled(request)
             del self._waiting[request]
             _end(request, active)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 
 import grpc.aio
 
@@ -64,8 +65,16 @@ class OldPlan(Exception):
     """The plan is older than the one in use."""
 
 
+class Overtaken(OldPlan):
+    """Another plan of the chain came while sessions were moving: they go there instead."""
+
+
 class PlanSwitcher:
-    """The one door by which `sessions` get other plans: one change of a chain at a time, chains beside each other."""
+    """The one door by which `sessions` get other plans: one change of a chain at a time, chains beside each other.
+
+    A change that is overtaken ends at once. It may be waiting for tokens of a plan whose nodes are dead, and what comes next
+    is what rescues its sessions.
+    """
 
     def __init__(self, sessions: PlanUser, links: LinkPool) -> None:
         self._sessions = sessions
@@ -73,6 +82,7 @@ class PlanSwitcher:
         self.channels = Channels(links.identity)
         """To the platform and to nodes."""
         self._switching: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._under_way: dict[int, asyncio.Timeout] = {}
         self._epochs: dict[int, int] = {}
 
     @property
@@ -102,10 +112,10 @@ class PlanSwitcher:
         The same epoch again moves only those that are not there yet.
 
         Raises:
-            OldPlan: a newer plan of the chain is in use.
+            OldPlan: a newer plan of the chain is in use, or came meanwhile.
             LinkLost: a node of the plan does not answer; nothing has changed.
         """
-        async with self._switching[plan.chain]:
+        async with self._changing(plan.chain, overtake=plan.epoch > self.epoch_of(plan.chain)):
             if plan.epoch < self.epoch_of(plan.chain):
                 raise OldPlan(f"epoch {plan.epoch}; this gateway uses epoch {self.epoch_of(plan.chain)}")
             target = await self._activate(plan, addresses) if plan.stages else None
@@ -122,9 +132,9 @@ class PlanSwitcher:
     async def revert(self, plan: SplitPlan, addresses: Mapping[str, str]) -> None:
         """Takes every session of its chain back to the older `plan`; to other chains where it has no stages.
 
-        Raises LinkLost where one of its nodes does not answer.
+        Raises LinkLost where one of its nodes does not answer, OldPlan where another plan came meanwhile.
         """
-        async with self._switching[plan.chain]:
+        async with self._changing(plan.chain, overtake=True):
             previous = await self._activate(plan, addresses) if plan.stages else None
             self._epochs[plan.chain] = plan.epoch
             if previous is None:
@@ -135,6 +145,25 @@ class PlanSwitcher:
     async def close(self) -> None:
         """Closes the calls' channels; the links belong to their owner."""
         await self.channels.close()
+
+    @asynccontextmanager
+    async def _changing(self, chain: int, *, overtake: bool) -> AsyncIterator[None]:
+        """Waits for the change of a chain that is under way, which is broken off to `overtake` it. Raises Overtaken."""
+        under_way = self._under_way.pop(chain, None) if overtake else None
+        if under_way is not None:
+            under_way.reschedule(asyncio.get_running_loop().time())
+        async with self._switching[chain]:
+            scope = self._under_way[chain] = asyncio.timeout(None)
+            try:
+                async with scope:
+                    yield
+            except TimeoutError as error:
+                if not scope.expired():
+                    raise
+                raise Overtaken(f"another plan of chain {chain} came while sessions were moving") from error
+            finally:
+                if self._under_way.get(chain) is scope:
+                    del self._under_way[chain]
 
     async def _activate(self, plan: SplitPlan, addresses: Mapping[str, str]) -> ActivePlan:
         active = self._sessions.chains.get(plan.chain)

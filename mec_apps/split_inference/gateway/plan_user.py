@@ -29,6 +29,13 @@ POLL_LINKS_S = 0.1
 RECENT_TOKENS = 64
 """Tokens of a chain that its pace is taken from: some seconds' worth."""
 
+SLOWER_THAN_USUAL = 4.0
+"""A token that takes this many times what tokens of its chain take makes whoever waits ask whether the nodes live."""
+
+SHORTEST_PATIENCE_S = 0.1
+LONGEST_PATIENCE_S = 0.4
+"""Prompts and replays, which take long, are not waited for longer: to ask costs next to nothing."""
+
 MAX_RECOVERIES = 8
 """Recoveries in a row before a request gives up."""
 
@@ -43,6 +50,7 @@ class PlanUser:
         self.live: dict[int, Session] = {}
         self.chains: dict[int, ActivePlan] = {}
         self._paces: dict[int, deque[float]] = {}
+        self._sent: dict[int, tuple[ActivePlan, float]] = {}
         self._plan_changed = asyncio.Event()
 
     @property
@@ -96,6 +104,24 @@ class PlanUser:
         if pace is not None:
             pace.append(token_s)
 
+    def note_sent(self, request: int, active: ActivePlan) -> None:
+        """Something is under way on a plan that will be answered, until `note_settled`."""
+        self._sent[request] = active, asyncio.get_running_loop().time()
+
+    def note_settled(self, request: int) -> None:
+        """Nothing of this request is waited for any more."""
+        self._sent.pop(request, None)
+
+    def late_plans(self) -> list[ActivePlan]:
+        """Plans that an answer has been waited for on for clearly longer than usual."""
+        now_s = asyncio.get_running_loop().time()
+        return [active for active, sent_s in self._sent.values() if now_s - sent_s > self.patience_s(active)]
+
+    def patience_s(self, active: ActivePlan) -> float:
+        """After how long an answer on a plan is late."""
+        usual_s = max(self._paces.get(active.plan.chain, ()), default=LONGEST_PATIENCE_S)
+        return min(max(SLOWER_THAN_USUAL * usual_s, SHORTEST_PATIENCE_S), LONGEST_PATIENCE_S)
+
     async def first_plan(self) -> ActivePlan:
         """The plan to start on. Raises NoPlan."""
         loop = asyncio.get_running_loop()
@@ -110,8 +136,9 @@ class PlanUser:
         return active
 
     async def next_plan(self, lost: ActivePlan, tried: Collection[int], timeout_s: float) -> ActivePlan:
-        """The plan to go on with after `lost`: a newer one of its chain, or that of another chain whose nodes all answer
-        and whose epoch is not in `tried`; or after a while `lost` itself, where all its nodes answer again.
+        """The plan to go on with after `lost`: another one of its chain (a newer one, or after an abort an older), or that
+        of another chain whose nodes all answer and whose epoch is not in `tried`; or after a while `lost` itself, where all
+        its nodes answer again.
 
         Raises:
             TimeoutError: none came.
@@ -120,7 +147,7 @@ class PlanUser:
         started = loop.time()
         while True:
             own = self.chains.get(lost.plan.chain)
-            if own is not None and own.plan.epoch > lost.plan.epoch:
+            if own is not None and own.plan.epoch != lost.plan.epoch:
                 return own
             others = [a for a in self.chains.values() if a is not own and a.plan.epoch not in tried and a.usable]
             if others and (other := self.choose(others)) is not None:

@@ -144,6 +144,8 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             )
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except OldPlan as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except LinkLost as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return inference_pb2.RevertPlanReply()

@@ -37,6 +37,7 @@ from mec_apps.split_inference.generation import (
     SamplingSettings,
 )
 from mec_apps.split_inference.peer_link import LinkLost
+from mec_platform.domain.failures import Failure
 
 TOKEN_TIMEOUT_S = 20.0
 """A frame without an answer for so long counts as lost."""
@@ -124,7 +125,7 @@ class Sessions(PlanUser):
         gateway_number: int,
         context_length: int,
         max_sessions: int,
-        on_failure: Callable[[str, str], None],
+        on_failure: Callable[[str, Failure], None],
     ) -> None:
         super().__init__()
         self._ids = itertools.count(1)
@@ -218,12 +219,12 @@ class Sessions(PlanUser):
         elif frame.kind is FrameKind.RESULT and frame.position == len(session.tokens):
             session.answer.set_result(frame)
 
-    def on_link_lost(self, node: str, reason: str) -> None:
+    def on_link_lost(self, node: str, failure: Failure) -> None:
         """The stream to a node broke: sessions whose plan uses it lose their frame, and the platform is told."""
-        self._on_failure(node, reason)
+        self._on_failure(node, failure)
         for session in self.live.values():
             if node in session.active.plan.nodes:
-                session.lose_stage(f"{node}: {reason}")
+                session.lose_stage(f"{node}: {failure}")
 
     def _refused(self, session: Session, node: str, frame: Frame) -> None:
         assert session.answer is not None
@@ -281,6 +282,7 @@ class Sessions(PlanUser):
         answer = session.answer = loop.create_future()
         give_up = loop.call_later(TOKEN_TIMEOUT_S, session.lose_stage, f"no token within {TOKEN_TIMEOUT_S:g} s")
         sent = time.perf_counter()
+        self.note_sent(session.id, session.active)
         try:
             self._send(session, session.active)
             frame = await answer
@@ -288,6 +290,7 @@ class Sessions(PlanUser):
             raise StageLost(str(error)) from error
         finally:
             give_up.cancel()
+            self.note_settled(session.id)
             session.answer = None
         session.round_trip_s = time.perf_counter() - sent
         if len(session.tokens) - session.kv_positions == 1:

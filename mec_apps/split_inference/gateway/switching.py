@@ -105,7 +105,8 @@ async def revert_sessions(sessions: PlanUser, previous: ActivePlan) -> None:
     for session in _others_of_chain(sessions, previous):
         session.lose_stage("the new plan was aborted")
         async with session.busy:
-            session.restart_on(previous)
+            if session.active is not previous:  # else it has found the way back by itself
+                session.restart_on(previous)
 
 
 async def end_chain(
@@ -142,7 +143,10 @@ async def _move_away(
             session.lose_stage("its chain was taken away, and there is no other")
             break
         session.bound_for = target.plan.chain
-        report = await _switch(session, target, lost_nodes, mode, limits)
+        try:
+            report = await _switch(session, target, lost_nodes, mode, limits)
+        finally:
+            session.bound_for = None
     return report
 
 

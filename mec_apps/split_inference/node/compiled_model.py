@@ -230,13 +230,18 @@ class CompiledModel:
         return time.perf_counter(), int(self._now[0])
 
     def release_layers(self, layers: LayerRange) -> None:
-        """Gives the KV memory of `layers` back to the system; whole memory pages of it read as zeros afterwards."""
+        """Gives the KV memory of `layers` back to the system. All of it reads as zeros afterwards: see `StageModel`."""
         for memory, array in ((self._key_memory, self.keys), (self._value_memory, self.values)):
             size = array[0].nbytes
-            start = -(-layers.start * size // mmap.PAGESIZE) * mmap.PAGESIZE
-            stop = layers.stop * size // mmap.PAGESIZE * mmap.PAGESIZE
-            if stop > start:
-                memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
+            first, last = layers.start * size, layers.stop * size
+            start, stop = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE, last // mmap.PAGESIZE * mmap.PAGESIZE
+            if stop <= start:
+                array[layers.start : layers.stop] = 0
+                continue
+            memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
+            # What shares a memory page with a layer that stays is wiped by hand.
+            flat = array.reshape(-1).view(np.uint8)
+            flat[first:start] = flat[stop:last] = 0
 
     def _enter(self, rows: int) -> int:
         """Checks the size of a batch and the calling thread, and makes the thread's pool this model's."""

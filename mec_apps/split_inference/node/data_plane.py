@@ -32,6 +32,7 @@ from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.node.compute import Outcome, refuse
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE, LinkLost, LinkPool
 from mec_platform.background import BackgroundTasks
+from mec_platform.domain.failures import Failure
 from mec_platform.identity.call_gate import caller_of
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.identity.names import Role
@@ -97,8 +98,8 @@ class DataPlane:
         """A following node sends nothing back but hellos and echoes, which the link itself takes."""
         _log.warning("unexpected %s frame from %s", frame.kind.name, node)
 
-    def _on_link_lost(self, node: str, reason: str) -> None:
-        _log.warning("link to %s lost: %s", node, reason)
+    def _on_link_lost(self, node: str, failure: Failure) -> None:
+        _log.warning("link to %s lost: %s", node, failure)
 
     async def _serve_stream(self, _requests: object, stream: ServerStream) -> None:
         outbound: asyncio.Queue[bytes] = asyncio.Queue()

@@ -56,9 +56,13 @@ class DeviceLayers:
         return bool(fresh)
 
     def release(self, layers: LayerRange) -> None:
-        """These layers are not needed any more; a run that no layer needs is freed."""
+        """These layers are not needed any more: their KV is wiped; a run that no layer needs is freed."""
         for layer in layers:
-            self._runs.pop(layer, None)
+            run = self._runs.pop(layer, None)
+            if run is not None:
+                place = layer - run.layers.start
+                self._memory.wipe(run.keys, place, self._key_page, "float16")
+                self._memory.wipe(run.values, place, self._value_page, "float16")
 
     def place(self, layer: int) -> tuple[LayerRun, int]:
         """The run of a layer and its place there. Raises ValueError where it is not loaded."""

@@ -57,6 +57,13 @@ class DeviceMemory:
         self._copy_in(self._beginning(tensor, array), ctypes.c_void_p(array.ctypes.data), array.nbytes)
         self.uploads += 1
 
+    def wipe(self, tensor: Tensor, row: int, shape: tuple[int, ...], dtype: str) -> None:
+        """Zeros in place of one row of a tensor whose rows have this shape; one upload."""
+        zeros = np.zeros(shape, dtype)
+        view = self._view(tensor, self._ffi.Shape(shape), self._ffi.dtype(dtype), row * zeros.nbytes)
+        self._copy_in(view, ctypes.c_void_p(zeros.ctypes.data), zeros.nbytes)
+        self.uploads += 1
+
     def get(self, tensor: Tensor, array: np.ndarray) -> None:
         """One copy: the beginning of a tensor into a contiguous array of its type, after all kernels that ran before."""
         self._copy_out(self._beginning(tensor, array), ctypes.c_void_p(array.ctypes.data), array.nbytes)

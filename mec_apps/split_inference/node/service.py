@@ -47,6 +47,9 @@ from mec_platform.rpc.endpoints import Channels, Context
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
 CONNECT_TIMEOUT_S = 3.0
+LONGEST_TRANSFER_S = 60.0
+"""Whoever asked for a transfer gives it up far earlier; this is for a target that hangs while nobody waits any more."""
+
 _WARM_UP_RUNS = 2
 _COPYING_RESTS = 3.0
 """A copy in the background rests three times as long as it works, so that it takes a quarter of a core at most here and on
@@ -184,7 +187,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         shaper = self._shapers.to(request.target)
         started = time.perf_counter()
         target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address, request.target))
-        call = target.ImportKv()
+        call = target.ImportKv(timeout=LONGEST_TRANSFER_S)
         try:
             spans = spans_of(self._compute.model, layers, wanted.first_position, wanted.last_position)
             rest = _COPYING_RESTS if request.in_background else 0.0

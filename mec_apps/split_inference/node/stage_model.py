@@ -95,7 +95,9 @@ class StageModel(Protocol):
         """
 
     def release_layers(self, layers: LayerRange) -> None:
-        """Gives KV memory and weights of `layers` back."""
+        """Gives KV memory and weights of `layers` back, and wipes the KV first: it tells what was said in sessions, and whoever
+        has the node may not be trusted with that any more. Weights tell nothing: every node has the same package.
+        """
 
     def release_text(self, embed: bool, head: bool) -> None:
         """Gives the weights of `embed` and `head` back, where asked to."""

@@ -14,7 +14,8 @@ reads no clock; absolute deadlines come from `start`, and the sender reports `De
 What it promises, whatever order events come in, repeated or not at all:
 
 * the plan is recorded durably (`RecordPlan`, the commit point) before any node is told to commit it;
-* before that point an abort leaves the old plan as it was: sessions go back first, then stages are released;
+* before that point an abort leaves the old plan as it was: sessions go back first, then stages are released; whoever asks
+  for one later is too late;
 * once recorded it is never aborted; a node that misses `CommitEpoch` is noted and learns the epoch later;
 * while a record is under way nothing else can end the reconfiguration: its outcome decides. The sender answers every
   `RecordPlan`; recording the same plan twice must be harmless;
@@ -152,6 +153,13 @@ class MemberLost:
 
 
 @dataclass(frozen=True, slots=True)
+class AbortRequested:
+    """Somebody wants the old plan to stay; too late once the plan is about to be recorded, see `why_not_aborted`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlinePassed:
     """Ignored where `now_s` is before the deadline of the phase (a timer of an earlier phase)."""
 
@@ -171,6 +179,7 @@ Event = (
     | SessionsReverted
     | EpochAborted
     | MemberLost
+    | AbortRequested
     | DeadlinePassed
 )
 
@@ -302,6 +311,8 @@ def advance(state: ReconfigurationState, event: Event) -> Step:
         state = replace(state, lost=state.lost | {event.name})
     if isinstance(event, DeadlinePassed) and event.now_s < state.deadline_s:
         return state, ()
+    if isinstance(event, AbortRequested):
+        return (state, ()) if why_not_aborted(state) else _abort(state, event.reason)
     match state.phase:
         case Phase.PREPARING:
             return _while_preparing(state, event)
@@ -317,6 +328,20 @@ def advance(state: ReconfigurationState, event: Event) -> Step:
             return _while_aborting(state, event)
         case _:
             raise AssertionError(f"no step from phase {state.phase}")
+
+
+def why_not_aborted(state: ReconfigurationState) -> str | None:
+    """Why an abort that is requested now changes nothing; None where it does."""
+    epoch = state.plan.epoch
+    match state.phase:
+        case Phase.PREPARING | Phase.SWITCHING:
+            return None
+        case Phase.RECORDING:
+            return f"epoch {epoch} is being recorded, which decides"
+        case Phase.COMMITTING | Phase.DONE:
+            return f"epoch {epoch} is committed; apply another plan instead"
+        case Phase.REVERTING | Phase.ABORTING | Phase.ABORTED:
+            return f"epoch {epoch} is given up already: {state.reason}"
 
 
 def _while_preparing(state: ReconfigurationState, event: Event) -> Step:

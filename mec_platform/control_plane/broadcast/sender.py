@@ -12,10 +12,12 @@ import grpc.aio
 
 from mec_platform.background import BackgroundTasks
 from mec_platform.control_plane.broadcast import protocol
+from mec_platform.domain.failures import Failure
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.rpc.convert import plan_to_message
 from mec_platform.rpc.endpoints import Channels
+from mec_platform.rpc.liveness import Pulses
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc, inference_pb2, inference_pb2_grpc
 
 CALL_TIMEOUT_S = 60.0
@@ -26,11 +28,16 @@ LOAD_TIMEOUT_S = 6 * 3600.0
 
 WATCH_INTERVAL_S = 5.0
 _WATCH_TIMEOUT_S = 5.0
+ASK_EVERY_S = 0.3
+"""A member that has not answered a call is asked this often whether it lives: it may have much to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One reconfiguration to carry out. Addresses are `host:port` by member name, gone members included."""
+    """One reconfiguration to carry out. Addresses are `host:port` by member name, gone members included.
+
+    KV of `distrusted` nodes of the old plan is not used any more, and nothing more is sent to them.
+    """
 
     plan: SplitPlan
     old_plan: SplitPlan | None
@@ -39,6 +46,7 @@ class Assignment:
     lost: frozenset[str]
     transfer_mode: str
     replay_ms: float
+    distrusted: frozenset[str] = frozenset()
 
 
 Record = Callable[[SplitPlan], Awaitable[str | None]]
@@ -49,7 +57,7 @@ class ReconfigurationSender:
     """Carries out one reconfiguration at a time; `record` is the commit point.
 
     Nodes that load a stage are asked every `watch_interval_s` how much of its weights has arrived. With an `identity`,
-    members are called over mutual TLS.
+    members are called over mutual TLS. A member that hangs while it is waited for is told to `on_silent`.
     """
 
     def __init__(
@@ -58,18 +66,22 @@ class ReconfigurationSender:
         deadlines: protocol.Deadlines,
         watch_interval_s: float = WATCH_INTERVAL_S,
         identity: GrpcIdentity | None = None,
+        on_silent: Callable[[str, Failure], None] = lambda name, failure: None,
     ) -> None:
         self._watch_interval_s = watch_interval_s
+        self._on_silent = on_silent
+        self._state: protocol.ReconfigurationState | None = None
         self._record = record
         self._deadlines = deadlines
         self._channels = Channels(identity)
+        self._pulses = Pulses(self._channels)
         self._events: asyncio.Queue[protocol.Event] = asyncio.Queue()
         self._calls = BackgroundTasks()
 
     async def carry_out(self, assignment: Assignment) -> protocol.ReconfigurationState:
         """Runs the protocol to its end and returns its final state."""
         clock = asyncio.get_running_loop()
-        self._events = asyncio.Queue()
+        self._events, self._state = asyncio.Queue(), None
         state, instructions = protocol.start(
             assignment.plan,
             assignment.old_plan,
@@ -84,6 +96,7 @@ class ReconfigurationSender:
                     # Not awaited at the end: what is still under way then (an abort to a node that may be gone) goes on.
                     call = self._execute(instruction, assignment, self._events)
                     self._calls.start(type(instruction).__name__, call)
+            self._state = state
             if state.ended:
                 return state
             state, instructions = protocol.advance(state, await self._next_event(state.deadline_s))
@@ -91,6 +104,15 @@ class ReconfigurationSender:
     def member_lost(self, name: str) -> None:
         """Tells the reconfiguration under way, if any, that a member is gone. Repeating it is harmless."""
         self._events.put_nowait(protocol.MemberLost(name))
+
+    def request_abort(self, reason: str) -> str | None:
+        """Gives up the reconfiguration under way; returns why it is too late for that, or None."""
+        if self._state is None:
+            return "nothing has begun yet"
+        refusal = protocol.why_not_aborted(self._state)
+        if refusal is None:
+            self._events.put_nowait(protocol.AbortRequested(reason))
+        return refusal
 
     async def close(self) -> None:
         """Ends calls under way and closes the channels to members."""
@@ -107,14 +129,27 @@ class ReconfigurationSender:
     async def _execute(
         self, instruction: protocol.Instruction, assignment: Assignment, events: asyncio.Queue[protocol.Event]
     ) -> None:
+        watches = []
+        address = _address(instruction, assignment)
+        if address is not None:
+            watches.append(self._calls.start("watch member", self._watch_member(*address, events)))
         match instruction:
             case protocol.LoadStage(node, stage_index):
-                watch = self._calls.start("watch load", self._watch_load(node, assignment, events))
+                watches.append(self._calls.start("watch load", self._watch_load(node, assignment, events)))
                 outcome = await self._load_stage(node, stage_index, assignment)
-                await self._calls.cancel(watch)
             case _:
                 outcome = await self._outcome(instruction, assignment)
+        await self._calls.cancel(*watches)
         events.put_nowait(outcome)
+
+    async def _watch_member(self, name: str, address: str, events: asyncio.Queue[protocol.Event]) -> None:
+        """Ends once a member that is waited for turns out to hang."""
+        failure = None
+        while failure is None:
+            await asyncio.sleep(ASK_EVERY_S)
+            failure = await self._pulses.find_silence(address, name)
+        self._on_silent(name, failure)
+        events.put_nowait(protocol.MemberLost(name))
 
     async def _outcome(self, instruction: protocol.Instruction, assignment: Assignment) -> protocol.Event:
         """Makes the call that an instruction stands for; a call that fails is an event like any other."""
@@ -166,7 +201,7 @@ class ReconfigurationSender:
     ) -> protocol.Event:
         request = inference_pb2.SwitchPlanRequest(
             plan=plan_to_message(assignment.plan, assignment.nodes),
-            lost_nodes=lost_nodes,
+            lost_nodes=sorted({*lost_nodes, *assignment.distrusted}),
             transfer_mode=assignment.transfer_mode,
             replay_ms=assignment.replay_ms,
         )
@@ -218,6 +253,18 @@ class ReconfigurationSender:
 
     def _gateway(self, name: str, assignment: Assignment) -> inference_pb2_grpc.InferenceAsyncStub:
         return inference_pb2_grpc.InferenceStub(self._channels.to(assignment.gateways[name], name))
+
+
+def _address(instruction: protocol.Instruction, assignment: Assignment) -> tuple[str, str] | None:
+    """Name and address of the member that an instruction is for; None where there is none."""
+    match instruction:
+        case protocol.LoadStage(name, _) | protocol.CommitEpoch(name) | protocol.AbortEpoch(name):
+            address = assignment.nodes.get(name)
+        case protocol.SwitchSessions(name, _) | protocol.RevertSessions(name):
+            address = assignment.gateways.get(name)
+        case _:
+            return None
+    return None if address is None else (name, address)
 
 
 def _words(error: grpc.aio.AioRpcError | KeyError) -> str:

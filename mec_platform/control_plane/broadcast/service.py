@@ -30,6 +30,8 @@ class PlanControl(Protocol):
 
     async def drop_chain(self, chain: int, reason: str) -> ReconfigurationEnded: ...
 
+    async def abort(self, chain: int | None, reason: str) -> ReconfigurationEnded: ...
+
     def watch_reconfigurations(self) -> AsyncIterator[ReconfigurationEnded]: ...
 
 
@@ -65,6 +67,16 @@ class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroa
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except ReconfigurationAborted as error:
             await context.abort(grpc.StatusCode.ABORTED, str(error))
+        return _message(ended, control.addresses())
+
+    async def AbortReconfiguration(
+        self, request: control_plane_pb2.AbortReconfigurationRequest, context: Context
+    ) -> control_plane_pb2.Reconfiguration:
+        control = await select_deployment(self._deployments, request.model, context)
+        try:
+            ended = await control.abort(request.chain if request.HasField("chain") else None, request.reason)
+        except PlanRejected as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         return _message(ended, control.addresses())
 
     async def GetPlan(self, request: control_plane_pb2.GetPlanRequest, context: Context) -> types_pb2.SplitPlan:

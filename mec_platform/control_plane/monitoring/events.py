@@ -67,7 +67,7 @@ class MemberReported:
 
 @dataclass(frozen=True, slots=True)
 class MemberFailed:
-    """Another member saw this one fail."""
+    """Another member, or the platform itself, saw this one fail; `reason` says how."""
 
     at_s: float
     name: str

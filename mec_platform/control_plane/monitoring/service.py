@@ -48,6 +48,8 @@ class Monitors(Selection[Monitor], Protocol):
 
     def of_report(self, event: MemberReported) -> Monitor | None: ...
 
+    def take_broken_stream(self, name: str, address: str) -> None: ...
+
 
 @dataclass(slots=True)
 class _Peers:
@@ -93,11 +95,11 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
     async def Report(
         self, request_iterator: AsyncIterator[control_plane_pb2.MemberReport], context: Context
     ) -> AsyncIterator[control_plane_pb2.ReportReply]:
-        reader, told, name = ReportReader(), None, ""
+        reader, told, name, address, leaving = ReportReader(), None, "", "", False
         try:
             async for report in request_iterator:
                 monitor, event = await self._take(report, reader, context)
-                name = report.name
+                name, address, leaving = event.name, event.address, event.leaving
                 members = self._members_of(monitor, event.at_s)
                 reply = _reply(monitor.standing(name))
                 if members is told:
@@ -108,6 +110,8 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
                 yield reply
         finally:
             self._told.pop(name, None)
+            if name and not leaving:
+                self._deployments.take_broken_stream(name, address)
 
     async def GetSnapshot(
         self, request: control_plane_pb2.GetSnapshotRequest, context: Context

@@ -19,7 +19,8 @@ from mec_platform.control_plane.orchestrator.decisions import (
     decision_kind,
 )
 from mec_platform.control_plane.selection import Selection, select_deployment
-from mec_platform.rpc.convert import plan_to_message
+from mec_platform.domain.failures import Failure
+from mec_platform.rpc.convert import failure_kind_from_message, plan_to_message
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
@@ -45,7 +46,7 @@ class DecisionSource(Protocol):
 class DecisionSources(Selection[DecisionSource], Protocol):
     """All deployments."""
 
-    def fail_member(self, name: str, reason: str) -> None: ...
+    def fail_member(self, name: str, failure: Failure) -> None: ...
 
 
 class AdaptiveOrchestratorService(control_plane_pb2_grpc.AdaptiveOrchestratorServicer):
@@ -59,8 +60,8 @@ class AdaptiveOrchestratorService(control_plane_pb2_grpc.AdaptiveOrchestratorSer
     ) -> control_plane_pb2.FailureReply:
         if not request.member or request.member == request.reporter:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "member: the name of another member is needed")
-        reason = f"{request.reporter or 'a member'} says: {request.reason or 'no reason given'}"
-        self._deployments.fail_member(request.member, reason)
+        detail = f"{request.reason or 'no reason given'} (says {request.reporter or 'a member'})"
+        self._deployments.fail_member(request.member, Failure(failure_kind_from_message(request.kind), detail))
         return control_plane_pb2.FailureReply()
 
     async def WatchDecisions(

@@ -39,6 +39,32 @@ MEMBER_ROLE_NODE: MemberRole.ValueType  # 1
 MEMBER_ROLE_GATEWAY: MemberRole.ValueType  # 2
 Global___MemberRole: _TypeAlias = MemberRole  # noqa: Y015
 
+class _FailureKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_KIND_UNSPECIFIED: _FailureKind.ValueType  # 0
+    FAILURE_KIND_LINK_BROKEN: _FailureKind.ValueType  # 1
+    """a stream to it ended"""
+    FAILURE_KIND_NOT_ANSWERING: _FailureKind.ValueType  # 2
+    """its connections stand, but the process answers nothing: it hangs"""
+    FAILURE_KIND_GONE: _FailureKind.ValueType  # 3
+    """its host refuses connections: there is no such process"""
+
+class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper):
+    """What was seen of a failure."""
+
+FAILURE_KIND_UNSPECIFIED: FailureKind.ValueType  # 0
+FAILURE_KIND_LINK_BROKEN: FailureKind.ValueType  # 1
+"""a stream to it ended"""
+FAILURE_KIND_NOT_ANSWERING: FailureKind.ValueType  # 2
+"""its connections stand, but the process answers nothing: it hangs"""
+FAILURE_KIND_GONE: FailureKind.ValueType  # 3
+"""its host refuses connections: there is no such process"""
+Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
+
 @_typing.final
 class MemberReport(_message.Message):
     """Sent every second by edge nodes and gateways; in a snapshot, what is estimated from many of them."""
@@ -558,19 +584,22 @@ class FailureReport(_message.Message):
     REPORTER_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     reporter: _builtins.str
     member: _builtins.str
     reason: _builtins.str
+    kind: Global___FailureKind.ValueType
     def __init__(
         self,
         *,
         reporter: _builtins.str = ...,
         member: _builtins.str = ...,
         reason: _builtins.str = ...,
+        kind: Global___FailureKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "reason", b"reason", "reporter", b"reporter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "member", b"member", "reason", b"reason", "reporter", b"reporter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -777,6 +806,34 @@ class DropChainRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DropChainRequest: _TypeAlias = DropChainRequest  # noqa: Y015
+
+@_typing.final
+class AbortReconfigurationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    chain: _builtins.int
+    """the first where it is not set"""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        chain: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chain", b"_chain", "chain", b"chain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chain", b"_chain", "chain", b"chain", "model", b"model", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__chain: _TypeAlias = _typing.Literal["chain"]  # noqa: Y015
+    _WhichOneofArgType__chain: _TypeAlias = _typing.Literal["_chain", b"_chain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__chain) -> _WhichOneofReturnType__chain | None: ...
+
+Global___AbortReconfigurationRequest: _TypeAlias = AbortReconfigurationRequest  # noqa: Y015
 
 @_typing.final
 class GetPlanRequest(_message.Message):

@@ -452,6 +452,11 @@ class ReconfigurationBroadcastStub:
                 request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.DropChainRequest.SerializeToString,
                 response_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.FromString,
                 _registered_method=True)
+        self.AbortReconfiguration = channel.unary_unary(
+                '/mec_platform.rpc.v1.ReconfigurationBroadcast/AbortReconfiguration',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.AbortReconfigurationRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.FromString,
+                _registered_method=True)
         self.GetPlan = channel.unary_unary(
                 '/mec_platform.rpc.v1.ReconfigurationBroadcast/GetPlan',
                 request_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.GetPlanRequest.SerializeToString,
@@ -483,6 +488,14 @@ class ReconfigurationBroadcastServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AbortReconfiguration(self, request, context):
+        """Gives up the reconfiguration of a chain that is under way, and answers when it has ended: sessions are back on the old
+        plan, prepared stages are released. FAILED_PRECONDITION where nothing is under way, or the plan is recorded already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPlan(self, request, context):
         """The committed plan of a chain; NOT_FOUND while there is none.
         """
@@ -508,6 +521,11 @@ def add_ReconfigurationBroadcastServicer_to_server(servicer, server):
             'DropChain': grpc.unary_unary_rpc_method_handler(
                     servicer.DropChain,
                     request_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.DropChainRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.SerializeToString,
+            ),
+            'AbortReconfiguration': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortReconfiguration,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.AbortReconfigurationRequest.FromString,
                     response_serializer=mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.SerializeToString,
             ),
             'GetPlan': grpc.unary_unary_rpc_method_handler(
@@ -575,6 +593,33 @@ class ReconfigurationBroadcast:
             target,
             '/mec_platform.rpc.v1.ReconfigurationBroadcast/DropChain',
             mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.DropChainRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortReconfiguration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mec_platform.rpc.v1.ReconfigurationBroadcast/AbortReconfiguration',
+            mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.AbortReconfigurationRequest.SerializeToString,
             mec__platform_dot_rpc_dot_v1_dot_control__plane__pb2.Reconfiguration.FromString,
             options,
             channel_credentials,

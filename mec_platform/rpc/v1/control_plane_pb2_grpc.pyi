@@ -195,6 +195,10 @@ class ReconfigurationBroadcastStub:
     """
     DropChain: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.DropChainRequest, _control_plane_pb2.Reconfiguration]
     """Takes a chain away: its sessions go on on the others, then its nodes are free. INVALID_ARGUMENT for the only chain."""
+    AbortReconfiguration: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.AbortReconfigurationRequest, _control_plane_pb2.Reconfiguration]
+    """Gives up the reconfiguration of a chain that is under way, and answers when it has ended: sessions are back on the old
+    plan, prepared stages are released. FAILED_PRECONDITION where nothing is under way, or the plan is recorded already.
+    """
     GetPlan: _grpc.UnaryUnaryMultiCallable[_control_plane_pb2.GetPlanRequest, _types_pb2.SplitPlan]
     """The committed plan of a chain; NOT_FOUND while there is none."""
     WatchReconfigurations: _grpc.UnaryStreamMultiCallable[_control_plane_pb2.WatchReconfigurationsRequest, _control_plane_pb2.Reconfiguration]
@@ -211,6 +215,10 @@ class ReconfigurationBroadcastAsyncStub(ReconfigurationBroadcastStub):
     """
     DropChain: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.DropChainRequest, _control_plane_pb2.Reconfiguration]  # type: ignore[assignment]
     """Takes a chain away: its sessions go on on the others, then its nodes are free. INVALID_ARGUMENT for the only chain."""
+    AbortReconfiguration: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.AbortReconfigurationRequest, _control_plane_pb2.Reconfiguration]  # type: ignore[assignment]
+    """Gives up the reconfiguration of a chain that is under way, and answers when it has ended: sessions are back on the old
+    plan, prepared stages are released. FAILED_PRECONDITION where nothing is under way, or the plan is recorded already.
+    """
     GetPlan: _aio.UnaryUnaryMultiCallable[_control_plane_pb2.GetPlanRequest, _types_pb2.SplitPlan]  # type: ignore[assignment]
     """The committed plan of a chain; NOT_FOUND while there is none."""
     WatchReconfigurations: _aio.UnaryStreamMultiCallable[_control_plane_pb2.WatchReconfigurationsRequest, _control_plane_pb2.Reconfiguration]  # type: ignore[assignment]
@@ -236,6 +244,16 @@ class ReconfigurationBroadcastServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_plane_pb2.Reconfiguration, _abc.Awaitable[_control_plane_pb2.Reconfiguration]]:
         """Takes a chain away: its sessions go on on the others, then its nodes are free. INVALID_ARGUMENT for the only chain."""
+
+    @_abc_1.abstractmethod
+    def AbortReconfiguration(
+        self,
+        request: _control_plane_pb2.AbortReconfigurationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_plane_pb2.Reconfiguration, _abc.Awaitable[_control_plane_pb2.Reconfiguration]]:
+        """Gives up the reconfiguration of a chain that is under way, and answers when it has ended: sessions are back on the old
+        plan, prepared stages are released. FAILED_PRECONDITION where nothing is under way, or the plan is recorded already.
+        """
 
     @_abc_1.abstractmethod
     def GetPlan(
