@@ -58,13 +58,14 @@ def decode_join_token(text: str) -> JoinToken:
         if len(content) <= _FIXED or _CHECK.unpack(check) != (zlib.crc32(content),):
             raise ValueError
         name = content[_FIXED:].decode()
-        if name_problem(Role.MEMBER, name) is not None:
-            raise ValueError
+        token = JoinToken(name, content[:SECRET_BYTES], content[SECRET_BYTES:_FIXED])
+        if name_problem(Role.MEMBER, name) is not None or token.encode() != text:
+            raise ValueError  # some letters can stand for others where nothing depends on them
     except (ValueError, binascii.Error, struct.error) as error:
         raise JoinTokenError(
             "this is no join token, or not all of it; `mec join-token create NAME` at the platform makes one"
         ) from error
-    return JoinToken(name, content[:SECRET_BYTES], content[SECRET_BYTES:_FIXED])
+    return token
 
 
 def hash_secret(secret: bytes) -> str:
