@@ -47,6 +47,7 @@ def check_shape(result: dict[str, Any], name: str) -> None:
         assert isinstance(criterion["ok"], bool)
 
 
+@pytest.mark.thorough
 def test_reconfigure_counts_every_token_and_finds_none_lost() -> None:
     result = bench("reconfigure", "--count", "2", "--seed", "0")
     check_shape(result, "reconfigure")
