@@ -86,6 +86,7 @@ def test_every_case_that_the_context_has_room_for_runs(random_model: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_costs_are_measured_in_processes_of_their_own(random_model: Path) -> None:
     costs = measure_costs(str(random_model), "int4", threads=1)
     assert set(costs) == {"cold_compile_s", "second_start_s", "first_token_s", "node_overhead_mb"}

@@ -59,6 +59,7 @@ def test_reconfigure_counts_every_token_and_finds_none_lost() -> None:
     assert {"pause_seen_ms_p50", "pause_seen_ms_p99"} <= judged.keys()  # how long depends on what else the machine does
 
 
+@pytest.mark.thorough
 def test_split_measures_every_number_of_stages() -> None:
     result = bench("split", "--stages", "1,2", "--tokens", "16")
     check_shape(result, "split")
