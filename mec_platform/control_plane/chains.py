@@ -40,6 +40,7 @@ class Chains:
         self._on_silent = on_silent
         self._controls: dict[int, ChainControl] = {}
         self._last_attempt = 0
+        self._given_out: set[int] = set()
 
     @property
     def plans(self) -> dict[int, SplitPlan]:
@@ -122,7 +123,7 @@ class Chains:
     @property
     def living_epoch(self) -> int:
         """The lowest epoch that is still being worked on; the next one where none is. See `standing`."""
-        return min([self._last_attempt + 1, *(plan.epoch for _, plan in self._under_way())])
+        return min([self._last_attempt + 1, *self._given_out, *(plan.epoch for _, plan in self._under_way())])
 
     def tell_gone(self) -> None:
         """Tells every change under way which members are gone."""
@@ -146,5 +147,9 @@ class Chains:
         """
         self._last_attempt = max(self._last_attempt, self._journal.last_epoch(self.model)) + 1
         attempt = self._last_attempt
-        await self._journal.allow_epoch(self.model, attempt)
+        self._given_out.add(attempt)
+        try:
+            await self._journal.allow_epoch(self.model, attempt)
+        finally:
+            self._given_out.discard(attempt)  # whoever asked for it has it under way before anything else happens
         return attempt

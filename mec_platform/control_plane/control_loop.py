@@ -348,8 +348,12 @@ class ControlLoop:
         async with chain.changing():
             if self.plan_of(chain.number) != order.seen.plan or self._chains.conflicts(order.plan):
                 return  # an operator's order came first
-            if await self._note(record):
+            if not await self._note(record):
+                return
+            try:
                 await self._carry_out(chain, order)
+            except LogUnavailable as error:
+                _log.error("no plan is changed, the log does not take the attempt: %s", error)
 
     async def _note(self, record: DecisionRecord) -> bool:
         try:

@@ -12,6 +12,7 @@ from mec_platform.control_plane.broadcast.outcome import PlanRejected, Reconfigu
 from mec_platform.control_plane.selection import Selection, select_deployment
 from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.split_plan import SplitPlan, Stage
+from mec_platform.registry.errors import LogUnavailable
 from mec_platform.rpc.convert import plan_to_message
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
@@ -55,6 +56,8 @@ class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroa
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except ReconfigurationAborted as error:
             await context.abort(grpc.StatusCode.ABORTED, str(error))
+        except LogUnavailable as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return _message(ended, control.addresses())
 
     async def DropChain(
@@ -67,6 +70,8 @@ class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroa
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except ReconfigurationAborted as error:
             await context.abort(grpc.StatusCode.ABORTED, str(error))
+        except LogUnavailable as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return _message(ended, control.addresses())
 
     async def AbortReconfiguration(
@@ -77,6 +82,8 @@ class ReconfigurationBroadcastService(control_plane_pb2_grpc.ReconfigurationBroa
             ended = await control.abort(request.chain if request.HasField("chain") else None, request.reason)
         except PlanRejected as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except LogUnavailable as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return _message(ended, control.addresses())
 
     async def GetPlan(self, request: control_plane_pb2.GetPlanRequest, context: Context) -> types_pb2.SplitPlan:
