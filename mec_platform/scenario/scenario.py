@@ -6,6 +6,7 @@ link stands for all others. Counterpart: `snapshots` makes of it what decisions 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 from mec_platform.domain.errors import MendableError
 
 LARGEST_SCENARIO_BYTES = 4 << 20
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 GIVEN_TRACE = "-"
 """In place of a path: the trace that whoever runs the scenario gives; without one the link is as its numbers say."""
@@ -207,8 +209,8 @@ def _problems(scenario: Scenario) -> Iterator[str]:
     gateways = [gateway.name for gateway in scenario.gateways]
     deployments = [deployment.name for deployment in scenario.deployments]
     for name in (*nodes, *gateways, *deployments):
-        if not name or name == "*":
-            yield f"{name!r} is no name"
+        if not NAME.fullmatch(name):
+            yield f"{name!r} is no name: letters, digits, '.', '_' and '-', 64 at most"
     for kind, names in (("node or gateway", [*nodes, *gateways]), ("deployment", deployments)):
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"there are two {kind}s called {name}"

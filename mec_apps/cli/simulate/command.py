@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mec_apps.cli.figures import check_figure
 from mec_apps.cli.requests import CliError, json_option, print_json
 from mec_apps.cli.simulate.tables import print_summaries
 from mec_platform.scenario.scenario import Scenario
@@ -81,7 +82,7 @@ def simulate(
     """
     traces = Traces(radio, bandwidth, arrivals, speedup, bandwidth_scale)
     chosen = _policies(policies or (AT_SCALE if scale else ",".join(POLICIES)))
-    draw = None if figure is None else _drawing(figure)
+    check_figure(figure)
     world = _scenario(scenario, scale, traces)
     if seed is not None:
         world = replace(world, seed=seed)
@@ -96,9 +97,6 @@ def simulate(
             records = [comparison.run(policy) for policy in chosen]
     slos = {name: slo_of(settings) for name, settings in comparison.settings.items()}
     summaries = {record.policy: summarise(record, slos) for record in records}
-    if draw is not None:
-        assert figure is not None
-        draw(figure, comparison.world, records, slos)
     result = {
         "scenario": loaded.world.scenario.title,
         "seed": loaded.world.scenario.seed,
@@ -111,6 +109,10 @@ def simulate(
         print_json(result)
     else:
         print_summaries(result)
+    if figure is not None:
+        from mec_apps.cli.simulate.figure import draw_figure  # which needs matplotlib
+
+        draw_figure(figure, comparison.world, records, slos)
 
 
 def _policies(text: str) -> list[str]:
@@ -130,19 +132,6 @@ def _scenario(name: str | None, scale: str | None, traces: Traces) -> Scenario:
     if not (nodes.isdigit() and deployments.isdigit() and int(nodes) >= 2 * int(deployments) >= 2):
         raise CliError(f"--scale {scale!r}: write nodes x deployments, two nodes for each at least, as in 1000x50")
     return large_scenario(int(nodes), int(deployments))
-
-
-def _drawing(path: Path) -> Any:
-    """The function that draws, loaded before the run: whoever lacks matplotlib need not wait for that message."""
-    if path.suffix not in (".png", ".svg"):
-        raise CliError(f"--figure {path}: write a name that ends in .png or .svg")
-    try:
-        from mec_apps.cli.simulate.figure import draw_figure
-    except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("matplotlib"):
-            raise
-        raise CliError('--figure needs matplotlib; install it with: pip install "mec-platform[plots]"') from error
-    return draw_figure
 
 
 def _run_apart(parts: Sequence[Scenario], whole: Scenario, policies: Sequence[str]) -> list[RunRecord]:

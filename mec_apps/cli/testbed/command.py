@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 
 from mec_apps.cli.compile import ensure_compiled, model_option, quantisation_option
+from mec_apps.cli.figures import check_figure
 from mec_apps.cli.local_cluster import NodeOptions
 from mec_apps.cli.requests import CliError, json_option, print_json
 from mec_apps.cli.testbed.cleanup import remove_leftovers
 from mec_apps.cli.testbed.kernel import check_tools
+from mec_apps.cli.testbed.network import MOST_MEMBERS
 from mec_apps.cli.testbed.report import figure, summary, table
 from mec_apps.cli.testbed.run import Measured, Testbed, Trial, run_trial
 from mec_apps.cli.testbed.timeline import Change, fade, from_events, from_traces, static_rates
@@ -31,6 +33,9 @@ _cooldown_option = click.option(
 _figure_option = click.option(
     "--figure", "figure_path", type=click.Path(path_type=Path, dir_okay=False), help="Draw it (.png or .svg)."
 )
+
+MOST_NODES = MOST_MEMBERS - 2
+"""Beside the platform and the gateway."""
 
 
 @click.group()
@@ -75,6 +80,7 @@ def fade_command(
     """Let the link in use fade while answers are made: once with adaptation, once with the plan left as it is."""
     if fade_at_s + fade_over_s >= duration_s:
         raise CliError("the fade must end before the run does: raise --duration-s")
+    check_figure(figure_path)
     members = ["gateway", *(node.name for node in NODES)]
     rates = {(a, b): from_mbit * MBIT for a in members for b in members if a != b}
 
@@ -110,6 +116,7 @@ def run_command(
     Nodes compute as fast as this machine does, and answers are asked for without pause: what the file says of their speed
     and of demand is for simulations.
     """
+    check_figure(figure_path)
     scenario = read_scenario(path)
     if [gateway.name for gateway in scenario.gateways] != ["gateway"] or len(scenario.deployments) != 1:
         raise CliError(f"{path}: a testbed has one gateway, called gateway, and one deployment")
@@ -118,6 +125,8 @@ def run_command(
         for spec in scenario.nodes
         for name in node_names(spec)
     )
+    if len(nodes) > MOST_NODES:
+        raise CliError(f"{path}: {len(nodes)} nodes, a testbed has {MOST_NODES} at most; `mec simulate` takes more")
     rates = static_rates(scenario)
     changes = [*from_traces(scenario, rates), *from_events(scenario, rates)]
     trial = Trial(nodes, rates, lambda bed: changes, scenario.duration_s, streams, cooldown_s)
@@ -140,12 +149,12 @@ def clean(as_json: bool) -> None:
 
 
 def _show(runs: list[Measured], after_s: float, title: str, figure_path: Path | None, as_json: bool) -> None:
-    if figure_path is not None:
-        figure(runs, figure_path, title)
     if as_json:
         print_json(summary(runs, after_s))
     else:
         click.echo(table(runs, after_s))
+    if figure_path is not None:
+        figure(runs, figure_path, title)
 
 
 def _link_in_use(bed: Testbed) -> tuple[str, str]:

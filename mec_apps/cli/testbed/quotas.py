@@ -49,7 +49,7 @@ class CpuQuotas:
 
     def joining(self, member: str) -> tuple[str, ...]:
         """A command that runs what follows it inside the member's group."""
-        return ("sh", "-c", f'echo $$ > {self._folder / member}/cgroup.procs && exec "$@"', "sh")
+        return ("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self._folder / member))
 
 
 def group_folder(prefix: str) -> Path:

@@ -72,12 +72,10 @@ def figure(runs: Sequence[Measured], path: Path, title: str) -> None:
     """Tokens per second over time with and without adaptation, above the rates of the links that changed.
 
     Raises:
-        CliError: matplotlib is not installed, or the file cannot be written.
+        CliError: the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise CliError("figures need matplotlib: pip install 'mec-platform[plots]'") from error
+    from matplotlib.figure import Figure  # only whoever draws needs it; `check_figure` has looked
+
     changed = _changed_links(runs[0])
     drawing = Figure(figsize=(9, 5.5 if changed else 4), layout="constrained")
     drawing.suptitle(title)

@@ -78,9 +78,11 @@ class Testbed:
             case CpuShare():
                 self.ground.quotas.limit(change.node, self.ground.cores[change.node] * change.share)
             case NodeKilled():
-                await self.cluster.kill(change.node)
+                if change.node in self.cluster.running:
+                    await self.cluster.kill(change.node)
             case NodeStarted():
-                await self.cluster.start_node(change.node)
+                if change.node not in self.cluster.running:
+                    await self.cluster.start_node(change.node)
             case _:
                 assert_never(change)
 
@@ -193,7 +195,7 @@ async def _play(
         tasks.start("reconfigurations", _follow(testbed, measured, began))
         for stream in range(streams):
             tasks.start(f"answers {stream}", _answer(testbed, measured, began))
-        for change in sorted(changes, key=lambda each: each.at_s):
+        for change in sorted((each for each in changes if each.at_s < duration_s), key=lambda each: each.at_s):
             await asyncio.sleep(began + change.at_s - time.perf_counter())
             await testbed.apply(change)
             measured.changes.append(change)
