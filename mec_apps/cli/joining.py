@@ -141,13 +141,17 @@ async def _ask(method: str, url: URL, context: ssl.SSLContext, answer: type[_Ans
             aiohttp.ClientSession(timeout=_TIMEOUT) as http,
             http.request(method, url, json=body, allow_redirects=False, ssl=context) as response,
         ):
-            content = await response.content.read(_LARGEST_ANSWER_BYTES)
+            content = bytearray()
+            async for part in response.content.iter_any():  # which gives what has come, not all that was sent
+                content += part
+                if len(content) > _LARGEST_ANSWER_BYTES:
+                    raise CliError(f"{url.origin()} answers more than any platform would")
             if response.status == 404:
                 raise CliError(
                     f"{url.origin()} takes no members by tokens; it speaks in the clear (see mec serve --host)"
                 )
             if response.status >= 400:
-                raise CliError(f"cannot join at {url.origin()}: {problem_detail(content)}")
+                raise CliError(f"cannot join at {url.origin()}: {problem_detail(bytes(content))}")
             return msgspec.json.decode(content, type=answer)
     except aiohttp.ClientSSLError as error:
         raise CliError(
