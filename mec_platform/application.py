@@ -238,10 +238,10 @@ class Platform:
         """Takes everything down in the opposite order; parts that never started are left alone."""
         if self._listens_for_hangup:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        if hasattr(self, "_radio"):
+            await self._radio.stop()  # which may be about to start what comes next
         if hasattr(self, "_profiler_radio"):
             await self._profiler_radio.stop()
-        if hasattr(self, "_radio"):
-            await self._radio.stop()
         if hasattr(self, "_runner"):
             await self._runner.cleanup()
         if hasattr(self, "_protection"):
