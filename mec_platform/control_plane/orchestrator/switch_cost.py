@@ -17,7 +17,7 @@ from mec_platform.domain.capacity import LinkCapacity, NodeCapacity, Snapshot
 from mec_platform.domain.split_plan import SplitPlan, kv_moves
 
 PAUSE_POSITIONS = 32
-"""Positions of a session whose KV is copied in its pause: at most two pages of 16."""
+"""Positions of a session that may be left for its pause where copies ahead cannot keep up with the decoding: two pages of 16."""
 
 SHORT_COPY_MS = 2_000.0
 LONGEST_COPY_IN_REPLAYS = 4.0
