@@ -127,7 +127,7 @@ class ChainControl:
             old_plan=seen.plan,
             nodes=addresses,
             gateways={gateway.name: gateway.address for gateway in seen.gateways},
-            lost=frozenset(seen.lost_nodes | {name for name in plan.nodes if name not in alive}),
+            lost=frozenset(seen.lost_nodes | {name for name in plan.members if name not in alive}),
             transfer_mode=choice.mode,
             replay_ms=replay_ms(towards, seen, policy),
             distrusted=frozenset() if seen.plan is None else exposed_nodes(seen.plan, seen, settings.planning),

@@ -90,8 +90,8 @@ class Chains:
             f"node {node} is in chain {other.chain}"
             for other in others
             if other.chain != plan.chain
-            for node in plan.nodes
-            if node in other.nodes
+            for node in plan.members
+            if node in other.members
         ]
 
     def describe(self) -> str:
@@ -108,10 +108,10 @@ class Chains:
 
         But none that overtakes a change which a node is prepared for: it would let go of its new stage.
         """
-        own = next((plan.epoch for plan in self.plans.values() if member in plan.nodes), None)
+        own = next((plan.epoch for plan in self.plans.values() if member in plan.members), None)
         if own is not None:
             return own
-        held = [plan.epoch - 1 for _, plan in self._under_way() if member in plan.nodes]
+        held = [plan.epoch - 1 for _, plan in self._under_way() if member in plan.members]
         return min([self._journal.last_epoch(self.model), *held])
 
     def begin_to_lead(self) -> None:

@@ -54,19 +54,20 @@ from mec_platform.control_plane.orchestrator.decisions import (
 from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.split_revision.checker import check_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
+from mec_platform.control_plane.split_revision.standbys import choose_standbys
 from mec_platform.control_plane.standing import SessionLimit, Standing, share_of_limit
 from mec_platform.control_plane.trust import exposed_nodes, not_trusted
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.failures import Failure
 from mec_platform.domain.radio import RadioMeasurement
-from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, plan_change
+from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, kept_standbys, plan_change
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.registry.errors import LogUnavailable
 from mec_platform.registry.leadership import AlwaysLeader, Leadership
 
 TICK_S = 1.0
-URGENT = frozenset({Trigger.INITIAL, Trigger.NODE_LOST, Trigger.TRUST_CHANGED})
-"""What is carried out where an operator has all else to himself."""
+URGENT = frozenset({Trigger.INITIAL, Trigger.NODE_LOST, Trigger.TRUST_CHANGED, Trigger.STANDBY})
+"""What is carried out where an operator has all else to himself: no stage moves that can stay."""
 
 _log = logging.getLogger(__name__)
 
@@ -239,12 +240,19 @@ class ControlLoop:
             if is_new and not add:
                 raise PlanRejected(f"there is no chain {control.number}; {self._chains.describe()}")
             parent = 0 if seen.plan is None else seen.plan.epoch
-            plan = SplitPlan(parent + 1, parent, seen.model.name, tuple(stages), control.number)
+            standbys = () if seen.plan is None else self._standbys_for(stages, seen.plan, seen)
+            plan = SplitPlan(parent + 1, parent, seen.model.name, tuple(stages), control.number, standbys)
             errors = check_plan(plan, seen, self._settings.planning) + self._chains.conflicts(plan)
             if errors:
                 raise PlanRejected("; ".join(errors))
             kind = PlanChange.ADD_CHAIN if is_new else plan_change(seen.plan, plan)
             return await self._obey(control, Order(plan, kind, reason or "asked for", seen))
+
+    def _standbys_for(self, stages: Sequence[Stage], old: SplitPlan, seen: Snapshot) -> tuple[Stage, ...]:
+        """Those of the plan before that are of use to an operator's stages; new ones come once it is in force."""
+        settings = self._settings
+        kept = choose_standbys(old, seen, settings.planning, settings.policy.replicas.standbys).kept
+        return kept_standbys(kept, stages)
 
     async def drop_chain(self, chain: int, reason: str) -> ReconfigurationEnded:
         """Takes a chain away on an operator's order; its sessions go on on the others.

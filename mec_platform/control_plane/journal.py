@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
 from mec_platform.control_plane.decision_log import DecisionLog
@@ -172,12 +172,26 @@ class Journal:
 
 
 def _plan_to_json(plan: SplitPlan) -> bytes:
-    stages = [[stage.node, stage.layers.start, stage.layers.stop] for stage in plan.stages]
-    fields = {"epoch": plan.epoch, "parent_epoch": plan.parent_epoch, "model": plan.model, "stages": stages}
-    return json.dumps({**fields, "chain": plan.chain}).encode()
+    fields = {"epoch": plan.epoch, "parent_epoch": plan.parent_epoch, "model": plan.model, "chain": plan.chain}
+    stages, standbys = map(_stages_to_json, (plan.stages, plan.standbys))
+    return json.dumps({**fields, "stages": stages, "standbys": standbys}).encode()
 
 
 def _plan_from_json(payload: bytes) -> SplitPlan:
     fields = json.loads(payload)
-    stages = tuple(Stage(node, LayerRange(start, stop)) for node, start, stop in fields["stages"])
-    return SplitPlan(fields["epoch"], fields["parent_epoch"], fields["model"], stages, fields.get("chain", 0))
+    return SplitPlan(
+        fields["epoch"],
+        fields["parent_epoch"],
+        fields["model"],
+        _stages_from_json(fields["stages"]),
+        fields.get("chain", 0),
+        _stages_from_json(fields.get("standbys", ())),
+    )
+
+
+def _stages_to_json(stages: Iterable[Stage]) -> list[tuple[str, int, int]]:
+    return [(stage.node, stage.layers.start, stage.layers.stop) for stage in stages]
+
+
+def _stages_from_json(entries: Iterable[tuple[str, int, int]]) -> tuple[Stage, ...]:
+    return tuple(Stage(node, LayerRange(start, stop)) for node, start, stop in entries)

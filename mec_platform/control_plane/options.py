@@ -14,6 +14,7 @@ from mec_platform.control_plane.split_revision.checker import check_stages
 from mec_platform.control_plane.split_revision.cost_model import PlanCost, kv_positions, plan_cost, stage_memory_bytes
 from mec_platform.control_plane.split_revision.search import FoundPlan, best_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
+from mec_platform.control_plane.split_revision.standbys import choose_standbys
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, Snapshot
 from mec_platform.domain.split_plan import SplitPlan, Stage
 
@@ -51,6 +52,9 @@ def plan_options(snapshot: Snapshot, settings: ControlSettings) -> PlanOptions:
     if plan is not None:
         errors, broken_by = _errors(plan, world, planning)
     options = PlanOptions(best, no_plan_reason, current, errors, broken_by)
+    if plan is not None:
+        choice = choose_standbys(plan, world, planning, policy.replicas.standbys)
+        options = replace(options, kept_standbys=choice.kept, standbys=choice.wanted)
     if snapshot.replicas:
         options = replace(options, replicas=_replicas(snapshot, world, settings, slowness))
     if plan is not None and needs_chain(snapshot, policy, carried_sessions(options)):

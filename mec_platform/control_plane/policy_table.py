@@ -60,6 +60,7 @@ KEYS: tuple[Key, ...] = (
     Key("trust", "untrusted_sites", "policy.distrust.sites", "names"),
     Key("replicas", "min", "policy.replicas.min", "whole", 1, 100),
     Key("replicas", "max", "policy.replicas.max", "whole", 1, 100),
+    Key("replicas", "standbys", "policy.replicas.standbys", "whole", 0, 3),
     Key("admission", "max_sessions", "policy.admission.max_sessions", "whole"),
     Key("admission", "queue", "policy.admission.queue", "whole"),
     Key("admission", "kv_tokens", "planning.kv_tokens_reserved", "whole"),

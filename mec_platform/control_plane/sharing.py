@@ -8,6 +8,7 @@ They go first and the higher one plans when they have gone, so nothing is ever p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -41,8 +42,8 @@ Settings = Mapping[str, ControlSettings]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one stage takes of a node, or of its machine where it shares one. `is_new`: it does not run yet, so that times
-    measured until now do not show it.
+    """What one stage or standby takes of a node, or of its machine where it shares one. `is_new`: it does not run yet, so
+    that times measured until now do not show it.
     """
 
     node: str
@@ -158,7 +159,10 @@ class _Round:
                     before.setdefault(of, []).append(usage)
         if not on_nodes and not on_machines:
             return seen
-        own = {usage.node: usage.memory_bytes for usage in self._usages[name] if not usage.is_new}
+        own: Counter[str] = Counter()
+        for usage in self._usages[name]:
+            own[usage.node] += 0 if usage.is_new else usage.memory_bytes
+        own = +own
         nodes = []
         for node in seen.nodes:
             taken = on_machines.get(node.machine) if node.machine else on_nodes.get(node.name)
@@ -220,7 +224,7 @@ def _usages(plan: SplitPlan, snapshot: Snapshot, settings: ControlSettings, *, i
     if model is None:
         return []
     apart = replace(at_share(snapshot, 1 + len(snapshot.replicas)), links=(), site_links=())  # hops take no compute
-    small = only_nodes(apart, set(plan.nodes))
+    small = only_nodes(apart, set(plan.members))
     positions = kv_positions(small, settings.planning)
     machines = {node.name: node.machine for node in small.nodes}
     live = tuple(stage for stage in plan.stages if stage.node in machines)
@@ -233,10 +237,10 @@ def _usages(plan: SplitPlan, snapshot: Snapshot, settings: ControlSettings, *, i
             stage.node,
             machines.get(stage.node, ""),
             stage_memory_bytes(stage.layers, model, settings.planning, positions),
-            min(times.get(stage.node, 0.0) / 1e3 * steps_per_s, 1.0),
+            0.0 if stands_by else min(times.get(stage.node, 0.0) / 1e3 * steps_per_s, 1.0),
             is_new,
         )
-        for stage in plan.stages
+        for stage, stands_by in (*((each, False) for each in plan.stages), *((each, True) for each in plan.standbys))
     ]
 
 

@@ -12,6 +12,7 @@ from itertools import accumulate
 
 from mec_platform.domain.capacity import LinkCapacity, NodeCapacity, Snapshot
 from mec_platform.domain.link_table import LinkTable
+from mec_platform.domain.split_plan import kv_holders
 
 SLOWEST_BYTES_PER_S = 1.0
 """A rate that was measured as zero still gets a finite cost, so that what crosses it can be compared."""
@@ -33,7 +34,8 @@ class Switching:
     def block_ms(self, node: NodeCapacity) -> list[float]:
         """For every block: fetching its weights to `node`, and bringing the sessions' KV there.
 
-        KV travels from the node that has it; where that is gone it is computed again. What the node has is free.
+        KV travels from the node that has it or, where that is gone, a standby; else it is computed again. What the node has
+        is free.
         """
         model, plan = self.snapshot.model, self.snapshot.plan
         if model is None:
@@ -46,10 +48,13 @@ class Switching:
                 times[block] = (size + (model.head_bytes if block == model.blocks - 1 else 0)) / rate * 1e3
         if plan is None or plan.model != model.name:
             return times
+        there = kv_holders(plan, [name for name in plan.members if name not in self.links.sites])
+        holders = {stage.layers: stage.node for stage in there}
         for stage in plan.stages:
-            moved = 0.0 if stage.node == node.name else self._kv_ms(stage.node, node)
+            holder = holders.get(stage.layers, stage.node)
+            moved = 0.0 if holder == node.name else self._kv_ms(holder, node)
             for block in range(stage.layers.start, min(stage.layers.stop, model.blocks)):
-                times[block] = 0.0 if stage.node == node.name else times[block] + moved
+                times[block] = 0.0 if holder == node.name else times[block] + moved
         return times
 
     def prefix_ms(self, node: NodeCapacity) -> tuple[float, ...]:

@@ -10,7 +10,8 @@ from mec_platform.domain.split_plan import SplitPlan
 
 
 def exposed_nodes(plan: SplitPlan, seen: Snapshot, settings: PlanSettings) -> frozenset[str]:
-    """Nodes that are not trusted and hold blocks of `plan` that need trust: they see tokens, or what gives them away.
+    """Nodes that are not trusted and hold blocks of `plan` that need trust, or copies of their KV: they see tokens, or what
+    gives them away.
 
     Of nodes that are not there nothing is said.
     """
@@ -21,7 +22,7 @@ def exposed_nodes(plan: SplitPlan, seen: Snapshot, settings: PlanSettings) -> fr
     untrusted = {node.name for node in seen.nodes if not node.trusted}
     return frozenset(
         stage.node
-        for stage in plan.stages
+        for stage in (*plan.stages, *plan.standbys)
         if stage.node in untrusted and (stage.layers.start < first or stage.layers.stop > last)
     )
 

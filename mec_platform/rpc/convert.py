@@ -27,22 +27,29 @@ def layers_to_message(layers: LayerRange) -> types_pb2.LayerRange:
 def plan_from_message(message: types_pb2.SplitPlan) -> SplitPlan:
     """Raises ValueError where a stage's range is empty. Addresses are read by `addresses_from_message`."""
     stages = tuple(Stage(stage.node, layers_from_message(stage.layers)) for stage in message.stages)
-    return SplitPlan(message.epoch, message.parent_epoch, message.model, stages, message.chain)
+    standbys = tuple(Stage(standby.node, layers_from_message(standby.layers)) for standby in message.standbys)
+    return SplitPlan(message.epoch, message.parent_epoch, message.model, stages, message.chain, standbys)
 
 
 def addresses_from_message(message: types_pb2.SplitPlan) -> dict[str, str]:
-    """Node name -> `host:port`, for the stages that carry an address."""
-    return {stage.node: stage.address for stage in message.stages if stage.address}
+    """Node name -> `host:port`, for the stages and standbys that carry an address."""
+    return {stage.node: stage.address for stage in (*message.stages, *message.standbys) if stage.address}
 
 
 def plan_to_message(plan: SplitPlan, addresses: Mapping[str, str]) -> types_pb2.SplitPlan:
     """A plan as a message; nodes without a known address get an empty one."""
-    stages = [
-        types_pb2.Stage(node=stage.node, address=addresses.get(stage.node, ""), layers=layers_to_message(stage.layers))
-        for stage in plan.stages
-    ]
+
+    def to_message(stage: Stage) -> types_pb2.Stage:
+        address = addresses.get(stage.node, "")
+        return types_pb2.Stage(node=stage.node, address=address, layers=layers_to_message(stage.layers))
+
     return types_pb2.SplitPlan(
-        epoch=plan.epoch, parent_epoch=plan.parent_epoch, model=plan.model, stages=stages, chain=plan.chain
+        epoch=plan.epoch,
+        parent_epoch=plan.parent_epoch,
+        model=plan.model,
+        stages=map(to_message, plan.stages),
+        chain=plan.chain,
+        standbys=map(to_message, plan.standbys),
     )
 
 

@@ -16,7 +16,7 @@ from mec_apps.split_inference.content.sinks import PartSink
 from mec_apps.split_inference.content.sources import SourceDirectory
 from mec_apps.split_inference.content.transfer import transfer
 from mec_apps.split_inference.model_package import ModelPackage
-from mec_apps.split_inference.node.stages import LoadedStage
+from mec_apps.split_inference.node.stages import Held
 from mec_platform.content_store.entries import PARTIAL_MODELS, read_manifest
 from mec_platform.content_store.partial_weights import PartialWeights
 from mec_platform.content_store.store import ContentStore
@@ -47,7 +47,7 @@ class StageWeights:
         whole = self._weights.whole_parts()
         return frozenset(block for block in range(len(self._weights.parts)) if block_part(block) in whole)
 
-    async def ensure(self, stage: LoadedStage) -> None:
+    async def ensure(self, stage: Held) -> None:
         """Returns when all that `stage` reads is here.
 
         Raises:

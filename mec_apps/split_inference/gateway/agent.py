@@ -25,6 +25,7 @@ from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, follow_
 from mec_apps.split_inference.gateway.service import InferenceService
 from mec_apps.split_inference.gateway.sessions import Sessions
 from mec_apps.split_inference.gateway.stall_watch import StallWatch
+from mec_apps.split_inference.gateway.standby import StandbyCopies
 from mec_apps.split_inference.gateway.vision import Vision
 from mec_apps.split_inference.link_shaper import LinkShapers
 from mec_apps.split_inference.machine_load import LoadMeter
@@ -120,6 +121,7 @@ class GatewayAgent:
         self._links = LinkPool(hello, LinkShapers(), self.sessions.on_frame, self.sessions.on_link_lost, identity)
         self._switcher = PlanSwitcher(self.sessions, self._links)
         self._stall_watch = StallWatch(self.sessions, identity)
+        self._standby_copies = StandbyCopies(self.sessions)
         vision, switchers = None, {}
         if settings.encoder_dir is not None:
             self._held.enter_context(ContentStore(settings.store_dir).hold_folder(settings.encoder_dir))
@@ -158,6 +160,7 @@ class GatewayAgent:
         )
         await self._membership.join(settings.platform_wait_s)
         self._stall_watch.start()
+        self._standby_copies.start()
         if settings.encoder_dir is not None:
             await self._encoder.join(settings.platform_wait_s)
         self._application = MecApplication(
@@ -203,6 +206,8 @@ class GatewayAgent:
             await self._identity.stop()
         if hasattr(self, "_stall_watch"):
             await self._stall_watch.stop()
+        if hasattr(self, "_standby_copies"):
+            await self._standby_copies.stop()
         if hasattr(self, "_links"):
             await self._links.close()
             await self._switcher.close()

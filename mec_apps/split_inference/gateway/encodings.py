@@ -129,18 +129,10 @@ class Encodings(PlanUser):
         finally:
             self.note_settled(request)
             del self._waiting[request]
-            _end(request, active)
+            active.end(request, active.first)  # its place is free again
 
     def _read(self, answer: Frame) -> Rows:
         shape = self._package.boundaries[-1]
         if len(answer.payload) != self._package.boundary_bytes(len(self._package.boundaries) - 1):
             raise GenerationFailed(f"the encoder's rows have {len(answer.payload)} bytes, which are not {shape}")
         return np.frombuffer(answer.payload, np.float32).reshape(-1, shape[-1])
-
-
-def _end(request: int, active: ActivePlan) -> None:
-    """Tells the chain that the request is over, so that its place is free."""
-    try:
-        active.first.send(Frame(FrameKind.END, epoch=active.plan.epoch, session=request))
-    except LinkLost as lost:
-        _log.info("request %x ended without telling its nodes: %s", request, lost)

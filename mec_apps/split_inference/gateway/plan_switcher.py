@@ -19,13 +19,16 @@ from mec_apps.split_inference.gateway.switching import (
     revert_sessions,
     switch_sessions,
 )
-from mec_apps.split_inference.peer_link import LinkLost, LinkPool
+from mec_apps.split_inference.peer_link import LinkLost, LinkPool, PeerLink
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.convert import addresses_from_message, plan_from_message
 from mec_platform.rpc.endpoints import Channels
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 CONNECT_TIMEOUT_S = 3.0
+STANDBY_TIMEOUT_S = 0.5
+"""A node that only stands by is not waited for longer: the plan works without it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -118,7 +121,7 @@ class PlanSwitcher:
         async with self._changing(plan.chain, overtake=plan.epoch > self.epoch_of(plan.chain)):
             if plan.epoch < self.epoch_of(plan.chain):
                 raise OldPlan(f"epoch {plan.epoch}; this gateway uses epoch {self.epoch_of(plan.chain)}")
-            target = await self._activate(plan, addresses) if plan.stages else None
+            target = await self._activate(plan, addresses, lost_nodes) if plan.stages else None
             self._epochs[plan.chain] = plan.epoch
             limits = CopyLimits.from_replay(replay_s)
             if target is None:
@@ -165,7 +168,9 @@ class PlanSwitcher:
                 if self._under_way.get(chain) is scope:
                     del self._under_way[chain]
 
-    async def _activate(self, plan: SplitPlan, addresses: Mapping[str, str]) -> ActivePlan:
+    async def _activate(
+        self, plan: SplitPlan, addresses: Mapping[str, str], lost: frozenset[str] = frozenset()
+    ) -> ActivePlan:
         active = self._sessions.chains.get(plan.chain)
         if active is not None and active.plan == plan:
             return active
@@ -175,9 +180,16 @@ class PlanSwitcher:
         links = await asyncio.gather(
             *(self._links.connect(node, addresses[node], CONNECT_TIMEOUT_S) for node in plan.nodes)
         )
+        standing_by = [node for node in plan.members if node not in plan.nodes and addresses.get(node)]
+        found = await asyncio.gather(
+            *(self._links.connect(node, addresses[node], STANDBY_TIMEOUT_S) for node in standing_by),
+            return_exceptions=True,
+        )
         return ActivePlan(
             plan=plan,
-            addresses={node: addresses[node] for node in plan.nodes},
+            addresses={node: addresses[node] for node in (*plan.nodes, *standing_by)},
             links={link.peer: link for link in links},
             channels=self.channels,
+            standby_links={link.peer: link for link in found if isinstance(link, PeerLink)},
+            lost=lost,
         )

@@ -23,6 +23,9 @@ RECOVERY_TIMEOUT_S = 30.0
 SAME_PLAN_RETRY_S = 1.0
 """After this long without a newer plan, a plan whose nodes all answer is tried again: the break was a short one."""
 
+OWN_CHAIN_FIRST_S = 1.0
+"""A chain whose KV stands by elsewhere has a new plan within this time, or does not save any."""
+
 POLL_LINKS_S = 0.1
 """How often a request that waits for a plan looks whether links are back."""
 
@@ -60,9 +63,9 @@ class PlanUser:
 
     @property
     def nodes_in_use(self) -> frozenset[str]:
-        """Nodes of every plan that a request, or the next one, runs on."""
+        """Nodes of every plan that a request, or the next one, runs on, and those that stand by for them."""
         plans = [*self.chains.values(), *self.plans_under_work()]
-        return frozenset(node for active in plans for node in active.plan.nodes)
+        return frozenset(node for active in plans for node in active.plan.members)
 
     def plans_under_work(self) -> Iterable[ActivePlan]:
         """The plan of every request under way."""
@@ -138,7 +141,7 @@ class PlanUser:
     async def next_plan(self, lost: ActivePlan, tried: Collection[int], timeout_s: float) -> ActivePlan:
         """The plan to go on with after `lost`: another one of its chain (a newer one, or after an abort an older), or that
         of another chain whose nodes all answer and whose epoch is not in `tried`; or after a while `lost` itself, where all
-        its nodes answer again.
+        its nodes answer again. Where nodes stand by, its own chain has a head start: only there are copies of the KV.
 
         Raises:
             TimeoutError: none came.
@@ -149,10 +152,12 @@ class PlanUser:
             own = self.chains.get(lost.plan.chain)
             if own is not None and own.plan.epoch != lost.plan.epoch:
                 return own
+            waited = loop.time() - started
             others = [a for a in self.chains.values() if a is not own and a.plan.epoch not in tried and a.usable]
+            if lost.plan.standbys and waited < OWN_CHAIN_FIRST_S:
+                others = []
             if others and (other := self.choose(others)) is not None:
                 return other
-            waited = loop.time() - started
             if own is not None and waited >= SAME_PLAN_RETRY_S and lost.usable:
                 return lost
             if waited >= timeout_s:

@@ -27,6 +27,7 @@ from mec_apps.split_inference.frames import MAX_ROWS, RECOVERABLE, SAMPLE, Frame
 from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
 from mec_apps.split_inference.gateway.plan_user import MAX_RECOVERIES, RECOVERY_TIMEOUT_S, PlanUser
 from mec_apps.split_inference.gateway.recent_times import RecentTimes
+from mec_apps.split_inference.gateway.standby import resume_on
 from mec_apps.split_inference.generation import (
     ContextExceeded,
     EmbeddedRows,
@@ -38,6 +39,7 @@ from mec_apps.split_inference.generation import (
 )
 from mec_apps.split_inference.peer_link import LinkLost
 from mec_platform.domain.failures import Failure
+from mec_platform.domain.split_plan import Stage
 
 TOKEN_TIMEOUT_S = 20.0
 """A frame without an answer for so long counts as lost."""
@@ -56,7 +58,9 @@ class Session:
     """One generation. `left` is the plan it came from; `round_trip_s` and `compute_s` are of the latest token, `token_s` is
     what tokens take of late, prompts and replays aside: 0 before there was one.
 
-    `bound_for` is the chain that it is about to move to, where that is another than it runs on.
+    `bound_for` is the chain that it is about to move to, where that is another than it runs on. `copies` says up to where
+    standbys of its plan have its KV, `rescues` how often that has spared it a replay, `recomputed` how many positions were
+    missing there the last time.
     """
 
     id: int
@@ -68,6 +72,9 @@ class Session:
     left: ActivePlan | None = None
     bound_for: int | None = None
     kv_positions: int = 0
+    copies: dict[Stage, int] = field(default_factory=dict)
+    rescues: int = 0
+    recomputed: int = 0
     state: str = "prefill"
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -95,6 +102,7 @@ class Session:
         """The next step runs on `plan`, whose nodes hold the session's KV. Only for whoever holds `busy`."""
         before, self.left, self.active = self.left, self.active, plan
         self.bound_for = None
+        self.copies = {at: count for at, count in self.copies.items() if at in plan.plan.standbys}
         if self.left.plan.chain != plan.plan.chain:
             for left in (self.left, before):
                 if left is not None:
@@ -261,7 +269,8 @@ class Sessions(PlanUser):
         raise GenerationFailed(f"gave up after {MAX_RECOVERIES} replays in a row: {reason}")
 
     async def _recover(self, session: Session, lost: ActivePlan, tried: set[int], reason: str) -> None:
-        """Waits for a plan to go on with, of another chain at once; the next step replays the session's tokens on it.
+        """Waits for a plan to go on with, of another chain at once; the next step replays the session's tokens on it, where no
+        standby has spared it that.
 
         `tried` are epochs of plans that have failed since its last token.
         """
@@ -274,7 +283,7 @@ class Sessions(PlanUser):
                 raise GenerationFailed(f"{reason}; no plan without it came within {RECOVERY_TIMEOUT_S:g} s") from error
             async with session.busy:
                 if session.active is lost:
-                    session.restart_on(usable)
+                    await resume_on(session, usable)
 
     async def _step(self, session: Session) -> int:
         """Sends the tokens that have no KV yet and returns the token that follows. Raises StageLost."""
@@ -338,11 +347,9 @@ def _chunks(session: Session) -> Iterator[tuple[int, int, npt.NDArray[np.float32
 
 
 def end_session(session: Session, active: ActivePlan) -> None:
-    """Tells the chain of a plan, in order behind the session's frames, that the session is over."""
-    try:
-        active.first.send(Frame(FrameKind.END, epoch=active.plan.epoch, session=session.id))
-    except LinkLost as lost:
-        _log.info("session %x ended without telling its nodes: %s", session.id, lost)
+    """Tells the chain of a plan, in order behind the session's frames, that the session is over; and those that stand by."""
+    for link in (active.first, *active.standby_links.values()):
+        active.end(session.id, link)
 
 
 def _leave_chain(session: Session, active: ActivePlan) -> None:
@@ -351,8 +358,5 @@ def _leave_chain(session: Session, active: ActivePlan) -> None:
     Each of them itself: the way along the chain may be what was lost, and no later plan of that chain, which goes on
     without this session, tells them.
     """
-    for link in active.links.values():
-        try:
-            link.send(Frame(FrameKind.END, epoch=active.plan.epoch, session=session.id))
-        except LinkLost as lost:
-            _log.info("session %x left its chain without telling a node: %s", session.id, lost)
+    for link in (*active.links.values(), *active.standby_links.values()):
+        active.end(session.id, link)

@@ -14,17 +14,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import grpc
 import grpc.aio
 
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
+from mec_apps.split_inference.gateway.kv_copies import COPY_FAILURES, copy_kv, words_of
 from mec_apps.split_inference.gateway.plan_user import PlanUser
 from mec_apps.split_inference.gateway.sessions import Session, end_session
+from mec_apps.split_inference.gateway.standby import resume_on
 from mec_platform.domain.split_plan import KvMove, kv_moves
-from mec_platform.rpc.convert import layers_to_message
-from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
 MAX_ROUNDS = 8
 """Rounds of copies ahead. They end when nothing is missing, and the frame that is under way then adds one position; a link
@@ -40,9 +39,6 @@ hold its change up, or an abort."""
 
 READER_TIMEOUT_S = 0.25
 """A client that reads its answer asks for the next token within this time."""
-
-COPY_FAILURES = (grpc.aio.AioRpcError, TimeoutError)
-"""A node refused or vanished, or the link is slower than the plan was made for: the tokens are replayed instead."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +58,7 @@ class CopyLimits:
 
 @dataclass(frozen=True, slots=True)
 class SwitchReport:
-    """What the switch of one session took. `mode` is pre_copy, stop_and_copy, replay, or none where no KV had to move.
+    """What the switch of one session took. `mode` is pre_copy, stop_and_copy, standby, replay, or none where no KV had to move.
 
     `pause_ms` is what the first token took longer than one took before; of a replay, all that it took. Of the pause,
     `held_ms` passed before a frame could go. `tail_positions` were computed again with the first frame.
@@ -169,9 +165,9 @@ async def _move(
     source = session.active
     if lost_nodes & set(source.plan.nodes):
         session.lose_stage("a node of its plan was lost")
-        return await _replay(session, source, target)
+        return await _start_again(session, source, target, use_standbys=True)
     if mode == "replay":
-        return await _replay(session, source, target)
+        return await _start_again(session, source, target)
     moves = kv_moves(source.plan, target.plan)
     ahead, usual_s = _Ahead(), session.token_s
     if mode != "stop_and_copy" and moves:
@@ -179,22 +175,29 @@ async def _move(
             ahead = await _copy_ahead(session, source, target, moves, limits)
         except COPY_FAILURES as error:
             _tell_failure(session, error)
-            return await _replay(session, source, target)
+            return await _start_again(session, source, target)
     return await _switch_over(session, source, target, moves, limits, ahead, usual_s)
 
 
-async def _replay(session: Session, source: ActivePlan, target: ActivePlan) -> SwitchReport:
-    """From the next token boundary on, has the session's KV rebuilt from its tokens on the new plan.
+async def _start_again(
+    session: Session, source: ActivePlan, target: ActivePlan, *, use_standbys: bool = False
+) -> SwitchReport:
+    """From the next token boundary on, has the session's KV rebuilt from its tokens on the new plan, or what standbys lack of
+    it.
 
     A session that has left `source` by itself meanwhile, for a newer plan or another chain, stays where it is.
     """
-    before = session.replayed_tokens
+    replayed, rescues = session.replayed_tokens, session.rescues
     async with session.busy:
         started = session.lost_at or time.perf_counter()
         session.resumed.clear()
-        if session.active is source:
+        if session.active is source and use_standbys:
+            await resume_on(session, target)
+        elif session.active is source:
             session.restart_on(target)
-    return await _resumed(session, started, before)
+    report = await _resumed(session, started, replayed)
+    saved = session.rescues > rescues and not report.replayed_tokens
+    return replace(report, mode="standby", tail_positions=session.recomputed) if saved else report
 
 
 async def _resumed(session: Session, since: float, replayed_before: int, precopied_bytes: int = 0) -> SwitchReport:
@@ -235,7 +238,7 @@ async def _copy_ahead(
             reached = session.kv_positions
             if session.active is not source or reached == ahead.positions:
                 break
-            sent = await _send_kv(session, source, target, moves, (ahead.positions, reached), in_background=True)
+            sent = await copy_kv(session, source, target, moves, (ahead.positions, reached), in_background=True)
             ahead = _Ahead(reached, ahead.sent_bytes + sent, ahead.rounds + 1)
     return ahead
 
@@ -300,7 +303,7 @@ async def _bring_rest(
         if not tail:
             span = (ahead.positions, session.kv_positions)
             async with asyncio.timeout(limits.pause_s):
-                copied = await _send_kv(session, source, target, moves, span, in_background=False)
+                copied = await copy_kv(session, source, target, moves, span, in_background=False)
     except COPY_FAILURES as error:
         _tell_failure(session, error)
         session.restart_on(target)
@@ -318,35 +321,4 @@ def _mode(moves: tuple[KvMove, ...], ahead: _Ahead) -> str:
 
 
 def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError) -> None:
-    reason = "it took too long" if isinstance(error, TimeoutError) else error.details()
-    _log.warning("session %x: KV could not be copied (%s); replaying", session.id, reason)
-
-
-async def _send_kv(
-    session: Session,
-    source: ActivePlan,
-    target: ActivePlan,
-    moves: tuple[KvMove, ...],
-    positions: tuple[int, int],
-    *,
-    in_background: bool,
-) -> int:
-    """Copies positions `[first, last)` of all moves side by side; returns the bytes. Raises AioRpcError."""
-    first, last = positions
-    if last == first:
-        return 0
-
-    async def send(move: KvMove) -> int:
-        selection = edge_node_pb2.KvSelection(
-            session=session.id, layers=layers_to_message(move.layers), first_position=first, last_position=last
-        )
-        request = edge_node_pb2.SendKvRequest(
-            selection=selection,
-            target=move.target,
-            target_address=target.addresses[move.target],
-            in_background=in_background,
-        )
-        node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source], move.source))
-        return (await node.SendKv(request)).bytes
-
-    return sum(await asyncio.gather(*(send(move) for move in moves)))
+    _log.warning("session %x: KV could not be copied (%s); replaying", session.id, words_of(error))

@@ -16,7 +16,7 @@ from mec_apps.split_inference.node.compute import MAX_BATCH_ROWS
 from mec_apps.split_inference.node.load_model import load_model
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.node.stage_model import StageModel
-from mec_apps.split_inference.node.stages import LoadedStage
+from mec_apps.split_inference.node.stages import Held
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.kernel_contract import PAGE_TOKENS
 from mec_platform.domain.model_shape import ModelShape
@@ -38,7 +38,7 @@ class WeightSource(Protocol):
     def local_blocks(self) -> frozenset[int] | None:
         """Blocks whose weights are at hand; None where all of them are."""
 
-    async def ensure(self, stage: LoadedStage) -> None:
+    async def ensure(self, stage: Held) -> None:
         """Has the stage's weights at hand. Raises FetchError, or OSError where they have no room."""
 
 
@@ -52,7 +52,7 @@ class LocalWeights:
         """All of them."""
         return None
 
-    async def ensure(self, stage: LoadedStage) -> None:
+    async def ensure(self, stage: Held) -> None:
         """Nothing to do."""
 
 

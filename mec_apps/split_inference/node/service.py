@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from mec_apps.split_inference.content.transfer import FetchError
+from mec_apps.split_inference.frames import Refusal
 from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
 from mec_apps.split_inference.node.compute import ComputeThread
 from mec_apps.split_inference.node.data_plane import DataPlane
@@ -31,10 +32,19 @@ from mec_apps.split_inference.node.kv_transfer import (
     store_kv,
 )
 from mec_apps.split_inference.node.settings import NodeSettings
-from mec_apps.split_inference.node.stages import LoadedStage, StageError, StaleEpoch, stage_of
+from mec_apps.split_inference.node.stages import (
+    Held,
+    LoadedStage,
+    StageError,
+    StaleEpoch,
+    StandbyLayers,
+    stage_of,
+    standbys_of,
+)
 from mec_apps.split_inference.peer_link import LinkLost
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.layers import LayerRange
+from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.convert import (
     addresses_from_message,
     hardware_to_message,
@@ -119,21 +129,24 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         started = time.perf_counter()
         try:
             plan = plan_from_message(request.plan)
-            stage = stage_of(plan, request.stage_index, self._settings.name, self._shape.name, self._shape.blocks)
-            self._check_memory(stage)
+            stage, standbys = self._share_of(plan, request.stage_index if request.HasField("stage_index") else None)
+            held = (*standbys, *((stage,) if stage is not None else ()))
+            self._check_memory(held)
         except (ValueError, StageError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except MemoryError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         try:
-            await self._weights.ensure(stage)
+            for each in held:
+                await self._weights.ensure(each)
         except FetchError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except OSError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"no room for the weights: {error}")
         try:
-            await self._connect_next(stage, addresses_from_message(request.plan))
-            await self._compute.call(lambda: self._load(stage))
+            if stage is not None:
+                await self._connect_next(stage, addresses_from_message(request.plan))
+            await self._compute.call(lambda: self._load(plan.epoch, stage, standbys))
         except StaleEpoch as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except MemoryError as error:
@@ -141,7 +154,8 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         except LinkLost as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the next stage cannot be reached: {error}")
         load_ms = (time.perf_counter() - started) * 1e3
-        _log.info("epoch %d: layers %s ready after %.1f ms", plan.epoch, stage.layers, load_ms)
+        layers = ", ".join(str(each.layers) for each in held)
+        _log.info("epoch %d: layers %s ready after %.1f ms", plan.epoch, layers, load_ms)
         return edge_node_pb2.LoadStageReply(load_ms=load_ms)
 
     async def AbortEpoch(self, request: edge_node_pb2.EpochRequest, context: Context) -> edge_node_pb2.EpochReply:
@@ -174,7 +188,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             async for chunk in request_iterator:
                 received += len(chunk.keys) + len(chunk.values)
                 piece = await self._piece(chunk)
-                await self._compute.call(partial(store_kv, self._compute.model, self._compute.kv, piece))
+                await self._compute.call(partial(self._store, piece))
         except KvRefusal as refusal:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
         except ValueError as error:
@@ -241,17 +255,29 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
 
     async def forget_before(self, epoch: int) -> None:
         """Lets go of stages that were prepared for an epoch below that one: nobody works on it any more."""
-        stages = self._compute.stages
-        if any(stages.committed_epoch < stage.epoch < epoch for stage in stages.stages):
+        if self._compute.stages.prepared_before(epoch):
             await self._compute.call(lambda: self._forget_before(epoch))
 
-    def _check_memory(self, stage: LoadedStage) -> None:
+    def _share_of(
+        self, plan: SplitPlan, stage_index: int | None
+    ) -> tuple[LoadedStage | None, tuple[StandbyLayers, ...]]:
+        """What a plan gives this node. Raises StageError where that does not fit together."""
+        name, shape = self._settings.name, self._shape
+        stage = None if stage_index is None else stage_of(plan, stage_index, name, shape.name, shape.blocks)
+        standbys = standbys_of(plan, name, shape.blocks)
+        if plan.model != shape.name or (stage is None and not standbys):
+            raise StageError(f"the plan for model {plan.model} has nothing for {name}, which has {shape.name}")
+        return stage, standbys
+
+    def _check_memory(self, held: Sequence[Held]) -> None:
         shape = self._shape
-        needed = len(stage.layers) * shape.block_bytes
-        needed += shape.embed_bytes * stage.is_first + shape.head_bytes * stage.is_last
+        layers = {layer for each in held for layer in each.layers}
+        needed = len(layers) * shape.block_bytes
+        needed += shape.embed_bytes * any(each.is_first for each in held)
+        needed += shape.head_bytes * any(each.is_last for each in held)
         if needed > self._settings.memory_bytes:
             raise MemoryError(
-                f"layers {stage.layers} need {needed / 1e6:.0f} MB, "
+                f"layers {', '.join(str(each.layers) for each in held)} need {needed / 1e6:.0f} MB, "
                 f"{self._settings.name} offers {self._settings.memory_bytes / 1e6:.0f} MB"
             )
 
@@ -262,17 +288,26 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
                 raise LinkLost(f"the plan gives no address for {stage.next_node}")
             await self._data_plane.links.connect(stage.next_node, address, CONNECT_TIMEOUT_S)
 
-    def _load(self, stage: LoadedStage) -> None:
-        cold = [layers.intersection(stage.layers) for layers in self._compute.stages.unused_layers(self._shape.blocks)]
-        self._compute.stages.prepare(stage)
+    def _load(self, epoch: int, stage: LoadedStage | None, standbys: tuple[StandbyLayers, ...]) -> None:
+        held = (*standbys, *((stage,) if stage is not None else ()))
+        unused = self._compute.stages.unused_layers(self._shape.blocks)
+        cold = [layers.intersection(each.layers) for layers in unused for each in held]
+        self._compute.stages.prepare(epoch, stage, standbys)
         try:
-            self._compute.model.load_stage(stage.layers, stage.is_first, stage.is_last)
+            for each in held:
+                self._compute.model.load_stage(each.layers, each.is_first, each.is_last)
         except MemoryError:
-            self._abort(stage.epoch)
+            self._abort(epoch)
             raise
         for layers in cold:
             if layers is not None:
                 self._compute.warm_up(layers, _WARM_UP_RUNS)
+
+    def _store(self, piece: KvPiece) -> None:
+        """Raises KvRefusal: of layers that this node has let go of, or never had, it takes no KV."""
+        if not self._compute.stages.holds(piece.span.layers):
+            raise KvRefusal(Refusal.GAP, f"this node holds nothing with layers {piece.span.layers}")
+        store_kv(self._compute.model, self._compute.kv, piece)
 
     def _commit(self, epoch: int) -> None:
         self._compute.stages.commit(epoch)
@@ -293,11 +328,11 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         for layers in stages.unused_layers(self._shape.blocks):
             self._compute.kv.forget_layers(layers)
             self._compute.model.release_layers(layers)
-        held = stages.stages
+        held = stages.held
         self._compute.model.release_text(
-            embed=not any(stage.is_first for stage in held), head=not any(stage.is_last for stage in held)
+            embed=not any(each.is_first for each in held), head=not any(each.is_last for each in held)
         )
-        if not stages.stages:
+        if not held:
             for session in self._compute.kv.sessions:
                 self._compute.kv.end(session)
 

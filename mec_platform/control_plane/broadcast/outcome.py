@@ -43,7 +43,13 @@ class ReconfigurationEnded:
     tail_positions_max: int = 0
 
 
-_MODES = {"pre_copy": "pre-copy", "stop_and_copy": "stop-and-copy", "replay": "replay", "none": "without KV to move"}
+_MODES = {
+    "pre_copy": "pre-copy",
+    "stop_and_copy": "stop-and-copy",
+    "standby": "standby",
+    "replay": "replay",
+    "none": "without KV to move",
+}
 
 
 def describe_transfer(chosen: str, reason: str, switched: Sequence[SessionSwitched]) -> str:

@@ -63,7 +63,7 @@ class SessionSwitched:
     """How one session came over to the new plan, as its gateway reports it."""
 
     session: int
-    mode: str  # pre_copy, stop_and_copy, replay, none
+    mode: str  # pre_copy, stop_and_copy, standby, replay, none
     pause_ms: float
     precopied_bytes: int
     paused_bytes: int
@@ -189,8 +189,10 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class LoadStage:
+    """Prepare a stage, and what the node stands by for; `stage_index` is None where that is all it does."""
+
     node: str
-    stage_index: int
+    stage_index: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,16 +293,17 @@ def start(
         deadlines=deadlines,
         phase=Phase.PREPARING,
         deadline_s=now_s + deadlines.prepare_s,
-        waiting=frozenset(plan.nodes),
+        waiting=frozenset(plan.members),
         lost=frozenset(lost_nodes),
     )
-    gone = [node for node in plan.nodes if node in state.lost]
+    gone = [node for node in plan.members if node in state.lost]
     if gone:
         reason = f"node {gone[0]} was lost before its stage could be loaded"
         return replace(state, phase=Phase.ABORTED, waiting=frozenset(), reason=reason), (Finish("aborted", reason),)
     if not plan.stages:
         return _switch_if_prepared(state)
-    return state, tuple(LoadStage(node, index) for index, node in enumerate(plan.nodes))
+    indices: dict[str, int | None] = {node: index for index, node in enumerate(plan.nodes)}
+    return state, tuple(LoadStage(node, indices.get(node)) for node in plan.members)
 
 
 def advance(state: ReconfigurationState, event: Event) -> Step:
@@ -351,9 +354,9 @@ def _while_preparing(state: ReconfigurationState, event: Event) -> Step:
             return _switch_if_prepared(_answered(state, node))
         case StageProgressed(node, now_s) if node in state.waiting:
             return replace(state, deadline_s=max(state.deadline_s, now_s + state.deadlines.prepare_s)), ()
-        case StageFailed(node, reason) if node in state.plan.nodes:
+        case StageFailed(node, reason) if node in state.plan.members:
             return _abort(state, f"node {node} could not load its stage: {reason}")
-        case MemberLost(name) if name in state.plan.nodes:
+        case MemberLost(name) if name in state.plan.members:
             return _abort(state, f"node {name} was lost while stages were loading")
         case DeadlinePassed():
             return _abort(state, f"no answer in time to load a stage from {_names(state.waiting)}")
@@ -367,9 +370,9 @@ def _while_switching(state: ReconfigurationState, event: Event) -> Step:
             return _record_if_switched(_answered(state, gateway))
         case GatewayFailed(gateway, reason) if gateway in state.gateways:
             return _abort(state, f"gateway {gateway} could not switch its sessions: {reason}")
-        case StageFailed(node, reason) if node in state.plan.nodes:
+        case StageFailed(node, reason) if node in state.plan.members:
             return _abort(state, f"node {node} lost its stage: {reason}")
-        case MemberLost(name) if name in state.plan.nodes:
+        case MemberLost(name) if name in state.plan.members:
             return _abort(state, f"node {name} was lost while sessions were switching")
         case MemberLost(name):
             return _record_if_switched(_answered(state, name))
@@ -381,8 +384,8 @@ def _while_switching(state: ReconfigurationState, event: Event) -> Step:
 def _while_recording(state: ReconfigurationState, event: Event) -> Step:
     match event:
         case PlanRecorded():
-            old = () if state.old_plan is None else state.old_plan.nodes
-            nodes = _alive(state, dict.fromkeys((*state.plan.nodes, *old)))
+            old = () if state.old_plan is None else state.old_plan.members
+            nodes = _alive(state, dict.fromkeys((*state.plan.members, *old)))
             state = _enter(state, Phase.COMMITTING, nodes, state.deadlines.commit_s)
             committed, finish = _finish_if_committed(state)
             return committed, (*(CommitEpoch(node) for node in nodes), *finish)
@@ -426,7 +429,7 @@ def _while_aborting(state: ReconfigurationState, event: Event) -> Step:
     match event:
         case EpochAborted(name) | MemberLost(name):
             return _finish_if_aborted(_answered(state, name))
-        case StagePrepared(node) if node in state.plan.nodes:
+        case StagePrepared(node) if node in state.plan.members:
             # Its load crossed our AbortEpoch on the way; it holds the stage now and must be told again.
             return replace(state, waiting=state.waiting | {node}), (AbortEpoch(node),)
         case GatewaySwitched(gateway) if gateway in state.gateways:
@@ -474,10 +477,10 @@ def _abort(state: ReconfigurationState, reason: str) -> Step:
 def _release_if_reverted(state: ReconfigurationState) -> Step:
     if state.waiting:
         return state, ()
-    state = _enter(state, Phase.ABORTING, _alive(state, state.plan.nodes), state.deadlines.abort_s)
+    state = _enter(state, Phase.ABORTING, _alive(state, state.plan.members), state.deadlines.abort_s)
     after, finish = _finish_if_aborted(state)
     # Lost nodes are told as well, without waiting for them: a report of their failure may have been a mistake.
-    return after, (*(AbortEpoch(node) for node in state.plan.nodes), *finish)
+    return after, (*(AbortEpoch(node) for node in state.plan.members), *finish)
 
 
 def _finish_if_aborted(state: ReconfigurationState) -> Step:

@@ -171,7 +171,7 @@ class ReconfigurationSender:
             case _:
                 assert_never(instruction)
 
-    async def _load_stage(self, node: str, stage_index: int, assignment: Assignment) -> protocol.Event:
+    async def _load_stage(self, node: str, stage_index: int | None, assignment: Assignment) -> protocol.Event:
         request = edge_node_pb2.LoadStageRequest(
             plan=plan_to_message(assignment.plan, assignment.nodes), stage_index=stage_index
         )

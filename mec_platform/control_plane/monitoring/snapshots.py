@@ -49,7 +49,7 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
         [members[name] for name in memo.present if members[name].capacity is not None], now_s, memo, settings
     )
     unseen_are_lost = now_s - state.started_s > settings.unseen_grace_s
-    in_plan = () if plan is None else plan.nodes
+    in_plan = () if plan is None else plan.members
     links = _links(members, now_s, memo, settings)
     there = {node.name for node in nodes}
     lost = frozenset(n for n in in_plan if n not in there and (n in members or unseen_are_lost))

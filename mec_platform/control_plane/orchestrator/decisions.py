@@ -25,6 +25,7 @@ class Trigger(StrEnum):
     POLICY_CHANGED = "policy_changed"
     NODE_JOINED = "node_joined"
     DEMAND = "demand"
+    STANDBY = "standby"
     BETTER_PLAN = "better_plan"
 
 
@@ -62,6 +63,8 @@ class PlanOptions:
     `current` is None where there is no plan or where it cannot be costed (a node of it is gone). `broken_by` says which
     trigger `current_errors` amount to. `chain` is the best further chain on nodes that no chain uses, where one was
     asked for; `no_chain_reason` says why there is none. `replicas` are in the snapshot's order.
+
+    `kept_standbys` of the current plan can stay, `standbys` are what it should have.
     """
 
     best: PlanOption | None
@@ -72,6 +75,8 @@ class PlanOptions:
     chain: PlanOption | None = None
     no_chain_reason: str = ""
     replicas: tuple[ChainFacts, ...] = ()
+    kept_standbys: tuple[Stage, ...] = ()
+    standbys: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from mec_platform.control_plane.orchestrator.state import Attempt, PolicyState, 
 from mec_platform.control_plane.orchestrator.switch_cost import NO_COST, SwitchCost, switch_cost
 from mec_platform.control_plane.orchestrator.triggers import Finding, Links, find_all, take_baseline
 from mec_platform.domain.capacity import Snapshot
-from mec_platform.domain.split_plan import PlanChange, SplitPlan, plan_change
+from mec_platform.domain.split_plan import PlanChange, SplitPlan, kept_standbys, plan_change
 
 __all__ = ["PolicyState", "decide"]
 
@@ -57,6 +57,8 @@ def decide(
         decision, state = _decide_by_gain(snapshot, plan, links, state, settings, options)
         if isinstance(decision, Keep):
             decision, state = _as_demand_asks(snapshot, plan, decision, state, settings, options)
+        if isinstance(decision, Keep) and options.standbys != plan.standbys:
+            decision = _revise_standbys(plan, decision, options)
     if isinstance(decision, Reconfigure | AddChain | DropChain):
         pause = restraint.retry_pause(snapshot.now_s, state, settings, live)
         if pause is not None:
@@ -91,7 +93,9 @@ def _observe(
     if plan is None:
         return replace(state, changes_s=changes, spent=spent)
     if known is None or known.epoch != plan.epoch:
-        if known is not None:
+        if known is not None and state.attempt is not None and state.attempt.of_standbys:
+            known = replace(known, epoch=plan.epoch)  # nothing else has changed
+        elif known is not None:
             made = state.attempt or Attempt(known.epoch, now_s, 0, live)
             changes = (*changes, now_s)
             spent = (*spent, Spent(now_s, made.pause_ms, made.moved_bytes))
@@ -135,6 +139,22 @@ def _forced_change(snapshot: Snapshot, plan: SplitPlan, options: PlanOptions, li
     return None
 
 
+def _revise_standbys(plan: SplitPlan, keep: Keep, options: PlanOptions) -> Reconfigure:
+    """The same stages with the standbys that the plan should have: sessions go on as they are."""
+    new, old = [each for each in options.standbys if each not in plan.standbys], plan.standbys
+    words = [f"{each.node} stands by for {each.layers} from now on" for each in new]
+    words += [f"{each.node} no longer stands by for {each.layers}" for each in old if each not in options.standbys]
+    return Reconfigure(
+        kind=PlanChange.STANDBY,
+        plan=replace(plan, epoch=plan.epoch + 1, parent_epoch=plan.epoch, standbys=options.standbys),
+        reason="; ".join(words) or "standbys stand by in another order",
+        trigger=Trigger.STANDBY,
+        cost_ms=keep.cost_ms,
+        current_cost_ms=keep.cost_ms,
+        switch_cost_ms=0.0,
+    )
+
+
 def _unseen(plan: SplitPlan, live: frozenset[str]) -> list[str]:
     return [name for name in plan.nodes if name not in live]
 
@@ -145,7 +165,7 @@ def _decide_forced(
     best = options.best
     if best is None:
         return Wait(f"{forced.text}; {options.no_plan_reason}")
-    change = plan_change(plan, _successor(snapshot, best))
+    change = plan_change(plan, _successor(snapshot, best, options))
     reason = f"{forced.text}; {_words(change)} gives {best.latency_ms:.1f} ms per token"
     return _reconfigure(snapshot, options, best, forced.trigger, reason, settings)
 
@@ -162,7 +182,7 @@ def _decide_by_gain(
     best, current = options.best, options.current
     if best is None or current is None:
         return Wait(options.no_plan_reason), state
-    successor = _successor(snapshot, best)
+    successor = _successor(snapshot, best, options)
     change = plan_change(plan, successor)
     cost = NO_COST if change is PlanChange.KEEP else switch_cost(successor, snapshot, settings)
     lead_s = settings.switch_lead_s + cost.lead_s
@@ -230,6 +250,8 @@ def _attempt(
     made = Attempt(epoch, snapshot.now_s, failures, live, chains=len(snapshot.replicas), demand=demand_of(snapshot))
     if not isinstance(decision, Reconfigure):
         return made
+    if decision.kind is PlanChange.STANDBY:
+        return replace(made, of_standbys=True)
     cost = switch_cost(decision.plan, snapshot, settings)
     return replace(made, pause_ms=cost.pause_ms, moved_bytes=cost.moved_bytes)
 
@@ -250,7 +272,7 @@ def _reconfigure(
     reason: str,
     settings: PolicySettings,
 ) -> Reconfigure:
-    plan = _successor(snapshot, option)
+    plan = _successor(snapshot, option, options)
     same_model = snapshot.plan is not None and snapshot.plan.model == plan.model
     return Reconfigure(
         kind=plan_change(snapshot.plan, plan) if same_model else PlanChange.INITIAL,
@@ -263,10 +285,15 @@ def _reconfigure(
     )
 
 
-def _successor(snapshot: Snapshot, option: PlanOption) -> SplitPlan:
-    parent, chain = (0, 0) if snapshot.plan is None else (snapshot.plan.epoch, snapshot.plan.chain)
-    name = "" if snapshot.model is None else snapshot.model.name
-    return SplitPlan(epoch=parent + 1, parent_epoch=parent, model=name, stages=option.stages, chain=chain)
+def _successor(snapshot: Snapshot, option: PlanOption, options: PlanOptions) -> SplitPlan:
+    """A plan of these stages with the standbys that are still of use to it; new ones come once it is in force, so that nothing
+    waits for them."""
+    old, name = snapshot.plan, "" if snapshot.model is None else snapshot.model.name
+    if old is None:
+        return SplitPlan(epoch=1, parent_epoch=0, model=name, stages=option.stages)
+    same = old.stages == option.stages
+    standbys = old.standbys if same else kept_standbys(options.kept_standbys, option.stages)
+    return SplitPlan(old.epoch + 1, old.epoch, name, option.stages, old.chain, standbys)
 
 
 def _words(change: PlanChange) -> str:

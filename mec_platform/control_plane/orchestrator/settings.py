@@ -20,10 +20,11 @@ class QosTargets:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLimits:
-    """How many chains a deployment has: its plan counts as one."""
+    """How many chains a deployment has: its plan counts as one. And `standbys`: nodes that keep copies of the KV of each stage."""
 
     min: int = 1
     max: int = 1
+    standbys: int = 0
 
 
 @dataclass(frozen=True, slots=True)

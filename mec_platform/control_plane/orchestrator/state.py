@@ -38,7 +38,8 @@ class Trouble:
 class Attempt:
     """A change that was decided on while `parent_epoch` was committed and `chains` replicas were there.
 
-    `pause_ms` and `moved_bytes` are what it was thought to take; `demand` is how many sessions there were or waited.
+    `pause_ms` and `moved_bytes` are what it was thought to take; `demand` is how many sessions there were or waited. One
+    that is `of_standbys` leaves the stages as they are.
     """
 
     parent_epoch: int
@@ -49,6 +50,7 @@ class Attempt:
     moved_bytes: float = 0.0
     chains: int = 0
     demand: int = 0
+    of_standbys: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ what stands here alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -14,7 +14,7 @@ from typing import Literal
 from mec_platform.control_plane.orchestrator.links import measured_links
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.domain.capacity import LinkCapacity, NodeCapacity, Snapshot
-from mec_platform.domain.split_plan import SplitPlan, kv_moves
+from mec_platform.domain.split_plan import KvMove, SplitPlan, kv_holders, kv_moves
 
 PAUSE_POSITIONS = 32
 """Positions of a session that may be left for its pause where copies ahead cannot keep up with the decoding: two pages of 16."""
@@ -48,7 +48,7 @@ class SwitchCost:
 class TransferChoice:
     """How sessions should come over to a plan, and why, in words with the figures that decided."""
 
-    mode: Literal["pre_copy", "stop_and_copy", "replay"]
+    mode: Literal["pre_copy", "stop_and_copy", "standby", "replay"]
     reason: str
 
 
@@ -66,11 +66,11 @@ def switch_cost(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) ->
     if old is None:
         return SwitchCost(settings.fixed_switch_ms + pauses, pauses, 0.0, fetch_s)
     replay = replay_ms(new, snapshot, settings)
-    alive = {node.name for node in snapshot.nodes}
-    copy = transfer_ms(old, new, snapshot, settings) if alive.issuperset(old.nodes) else None
-    if copy is None or replay < copy:
+    moves = _moves(old, new, snapshot)
+    copy = None if moves is None else transfer_ms(moves, snapshot, settings)
+    if moves is None or copy is None or replay < copy:
         return SwitchCost(settings.fixed_switch_ms + pauses + replay, pauses + replay, 0.0, fetch_s)
-    moved = sum(len(move.layers) for move in kv_moves(old, new)) * _kv_bytes_per_block(snapshot)
+    moved = sum(len(move.layers) for move in moves) * _kv_bytes_per_block(snapshot)
     return SwitchCost(settings.fixed_switch_ms + pauses + copy, pauses, moved, fetch_s + copy / 1e3)
 
 
@@ -91,15 +91,17 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
     if snapshot.plan is None:
         return TransferChoice("pre_copy", "no plan is in force")
     lost = sorted(set(snapshot.plan.nodes) - {node.name for node in snapshot.nodes})
-    if lost:
+    moves = _moves(snapshot.plan, new, snapshot)
+    if moves is None:
         return TransferChoice("replay", f"{', '.join(lost)} is lost, and the KV of its layers with it")
-    moves = kv_moves(snapshot.plan, new)
+    if lost:
+        return TransferChoice("standby", f"{', '.join(lost)} is lost, and standbys have copies of the KV of its layers")
     sessions, positions = chain_load(snapshot)
     if not moves or not positions:
         what = "no layer changes its node" if not moves else "no gateway has told of KV"
         return TransferChoice("pre_copy", f"{what}, so what there is goes ahead")
-    copy, replay = transfer_ms(snapshot.plan, new, snapshot, settings), replay_ms(new, snapshot, settings)
-    trip = _longest_trip_ms(snapshot.plan, new, snapshot)
+    copy, replay = transfer_ms(moves, snapshot, settings), replay_ms(new, snapshot, settings)
+    trip = _longest_trip_ms(moves, snapshot)
     links = measured_links(snapshot, [(move.source, move.target) for move in moves])
     slowest = min(_rate(links, move.source, move.target, settings) for move in moves)
     size = sum(len(move.layers) for move in moves) * _kv_bytes_per_block(snapshot)
@@ -122,17 +124,21 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
     return TransferChoice("pre_copy", f"{facts}; the copy goes ahead while tokens flow")
 
 
-def transfer_ms(old: SplitPlan, new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) -> float:
+def _moves(old: SplitPlan, new: SplitPlan, snapshot: Snapshot) -> tuple[KvMove, ...] | None:
+    """What KV has to travel, from standbys where their stage is lost; None where nobody has some of it."""
+    lost = {*old.members} - {node.name for node in snapshot.nodes}
+    return kv_moves(old, new, lost) if len(kv_holders(old, lost)) == len(old.stages) else None
+
+
+def transfer_ms(moves: Sequence[KvMove], snapshot: Snapshot, settings: PolicySettings) -> float:
     """Time to copy the KV of every position of every session over the links, one move after the other."""
-    moves = kv_moves(old, new)
     links = measured_links(snapshot, [(move.source, move.target) for move in moves])
     blocks_s = [len(move.layers) / _rate(links, move.source, move.target, settings) for move in moves]
     return sum(blocks_s) * _kv_bytes_per_block(snapshot) * 1e3
 
 
-def _longest_trip_ms(old: SplitPlan, new: SplitPlan, snapshot: Snapshot) -> float:
+def _longest_trip_ms(moves: Sequence[KvMove], snapshot: Snapshot) -> float:
     """The longest round trip of the links that KV moves over; those that nobody has measured count for nothing."""
-    moves = kv_moves(old, new)
     links = measured_links(snapshot, [(move.source, move.target) for move in moves])
     return max((link.round_trip_s for link in links.values()), default=0.0) * 1e3
 

@@ -6,11 +6,12 @@ one of them is found by the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import LinkCapacity, NodeCapacity, Snapshot
+from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.model_shape import ModelShape
 from mec_platform.domain.split_plan import SplitPlan, Stage, coverage_errors
 
@@ -23,11 +24,11 @@ def check_plan(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) -> l
         errors.append(f"the plan follows epoch {plan.parent_epoch}, the committed epoch is {committed}")
     if plan.epoch != plan.parent_epoch + 1:
         errors.append(f"epoch {plan.epoch} does not follow its parent {plan.parent_epoch}")
-    return errors + check_stages(plan, snapshot, settings)
+    return errors + check_stages(plan, snapshot, settings) + _standby_errors(plan, snapshot, settings)
 
 
 def check_stages(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings, *, committed: bool = False) -> list[str]:
-    """The same without epochs: model, coverage, nodes, memory, trust and links.
+    """The same without epochs and standbys: model, coverage, nodes, memory, trust and links.
 
     A plan that is `committed` already must have room for the KV that there is; one that is to be, for what may come as well:
     so that no plan is left as soon as it has been taken.
@@ -46,10 +47,33 @@ def check_stages(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings, *,
             errors.append(f"node {stage.node} is not alive")
             continue
         errors += _node_errors(node, snapshot)
-        errors += _memory_errors(stage, node, model, snapshot, settings, committed=committed)
+        errors += _memory_errors(stage.layers, node, model, snapshot, settings, committed=committed)
         errors += _trust_errors(stage, node, model, settings)
     if settings.longest_transmission_ms != float("inf"):
         errors += _link_errors(plan, snapshot, settings)
+    return errors
+
+
+def _standby_errors(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings) -> list[str]:
+    """Standbys copy a stage of another node, are alive, fit beside what is on their node, and are trusted as that stage is."""
+    model, errors = snapshot.model, []
+    if model is None:
+        return []
+    held = {
+        node.name: {block for each in plan.stages if each.node == node.name for block in each.layers}
+        for node in snapshot.nodes
+    }
+    for standby in plan.standbys:
+        if not [stage for stage in plan.stages if stage.layers == standby.layers and stage.node != standby.node]:
+            errors.append(f"standby {standby.node} copies blocks {standby.layers}, which are no stage of another node")
+        node = next((node for node in snapshot.nodes if node.name == standby.node), None)
+        if node is None:
+            errors.append(f"standby {standby.node} is not alive")
+            continue
+        errors += _node_errors(node, snapshot)
+        errors += _trust_errors(standby, node, model, settings)
+        held[node.name] |= set(standby.layers)
+        errors += _memory_errors(held[node.name], node, model, snapshot, settings, committed=True)
     return errors
 
 
@@ -58,13 +82,13 @@ def _node_errors(node: NodeCapacity, snapshot: Snapshot) -> list[str]:
     if not node.runs_model:
         errors.append(f"node {node.name} has no artefact of the model for its target")
     for other in snapshot.replicas:
-        if node.name in [stage.node for stage in other.stages]:
+        if node.name in [stage.node for stage in (*other.stages, *other.standbys)]:
             errors.append(f"node {node.name} is in another chain of the deployment, {other.describe()}")
     return errors
 
 
 def _memory_errors(
-    stage: Stage,
+    blocks: Iterable[int],
     node: NodeCapacity,
     model: ModelShape,
     snapshot: Snapshot,
@@ -78,15 +102,19 @@ def _memory_errors(
     if positions < settings.kv_tokens_reserved and not committed:
         positions = settings.kv_tokens_reserved
     needed = 0
-    for block in stage.layers:
+    for block in blocks:
         needed += model.block_bytes + positions * model.kv_bytes_per_token_per_block
         needed += model.embed_bytes if block == 0 else 0
         needed += model.head_bytes if block == model.blocks - 1 else 0
     if needed <= node.memory_bytes:
         return []
     return [
-        f"node {node.name} offers {node.memory_bytes / 1e6:.1f} MB, blocks {stage.layers} need {needed / 1e6:.1f} MB"
+        f"node {node.name} offers {node.memory_bytes / 1e6:.1f} MB, blocks {_words(blocks)} need {needed / 1e6:.1f} MB"
     ]
+
+
+def _words(blocks: Iterable[int]) -> str:
+    return str(blocks) if isinstance(blocks, LayerRange) else ", ".join(str(block) for block in sorted(blocks))
 
 
 def _trust_errors(stage: Stage, node: NodeCapacity, model: ModelShape, settings: PlanSettings) -> list[str]:

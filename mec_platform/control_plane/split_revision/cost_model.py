@@ -88,7 +88,7 @@ class PlanCosts:
         self.links = LinkTable.of(snapshot)
         self.times: dict[str, NodeTimes] = dict(node_times(snapshot))
         self.switching = Switching(snapshot, self.links, settings.default_link)
-        self.taken = exclude | {name for plan in snapshot.replicas for name in plan.nodes}
+        self.taken = exclude | {name for plan in snapshot.replicas for name in plan.members}
         self.fair_share = 1 / max(1, sum(self.is_usable(node) for node in snapshot.nodes))
         self._shunned = shared_fates(snapshot)
         self._hops: dict[tuple[str, str], HopPrice] = {}
@@ -243,7 +243,7 @@ def fates(node: NodeCapacity) -> set[tuple[str, str]]:
 
 def shared_fates(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
     """What the other chains of the deployment fail together with."""
-    taken = {name for plan in snapshot.replicas for name in plan.nodes}
+    taken = {name for plan in snapshot.replicas for name in plan.members}
     return frozenset(fate for node in snapshot.nodes if node.name in taken for fate in fates(node))
 
 

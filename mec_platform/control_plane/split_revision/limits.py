@@ -32,7 +32,7 @@ def keeps_limits(stages: tuple[Stage, ...], costs: PlanCosts, model: ModelShape)
 
 def why_none_is_usable(snapshot: Snapshot, exclude: frozenset[str]) -> str:
     """Where no live node may hold a stage."""
-    taken = {name for plan in snapshot.replicas for name in plan.nodes}
+    taken = {name for plan in snapshot.replicas for name in plan.members}
     counts = {
         "have no artefact of the model for their target": sum(not node.runs_model for node in snapshot.nodes),
         "are in another chain of the deployment": sum(node.name in taken for node in snapshot.nodes),

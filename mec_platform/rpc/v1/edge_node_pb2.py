@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from mec_platform.rpc.v1 import types_pb2 as mec__platform_dot_rpc_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mec_platform/rpc/v1/edge_node.proto\x12\x13mec_platform.rpc.v1\x1a\x1fmec_platform/rpc/v1/types.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x99\x04\n\x0fNodeDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x35\n\x08hardware\x18\x03 \x01(\x0b\x32#.mec_platform.rpc.v1.HardwareTarget\x12.\n\x05model\x18\x04 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.ModelShape\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x17\n\x0f\x63ommitted_epoch\x18\x06 \x01(\x04\x12\x30\n\x06stages\x18\x07 \x03(\x0b\x32 .mec_platform.rpc.v1.LoadedStage\x12\x10\n\x08sessions\x18\x08 \x03(\x04\x12\x15\n\rkv_pages_used\x18\t \x01(\r\x12\x16\n\x0ekv_pages_total\x18\n \x01(\r\x12\x15\n\rblock_time_us\x18\x0b \x01(\x01\x12\x14\n\x0chead_time_us\x18\x0c \x01(\x01\x12%\n\x1dprefill_block_time_us_per_row\x18\r \x01(\x01\x12\x0f\n\x07trusted\x18\x0e \x01(\x08\x12\x10\n\x08\x65mulated\x18\x0f \x01(\x08\x12\x12\n\nframes_run\x18\x10 \x01(\x04\x12\x10\n\x08rows_run\x18\x11 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x12 \x01(\x04\x12\x12\n\nprocess_id\x18\x13 \x01(\r\x12\x15\n\rfetched_bytes\x18\x14 \x01(\x04\"M\n\x0bLoadedStage\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.LayerRange\"U\n\x10LoadStageRequest\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x13\n\x0bstage_index\x18\x02 \x01(\r\"!\n\x0eLoadStageReply\x12\x0f\n\x07load_ms\x18\x01 \x01(\x01\"\x1d\n\x0c\x45pochRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"%\n\nEpochReply\x12\x17\n\x0f\x63ommitted_epoch\x18\x01 \x01(\x04\"~\n\x0bKvSelection\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.LayerRange\x12\x16\n\x0e\x66irst_position\x18\x03 \x01(\r\x12\x15\n\rlast_position\x18\x04 \x01(\r\"\xbf\x01\n\x07KvChunk\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0c\n\x04keys\x18\x05 \x01(\x0c\x12\x0e\n\x06values\x18\x06 \x01(\x0c\x12/\n\x06layers\x18\x07 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.LayerRange\x12\x16\n\x0e\x66irst_position\x18\x08 \x01(\r\x12\x15\n\rlast_position\x18\t \x01(\r\x12\x13\n\x0b\x63ompression\x18\n \x01(\tJ\x04\x08\x02\x10\x03J\x04\x08\x03\x10\x04J\x04\x08\x04\x10\x05\"\x1e\n\rImportKvReply\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\"\x83\x01\n\rSendKvRequest\x12\x33\n\tselection\x18\x01 \x01(\x0b\x32 .mec_platform.rpc.v1.KvSelection\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x16\n\x0etarget_address\x18\x03 \x01(\t\x12\x15\n\rin_background\x18\x04 \x01(\x08\"1\n\x0bSendKvReply\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x12\x13\n\x0btransfer_ms\x18\x02 \x01(\x01\"$\n\x11\x45ndSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\x04\"&\n\x0f\x45ndSessionReply\x12\x13\n\x0bpages_freed\x18\x01 \x01(\r\"\xb3\x01\n\x0e\x45mulateRequest\x12=\n\x05links\x18\x01 \x03(\x0b\x32..mec_platform.rpc.v1.EmulateRequest.LinksEntry\x12\x11\n\tcpu_share\x18\x02 \x01(\x01\x1aO\n\nLinksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0b\x32!.mec_platform.rpc.v1.EmulatedLink:\x02\x38\x01\"5\n\x0c\x45mulatedLink\x12\x13\n\x0b\x62ytes_per_s\x18\x01 \x01(\x01\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x01\"\x0e\n\x0c\x45mulateReply2\xfd\x05\n\x08\x45\x64geNode\x12V\n\x08\x44\x65scribe\x12$.mec_platform.rpc.v1.DescribeRequest\x1a$.mec_platform.rpc.v1.NodeDescription\x12W\n\tLoadStage\x12%.mec_platform.rpc.v1.LoadStageRequest\x1a#.mec_platform.rpc.v1.LoadStageReply\x12P\n\nAbortEpoch\x12!.mec_platform.rpc.v1.EpochRequest\x1a\x1f.mec_platform.rpc.v1.EpochReply\x12Q\n\x0b\x43ommitEpoch\x12!.mec_platform.rpc.v1.EpochRequest\x1a\x1f.mec_platform.rpc.v1.EpochReply\x12L\n\x08\x45xportKv\x12 .mec_platform.rpc.v1.KvSelection\x1a\x1c.mec_platform.rpc.v1.KvChunk0\x01\x12N\n\x08ImportKv\x12\x1c.mec_platform.rpc.v1.KvChunk\x1a\".mec_platform.rpc.v1.ImportKvReply(\x01\x12N\n\x06SendKv\x12\".mec_platform.rpc.v1.SendKvRequest\x1a .mec_platform.rpc.v1.SendKvReply\x12Z\n\nEndSession\x12&.mec_platform.rpc.v1.EndSessionRequest\x1a$.mec_platform.rpc.v1.EndSessionReply\x12Q\n\x07\x45mulate\x12#.mec_platform.rpc.v1.EmulateRequest\x1a!.mec_platform.rpc.v1.EmulateReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#mec_platform/rpc/v1/edge_node.proto\x12\x13mec_platform.rpc.v1\x1a\x1fmec_platform/rpc/v1/types.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x99\x04\n\x0fNodeDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x35\n\x08hardware\x18\x03 \x01(\x0b\x32#.mec_platform.rpc.v1.HardwareTarget\x12.\n\x05model\x18\x04 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.ModelShape\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x17\n\x0f\x63ommitted_epoch\x18\x06 \x01(\x04\x12\x30\n\x06stages\x18\x07 \x03(\x0b\x32 .mec_platform.rpc.v1.LoadedStage\x12\x10\n\x08sessions\x18\x08 \x03(\x04\x12\x15\n\rkv_pages_used\x18\t \x01(\r\x12\x16\n\x0ekv_pages_total\x18\n \x01(\r\x12\x15\n\rblock_time_us\x18\x0b \x01(\x01\x12\x14\n\x0chead_time_us\x18\x0c \x01(\x01\x12%\n\x1dprefill_block_time_us_per_row\x18\r \x01(\x01\x12\x0f\n\x07trusted\x18\x0e \x01(\x08\x12\x10\n\x08\x65mulated\x18\x0f \x01(\x08\x12\x12\n\nframes_run\x18\x10 \x01(\x04\x12\x10\n\x08rows_run\x18\x11 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x12 \x01(\x04\x12\x12\n\nprocess_id\x18\x13 \x01(\r\x12\x15\n\rfetched_bytes\x18\x14 \x01(\x04\"M\n\x0bLoadedStage\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.LayerRange\"j\n\x10LoadStageRequest\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.mec_platform.rpc.v1.SplitPlan\x12\x18\n\x0bstage_index\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x0e\n\x0c_stage_index\"!\n\x0eLoadStageReply\x12\x0f\n\x07load_ms\x18\x01 \x01(\x01\"\x1d\n\x0c\x45pochRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"%\n\nEpochReply\x12\x17\n\x0f\x63ommitted_epoch\x18\x01 \x01(\x04\"~\n\x0bKvSelection\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.LayerRange\x12\x16\n\x0e\x66irst_position\x18\x03 \x01(\r\x12\x15\n\rlast_position\x18\x04 \x01(\r\"\xbf\x01\n\x07KvChunk\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x0c\n\x04keys\x18\x05 \x01(\x0c\x12\x0e\n\x06values\x18\x06 \x01(\x0c\x12/\n\x06layers\x18\x07 \x01(\x0b\x32\x1f.mec_platform.rpc.v1.LayerRange\x12\x16\n\x0e\x66irst_position\x18\x08 \x01(\r\x12\x15\n\rlast_position\x18\t \x01(\r\x12\x13\n\x0b\x63ompression\x18\n \x01(\tJ\x04\x08\x02\x10\x03J\x04\x08\x03\x10\x04J\x04\x08\x04\x10\x05\"\x1e\n\rImportKvReply\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\"\x83\x01\n\rSendKvRequest\x12\x33\n\tselection\x18\x01 \x01(\x0b\x32 .mec_platform.rpc.v1.KvSelection\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x16\n\x0etarget_address\x18\x03 \x01(\t\x12\x15\n\rin_background\x18\x04 \x01(\x08\"1\n\x0bSendKvReply\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x12\x13\n\x0btransfer_ms\x18\x02 \x01(\x01\"$\n\x11\x45ndSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\x04\"&\n\x0f\x45ndSessionReply\x12\x13\n\x0bpages_freed\x18\x01 \x01(\r\"\xb3\x01\n\x0e\x45mulateRequest\x12=\n\x05links\x18\x01 \x03(\x0b\x32..mec_platform.rpc.v1.EmulateRequest.LinksEntry\x12\x11\n\tcpu_share\x18\x02 \x01(\x01\x1aO\n\nLinksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0b\x32!.mec_platform.rpc.v1.EmulatedLink:\x02\x38\x01\"5\n\x0c\x45mulatedLink\x12\x13\n\x0b\x62ytes_per_s\x18\x01 \x01(\x01\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x01\"\x0e\n\x0c\x45mulateReply2\xfd\x05\n\x08\x45\x64geNode\x12V\n\x08\x44\x65scribe\x12$.mec_platform.rpc.v1.DescribeRequest\x1a$.mec_platform.rpc.v1.NodeDescription\x12W\n\tLoadStage\x12%.mec_platform.rpc.v1.LoadStageRequest\x1a#.mec_platform.rpc.v1.LoadStageReply\x12P\n\nAbortEpoch\x12!.mec_platform.rpc.v1.EpochRequest\x1a\x1f.mec_platform.rpc.v1.EpochReply\x12Q\n\x0b\x43ommitEpoch\x12!.mec_platform.rpc.v1.EpochRequest\x1a\x1f.mec_platform.rpc.v1.EpochReply\x12L\n\x08\x45xportKv\x12 .mec_platform.rpc.v1.KvSelection\x1a\x1c.mec_platform.rpc.v1.KvChunk0\x01\x12N\n\x08ImportKv\x12\x1c.mec_platform.rpc.v1.KvChunk\x1a\".mec_platform.rpc.v1.ImportKvReply(\x01\x12N\n\x06SendKv\x12\".mec_platform.rpc.v1.SendKvRequest\x1a .mec_platform.rpc.v1.SendKvReply\x12Z\n\nEndSession\x12&.mec_platform.rpc.v1.EndSessionRequest\x1a$.mec_platform.rpc.v1.EndSessionReply\x12Q\n\x07\x45mulate\x12#.mec_platform.rpc.v1.EmulateRequest\x1a!.mec_platform.rpc.v1.EmulateReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,35 +41,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOADEDSTAGE']._serialized_start=652
   _globals['_LOADEDSTAGE']._serialized_end=729
   _globals['_LOADSTAGEREQUEST']._serialized_start=731
-  _globals['_LOADSTAGEREQUEST']._serialized_end=816
-  _globals['_LOADSTAGEREPLY']._serialized_start=818
-  _globals['_LOADSTAGEREPLY']._serialized_end=851
-  _globals['_EPOCHREQUEST']._serialized_start=853
-  _globals['_EPOCHREQUEST']._serialized_end=882
-  _globals['_EPOCHREPLY']._serialized_start=884
-  _globals['_EPOCHREPLY']._serialized_end=921
-  _globals['_KVSELECTION']._serialized_start=923
-  _globals['_KVSELECTION']._serialized_end=1049
-  _globals['_KVCHUNK']._serialized_start=1052
-  _globals['_KVCHUNK']._serialized_end=1243
-  _globals['_IMPORTKVREPLY']._serialized_start=1245
-  _globals['_IMPORTKVREPLY']._serialized_end=1275
-  _globals['_SENDKVREQUEST']._serialized_start=1278
-  _globals['_SENDKVREQUEST']._serialized_end=1409
-  _globals['_SENDKVREPLY']._serialized_start=1411
-  _globals['_SENDKVREPLY']._serialized_end=1460
-  _globals['_ENDSESSIONREQUEST']._serialized_start=1462
-  _globals['_ENDSESSIONREQUEST']._serialized_end=1498
-  _globals['_ENDSESSIONREPLY']._serialized_start=1500
-  _globals['_ENDSESSIONREPLY']._serialized_end=1538
-  _globals['_EMULATEREQUEST']._serialized_start=1541
-  _globals['_EMULATEREQUEST']._serialized_end=1720
-  _globals['_EMULATEREQUEST_LINKSENTRY']._serialized_start=1641
-  _globals['_EMULATEREQUEST_LINKSENTRY']._serialized_end=1720
-  _globals['_EMULATEDLINK']._serialized_start=1722
-  _globals['_EMULATEDLINK']._serialized_end=1775
-  _globals['_EMULATEREPLY']._serialized_start=1777
-  _globals['_EMULATEREPLY']._serialized_end=1791
-  _globals['_EDGENODE']._serialized_start=1794
-  _globals['_EDGENODE']._serialized_end=2559
+  _globals['_LOADSTAGEREQUEST']._serialized_end=837
+  _globals['_LOADSTAGEREPLY']._serialized_start=839
+  _globals['_LOADSTAGEREPLY']._serialized_end=872
+  _globals['_EPOCHREQUEST']._serialized_start=874
+  _globals['_EPOCHREQUEST']._serialized_end=903
+  _globals['_EPOCHREPLY']._serialized_start=905
+  _globals['_EPOCHREPLY']._serialized_end=942
+  _globals['_KVSELECTION']._serialized_start=944
+  _globals['_KVSELECTION']._serialized_end=1070
+  _globals['_KVCHUNK']._serialized_start=1073
+  _globals['_KVCHUNK']._serialized_end=1264
+  _globals['_IMPORTKVREPLY']._serialized_start=1266
+  _globals['_IMPORTKVREPLY']._serialized_end=1296
+  _globals['_SENDKVREQUEST']._serialized_start=1299
+  _globals['_SENDKVREQUEST']._serialized_end=1430
+  _globals['_SENDKVREPLY']._serialized_start=1432
+  _globals['_SENDKVREPLY']._serialized_end=1481
+  _globals['_ENDSESSIONREQUEST']._serialized_start=1483
+  _globals['_ENDSESSIONREQUEST']._serialized_end=1519
+  _globals['_ENDSESSIONREPLY']._serialized_start=1521
+  _globals['_ENDSESSIONREPLY']._serialized_end=1559
+  _globals['_EMULATEREQUEST']._serialized_start=1562
+  _globals['_EMULATEREQUEST']._serialized_end=1741
+  _globals['_EMULATEREQUEST_LINKSENTRY']._serialized_start=1662
+  _globals['_EMULATEREQUEST_LINKSENTRY']._serialized_end=1741
+  _globals['_EMULATEDLINK']._serialized_start=1743
+  _globals['_EMULATEDLINK']._serialized_end=1796
+  _globals['_EMULATEREPLY']._serialized_start=1798
+  _globals['_EMULATEREPLY']._serialized_end=1812
+  _globals['_EDGENODE']._serialized_start=1815
+  _globals['_EDGENODE']._serialized_end=2580
 # @@protoc_insertion_point(module_scope)

@@ -148,19 +148,22 @@ class LoadStageRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     STAGE_INDEX_FIELD_NUMBER: _builtins.int
     stage_index: _builtins.int
+    """absent where the node only stands by for stages of others"""
     @_builtins.property
     def plan(self) -> _types_pb2.SplitPlan: ...
     def __init__(
         self,
         *,
         plan: _types_pb2.SplitPlan | None = ...,
-        stage_index: _builtins.int = ...,
+        stage_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage_index", b"_stage_index", "plan", b"plan", "stage_index", b"stage_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "stage_index", b"stage_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage_index", b"_stage_index", "plan", b"plan", "stage_index", b"stage_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__stage_index: _TypeAlias = _typing.Literal["stage_index"]  # noqa: Y015
+    _WhichOneofArgType__stage_index: _TypeAlias = _typing.Literal["_stage_index", b"_stage_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage_index) -> _WhichOneofReturnType__stage_index | None: ...
 
 Global___LoadStageRequest: _TypeAlias = LoadStageRequest  # noqa: Y015
 

@@ -92,7 +92,7 @@ class EdgeNodeServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LoadStage(self, request, context):
-        """Prepares one stage of a plan (weights mapped, next hop connected, warmed up); older plans keep serving.
+        """Prepares one stage of a plan and what the node stands by for (weights mapped, next hop connected, warmed up); older plans keep serving.
         FAILED_PRECONDITION: epoch not newer than the committed one. RESOURCE_EXHAUSTED: it does not fit the memory offered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

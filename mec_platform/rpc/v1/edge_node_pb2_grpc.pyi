@@ -34,7 +34,7 @@ class EdgeNodeStub:
     Describe: _grpc.UnaryUnaryMultiCallable[_edge_node_pb2.DescribeRequest, _edge_node_pb2.NodeDescription]
     """Hardware, load, measured times, stages held."""
     LoadStage: _grpc.UnaryUnaryMultiCallable[_edge_node_pb2.LoadStageRequest, _edge_node_pb2.LoadStageReply]
-    """Prepares one stage of a plan (weights mapped, next hop connected, warmed up); older plans keep serving.
+    """Prepares one stage of a plan and what the node stands by for (weights mapped, next hop connected, warmed up); older plans keep serving.
     FAILED_PRECONDITION: epoch not newer than the committed one. RESOURCE_EXHAUSTED: it does not fit the memory offered.
     """
     AbortEpoch: _grpc.UnaryUnaryMultiCallable[_edge_node_pb2.EpochRequest, _edge_node_pb2.EpochReply]
@@ -59,7 +59,7 @@ class EdgeNodeAsyncStub(EdgeNodeStub):
     Describe: _aio.UnaryUnaryMultiCallable[_edge_node_pb2.DescribeRequest, _edge_node_pb2.NodeDescription]  # type: ignore[assignment]
     """Hardware, load, measured times, stages held."""
     LoadStage: _aio.UnaryUnaryMultiCallable[_edge_node_pb2.LoadStageRequest, _edge_node_pb2.LoadStageReply]  # type: ignore[assignment]
-    """Prepares one stage of a plan (weights mapped, next hop connected, warmed up); older plans keep serving.
+    """Prepares one stage of a plan and what the node stands by for (weights mapped, next hop connected, warmed up); older plans keep serving.
     FAILED_PRECONDITION: epoch not newer than the committed one. RESOURCE_EXHAUSTED: it does not fit the memory offered.
     """
     AbortEpoch: _aio.UnaryUnaryMultiCallable[_edge_node_pb2.EpochRequest, _edge_node_pb2.EpochReply]  # type: ignore[assignment]
@@ -93,7 +93,7 @@ class EdgeNodeServicer(metaclass=_abc_1.ABCMeta):
         request: _edge_node_pb2.LoadStageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_edge_node_pb2.LoadStageReply, _abc.Awaitable[_edge_node_pb2.LoadStageReply]]:
-        """Prepares one stage of a plan (weights mapped, next hop connected, warmed up); older plans keep serving.
+        """Prepares one stage of a plan and what the node stands by for (weights mapped, next hop connected, warmed up); older plans keep serving.
         FAILED_PRECONDITION: epoch not newer than the committed one. RESOURCE_EXHAUSTED: it does not fit the memory offered.
         """
 

@@ -81,6 +81,7 @@ class SplitPlan(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     CHAIN_FIELD_NUMBER: _builtins.int
+    STANDBYS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     parent_epoch: _builtins.int
     model: _builtins.str
@@ -88,6 +89,10 @@ class SplitPlan(_message.Message):
     """of the deployment; chains run side by side on disjoint nodes and share one count of epochs"""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]: ...
+    @_builtins.property
+    def standbys(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
+        """nodes that keep copies of a stage's KV and can take it over; layers are those of the stage"""
+
     def __init__(
         self,
         *,
@@ -96,10 +101,11 @@ class SplitPlan(_message.Message):
         model: _builtins.str = ...,
         stages: _abc.Iterable[Global___Stage] | None = ...,
         chain: _builtins.int = ...,
+        standbys: _abc.Iterable[Global___Stage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "epoch", b"epoch", "model", b"model", "parent_epoch", b"parent_epoch", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "epoch", b"epoch", "model", b"model", "parent_epoch", b"parent_epoch", "stages", b"stages", "standbys", b"standbys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

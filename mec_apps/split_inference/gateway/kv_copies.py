@@ -1,0 +1,56 @@
+"""Has nodes copy a session's KV to each other; the gateway asks for it and sees none of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from mec_apps.split_inference.gateway.active_plan import ActivePlan
+from mec_platform.domain.split_plan import KvMove
+from mec_platform.rpc.convert import layers_to_message
+from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
+
+if TYPE_CHECKING:
+    from mec_apps.split_inference.gateway.sessions import Session
+
+COPY_FAILURES = (grpc.aio.AioRpcError, TimeoutError)
+"""A node refused or vanished, or the link is slower than the plan was made for: the tokens are replayed instead."""
+
+
+def words_of(error: grpc.aio.AioRpcError | TimeoutError) -> str:
+    """For people: why a copy failed."""
+    return "it took too long" if isinstance(error, TimeoutError) else error.details() or error.code().name
+
+
+async def copy_kv(
+    session: Session,
+    source: ActivePlan,
+    target: ActivePlan,
+    moves: Iterable[KvMove],
+    positions: tuple[int, int],
+    *,
+    in_background: bool,
+) -> int:
+    """Copies positions `[first, last)` of all moves side by side, from nodes of one plan to those of another; returns the
+    bytes. Raises AioRpcError."""
+    first, last = positions
+    if last == first:
+        return 0
+
+    async def send(move: KvMove) -> int:
+        selection = edge_node_pb2.KvSelection(
+            session=session.id, layers=layers_to_message(move.layers), first_position=first, last_position=last
+        )
+        request = edge_node_pb2.SendKvRequest(
+            selection=selection,
+            target=move.target,
+            target_address=target.addresses[move.target],
+            in_background=in_background,
+        )
+        node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source], move.source))
+        return (await node.SendKv(request)).bytes
+
+    return sum(await asyncio.gather(*(send(move) for move in moves)))
