@@ -100,6 +100,7 @@ class LocalCluster:
         premises: Premises | None = None,
         policy: Path | None = None,
         state: Path | None = None,
+        standbys: int = 0,
     ) -> None:
         self._premises = premises or Premises()
         self._compiled = compiled
@@ -114,6 +115,7 @@ class LocalCluster:
         self._prefer_peers = prefer_peers
         self._policy = policy
         self._state = state
+        self._standbys = standbys
         self._folder = tempfile.TemporaryDirectory(prefix="mec-cluster-")
         self._channels = Channels()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -249,6 +251,7 @@ class LocalCluster:
         serve = ["serve", "--rest-port", str(rest_port), "--grpc-port", str(grpc_port)]
         serve += ["--expected-nodes", str(self._expected_nodes()), "--cooldown-s", str(self._cooldown_s)]
         serve += ["--beta", str(self._beta), *(["--prefer-peers"] if self._prefer_peers else [])]
+        serve += ["--standbys", str(self._standbys)]
         serve += [] if self._store is None else ["--store", str(self._store)]
         serve += [] if self._policy is None else ["--policy", str(self._policy)]
         serve += [] if self._state is None else ["--state", str(self._state)]

@@ -30,7 +30,7 @@ from mec_platform.control_plane.orchestrator.switch_cost import (
     transfer_ms,
 )
 from mec_platform.domain.capacity import Snapshot
-from mec_platform.domain.split_plan import PlanChange, SplitPlan
+from mec_platform.domain.split_plan import PlanChange, SplitPlan, Stage, kv_moves
 
 SETTINGS = PolicySettings()
 HASTY = replace(SETTINGS, steady_s=0.0)
@@ -254,7 +254,7 @@ def test_a_flapping_world_gives_no_change_when_the_gain_is_small(view: Any, plan
 def test_switch_cost_takes_the_cheaper_of_copy_and_replay(view: Any, world: World, plan: SplitPlan) -> None:
     moved = world.plan(2, ("a", 0, 6), ("c", 6, 12))
     copied = view(0.0)
-    assert transfer_ms(plan, moved, copied, SETTINGS) == pytest.approx(6 * 100 * 200 / 12.5e6 * 1e3)
+    assert transfer_ms(kv_moves(plan, moved), copied, SETTINGS) == pytest.approx(6 * 100 * 200 / 12.5e6 * 1e3)
     assert switch_cost(moved, copied, SETTINGS).total_ms == pytest.approx(220 + 9.6)
     dead_link = view(0.0, links=world.links(["a", "b", "c", "gateway"], b__c=1.0))
     replayed = replay_ms(moved, dead_link, SETTINGS)
@@ -287,6 +287,57 @@ def test_where_a_node_is_lost_the_choice_is_a_replay_and_names_it(view: Any, wor
     moved = world.plan(2, ("a", 0, 6), ("c", 6, 12))
     choice = choose_transfer_mode(moved, view(0.0, names=("a", "c")), SETTINGS)
     assert (choice.mode, choice.reason) == ("replay", "b is lost, and the KV of its layers with it")
+
+
+def test_where_a_standby_has_the_kv_of_a_lost_node_nothing_is_replayed(
+    view: Any, world: World, plan: SplitPlan
+) -> None:
+    protected = replace(plan, standbys=(Stage("c", plan.stages[1].layers),))
+    seen = view(0.0, names=("a", "c"), plan=protected)
+    taken_over, elsewhere = world.plan(2, ("a", 0, 6), ("c", 6, 12)), world.plan(2, ("a", 0, 9), ("c", 9, 12))
+    assert choose_transfer_mode(taken_over, seen, SETTINGS).mode == "standby"
+    assert switch_cost(taken_over, seen, SETTINGS).total_ms == pytest.approx(220)
+    assert switch_cost(elsewhere, seen, SETTINGS).total_ms == pytest.approx(220 + 3 * 100 * 200 / 12.5e6 * 1e3)
+    both_gone = view(0.0, names=("a",), plan=protected)
+    assert choose_transfer_mode(world.plan(2, ("a", 0, 12)), both_gone, SETTINGS).mode == "replay"
+
+
+def test_a_plan_gets_its_standbys_once_it_is_in_force_and_loses_no_calm_for_it(
+    view: Any, plan: SplitPlan, other: SplitPlan
+) -> None:
+    wanted = (Stage("c", plan.stages[1].layers),)
+    state = replace(settled(view, plan), changes_s=(0.5,), known_nodes=frozenset("abc"))
+    choice = replace(options(plan, 10, plan, 10), standbys=wanted)
+    decision, state = decide(view(1.0), state, SETTINGS, choice)
+    assert isinstance(decision, Reconfigure)
+    assert (decision.kind, decision.trigger) == (PlanChange.STANDBY, Trigger.STANDBY)
+    assert decision.plan == replace(plan, epoch=2, parent_epoch=1, standbys=wanted)
+    assert decision.reason == "c stands by for [6, 12) from now on"
+    protected = view(2.0, plan=decision.plan)
+    after = replace(choice, kept_standbys=wanted)
+    decision, state = decide(protected, state, SETTINGS, after)
+    assert isinstance(decision, Keep)
+    assert state.changes_s == (0.5,)  # it counts for no cooldown
+    gone = view(3.0, plan=protected.plan, names=("a", "b"), lost_nodes=frozenset({"c"}))
+    decision, _ = decide(gone, state, SETTINGS, replace(choice, kept_standbys=(), standbys=()))
+    assert isinstance(decision, Reconfigure)  # not because a node is lost: the chain is whole
+    assert (decision.trigger, decision.plan.standbys) == (Trigger.STANDBY, ())
+    assert decision.reason == "c no longer stands by for [6, 12)"
+
+
+def test_a_rescue_keeps_standbys_of_stages_that_stay_and_waits_for_no_new_ones(
+    view: Any, world: World, plan: SplitPlan
+) -> None:
+    kept, new = Stage("d", plan.stages[0].layers), Stage("c", plan.stages[1].layers)
+    protected = replace(plan, standbys=(kept,))
+    state = settled(view, plan, names=("a", "b", "c", "d"))
+    gone = view(1.0, plan=protected, names=("a", "c", "d"), lost_nodes=frozenset({"b"}))
+    rescue = world.plan(2, ("a", 0, 6), ("c", 6, 12))
+    choice = replace(options(rescue, 12), kept_standbys=(kept,), standbys=(kept, new))
+    decision, _ = decide(gone, state, SETTINGS, choice)
+    assert isinstance(decision, Reconfigure)
+    assert (decision.trigger, decision.plan.stages) == (Trigger.NODE_LOST, rescue.stages)
+    assert decision.plan.standbys == (kept,)
 
 
 def test_where_no_kv_moves_the_choice_says_so(view: Any, plan: SplitPlan) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mec_apps.split_inference.node.stages import StageError, StageTable, stage_of
+from mec_apps.split_inference.node.stages import StageError, StageTable, stage_of, standbys_of
 from mec_platform.control_plane.broadcast import protocol
 from mec_platform.domain.layers import ranges_from_cuts
 from mec_platform.domain.split_plan import SplitPlan, Stage
@@ -96,11 +96,19 @@ class World:
         stages = tuple(map(Stage, chosen, ranges_from_cuts(BLOCKS, cuts)))
         parent = 0 if self.committed is None else self.committed.epoch
         self.leader.attempt = max(self.leader.attempt, parent) + 1
-        plan = SplitPlan(self.leader.attempt, parent, MODEL, stages)
+        plan = SplitPlan(self.leader.attempt, parent, MODEL, stages, standbys=self.draw_standbys(stages, alive))
         lost = [name for name, node in self.nodes.items() if not node.alive]
         self.note(f"begin {plan.epoch}: {plan.describe()}")
         step = protocol.start(plan, self.committed, GATEWAYS, lost, DEADLINES, 0.0)
         self.take(len(self.coordinators) - 1, step)
+
+    def draw_standbys(self, stages: tuple[Stage, ...], alive: list[str]) -> tuple[Stage, ...]:
+        """For some of the stages a node that stands by, which may have a stage of its own."""
+        return tuple(
+            Stage(self.choices.choice(others), stage.layers)
+            for stage in stages
+            if (others := [name for name in alive if name != stage.node]) and self.choices.random() < 0.3
+        )
 
     def take(self, by: int, step: protocol.Step) -> None:
         state, instructions = step
@@ -132,7 +140,9 @@ class World:
                 if not self.nodes[node].alive:
                     return protocol.StageFailed(node, "gone")
                 try:
-                    self.nodes[node].table.prepare(stage_of(call.plan, index, node, MODEL, BLOCKS))
+                    stage = None if index is None else stage_of(call.plan, index, node, MODEL, BLOCKS)
+                    standbys = standbys_of(call.plan, node, BLOCKS)
+                    self.nodes[node].table.prepare(call.plan.epoch, stage, standbys)
                 except StageError as error:
                     return protocol.StageFailed(node, str(error))
                 return protocol.StagePrepared(node, 1.0)
@@ -323,6 +333,10 @@ def broken(world: World) -> Iterator[str]:
             node = world.nodes[name]
             if node.alive and node.since < committed.epoch and node.table.get(committed.epoch) is None:
                 yield f"{name} does not hold stage {index} of the committed epoch {committed.epoch}"
+        for standby in committed.standbys:
+            node = world.nodes[standby.node]
+            if node.alive and node.since < committed.epoch and not node.table.holds(standby.layers):
+                yield f"{standby.node} does not stand by for {standby.layers} in the committed epoch {committed.epoch}"
 
 
 def settle(world: World) -> None:
@@ -354,7 +368,7 @@ def unsettled(world: World) -> Iterator[str]:
         if committed is not None and plan != committed:
             yield f"{name} uses {plan and plan.epoch}, committed is {committed.epoch}"
     for name, node in world.nodes.items():
-        held = [stage.epoch for stage in node.table.stages]
+        held = [each.epoch for each in node.table.held]
         if node.alive and any(committed is None or epoch != committed.epoch for epoch in held):
             yield f"{name} still holds stages of epochs {held}, committed is {committed and committed.epoch}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from mec_apps.cli.local_cluster import LocalCluster
@@ -43,6 +43,11 @@ class Edge:
         plan = (await self.cluster.snapshot()).plan
         return [(stage.node, stage.layers.start, stage.layers.stop) for stage in plan.stages]
 
+    async def standbys(self) -> list[tuple[str, int, int]]:
+        """Who stands by for which layers in the committed plan."""
+        plan = (await self.cluster.snapshot()).plan
+        return [(standby.node, standby.layers.start, standby.layers.stop) for standby in plan.standbys]
+
     async def epoch(self) -> int:
         """The committed epoch."""
         return (await self.cluster.snapshot()).plan.epoch
@@ -53,12 +58,21 @@ class Edge:
 
     async def last_reason(self) -> str:
         """Why the plan was changed last, in the platform's words."""
+        return (await self.last_change()).reason
+
+    async def last_change(self) -> control_plane_pb2.Reconfiguration:
+        """The change that ended last."""
+        return await anext(self.changes())
+
+    async def changes(self) -> AsyncIterator[control_plane_pb2.Reconfiguration]:
+        """Changes as they end, the latest one first."""
         stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(self.cluster.platform)
         call = stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest())
-        async for done in call:
+        try:
+            async for done in call:
+                yield done
+        finally:
             call.cancel()
-            return done.reason
-        raise AssertionError("the platform ended its stream")
 
     async def apply(self, stages: Stages) -> control_plane_pb2.Reconfiguration:
         """An operator's plan."""

@@ -125,17 +125,17 @@ class Edge:
     def addresses(self) -> dict[str, str]:
         return {node.name: node.address for node in self.nodes.values()}
 
-    def plan(self, stages: Stages, chain: int = 0) -> SplitPlan:
+    def plan(self, stages: Stages, chain: int = 0, standbys: Stages = ()) -> SplitPlan:
         epoch = next(self.epochs)
-        placed = tuple(Stage(node, LayerRange(start, stop)) for node, start, stop in stages)
-        return SplitPlan(epoch, epoch - 1, "smollm2", placed, chain)
+        return SplitPlan(epoch, epoch - 1, "smollm2", _placed(stages), chain, _placed(standbys))
 
     def stub(self, node: str) -> edge_node_pb2_grpc.EdgeNodeAsyncStub:
         return edge_node_pb2_grpc.EdgeNodeStub(self.channels.to(self.nodes[node].address))
 
     async def prepare(self, plan: SplitPlan) -> None:
         message = plan_to_message(plan, self.addresses)
-        for index, node in enumerate(plan.nodes):
+        for node in plan.members:
+            index = plan.nodes.index(node) if node in plan.nodes else None
             await self.stub(node).LoadStage(edge_node_pb2.LoadStageRequest(plan=message, stage_index=index))
 
     async def commit(self, plan: SplitPlan, nodes: Sequence[str] = ("a", "b", "c")) -> None:
@@ -168,9 +168,16 @@ class Client:
         self.links = LinkPool(hello, LinkShapers(), self.sessions.on_frame, self.sessions.on_link_lost)
         self.switcher = PlanSwitcher(self.sessions, self.links)
 
-    async def use(self, stages: Stages, *, mode: str = "pre_copy", lost: frozenset[str] = frozenset()) -> Any:
+    async def use(
+        self,
+        stages: Stages,
+        *,
+        mode: str = "pre_copy",
+        lost: frozenset[str] = frozenset(),
+        standbys: Stages = (),
+    ) -> Any:
         """Prepare, switch, commit on all nodes: what the control plane does where there is one chain."""
-        plan = self.edge.plan(stages)
+        plan = self.edge.plan(stages, standbys=standbys)
         await self.edge.prepare(plan)
         reports = await self.switch(plan, mode=mode, lost=lost)
         await self.edge.commit(plan, [node for node in self.edge.nodes if node not in lost])
@@ -240,6 +247,10 @@ class Client:
         await drained(self.edge)
         await self.links.close()
         await self.switcher.close()
+
+
+def _placed(stages: Stages) -> tuple[Stage, ...]:
+    return tuple(Stage(node, LayerRange(start, stop)) for node, start, stop in stages)
 
 
 async def drained(edge: Edge) -> dict[str, int]:

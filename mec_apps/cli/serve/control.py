@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mec_apps.cli.option_groups import option_group, options_of
-from mec_platform.control_plane.orchestrator.settings import PolicySettings
+from mec_platform.control_plane.orchestrator.settings import PolicySettings, ReplicaLimits
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.tick import ControlSettings
 
@@ -30,6 +30,7 @@ def _make(
     expected_nodes: int,
     cooldown_s: float,
     kv_reserve: int,
+    standbys: int,
     alpha: float,
     beta: float,
     gamma_ms: float,
@@ -40,7 +41,9 @@ def _make(
 ) -> Control:
     settings = ControlSettings(
         planning=PlanSettings(alpha=alpha, beta=beta, gamma_ms=gamma_ms, kv_tokens_reserved=kv_reserve),
-        policy=PolicySettings(expected_nodes=expected_nodes, cooldown_s=cooldown_s),
+        policy=PolicySettings(
+            expected_nodes=expected_nodes, cooldown_s=cooldown_s, replicas=ReplicaLimits(standbys=standbys)
+        ),
     )
     return Control(settings, policy, manual, store, prefer_peers)
 
@@ -68,6 +71,13 @@ control_options = option_group(
         show_default=True,
         type=click.IntRange(0),
         help="KV positions that every stage must have room for.",
+    ),
+    _option(
+        "--standbys",
+        default=0,
+        show_default=True,
+        type=click.IntRange(0, 3),
+        help="Nodes that keep copies of the KV of each stage, where there is room: a killed node then costs no replay.",
     ),
     _option("--alpha", default=1.0, show_default=True, type=click.FloatRange(0), help="Weight of latency."),
     _option(
