@@ -17,6 +17,7 @@ from mec_apps.cli.requests import (
     print_json,
     run_async,
 )
+from mec_platform.rpc.convert import plan_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types_pb2
 
 _STAGE = re.compile(r"(?P<node>[^=\s]+)=(?P<start>\d+):(?P<stop>\d+)")
@@ -98,7 +99,7 @@ async def _best_of_free_nodes(channel: grpc.aio.Channel, model: str) -> Sequence
     snapshot = await control_plane_pb2_grpc.CapacityProfilerStub(channel).GetSnapshot(
         control_plane_pb2.GetSnapshotRequest(model=model)
     )
-    taken = [stage.node for plan in (snapshot.plan, *snapshot.replicas) for stage in plan.stages]
+    taken = [node for plan in (snapshot.plan, *snapshot.replicas) for node in plan_from_message(plan).members]
     request = control_plane_pb2.ProposePlanRequest(model=model, exclude_nodes=taken)
     return (await control_plane_pb2_grpc.SplitRevisionStub(channel).ProposePlan(request)).plan.stages
 

@@ -87,8 +87,11 @@ async def _first_deployment(channel: grpc.aio.Channel) -> str:
 
 
 def _chain(plan: types_pb2.SplitPlan) -> dict[str, Any]:
-    stages = [{"node": s.node, "start": s.layers.start, "stop": s.layers.stop} for s in plan.stages]
-    return {"chain": plan.chain, "epoch": plan.epoch, "stages": stages}
+    stages, standbys = (
+        [{"node": each.node, "start": each.layers.start, "stop": each.layers.stop} for each in part]
+        for part in (plan.stages, plan.standbys)
+    )
+    return {"chain": plan.chain, "epoch": plan.epoch, "stages": stages, "standbys": standbys}
 
 
 def _world(snapshot: control_plane_pb2.Snapshot) -> dict[str, Any]:

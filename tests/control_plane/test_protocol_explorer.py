@@ -140,9 +140,8 @@ class World:
                 if not self.nodes[node].alive:
                     return protocol.StageFailed(node, "gone")
                 try:
-                    stage = None if index is None else stage_of(call.plan, index, node, MODEL, BLOCKS)
-                    standbys = standbys_of(call.plan, node, BLOCKS)
-                    self.nodes[node].table.prepare(call.plan.epoch, stage, standbys)
+                    stage = () if index is None else (stage_of(call.plan, index, node, MODEL, BLOCKS),)
+                    self.nodes[node].table.prepare(*stage, *standbys_of(call.plan, node, BLOCKS))
                 except StageError as error:
                     return protocol.StageFailed(node, str(error))
                 return protocol.StagePrepared(node, 1.0)

@@ -15,6 +15,7 @@ export function chooseColours(state) {
 }
 
 /** Stages of all chains. */
+const standbysOf = (state) => [state.plan, ...state.replicas].flatMap((plan) => plan?.standbys ?? []);
 const stagesOf = (state) => [state.plan, ...state.replicas].flatMap((plan) => plan?.stages ?? []);
 
 export function showModel(state) {
@@ -104,6 +105,7 @@ export function showNodes(state, colours) {
   const columns = [
     { title: "Node", cell: (node) => ({ text: node.name, colour: colours.get(node.name), tag: node.emulated ? "emulated" : "" }) },
     { title: "Blocks", cell: (node) => (stages.has(node.name) ? show.blocks(stages.get(node.name).start, stages.get(node.name).stop) : "idle") },
+    ...(standbysOf(state).length > 0 ? [{ title: "Stands by for", cell: (node) => standingBy(state, node) }] : []),
     { title: "Trusted", cell: (node) => (node.trusted ? "yes" : "no") },
     { title: "Threads", kind: "number", cell: (node) => show.digits(node.threads) },
     { title: "Memory", kind: "number", cell: (node) => show.memory(node.memory_bytes) },
@@ -114,6 +116,12 @@ export function showNodes(state, colours) {
   ];
   fillTable(at("nodes"), columns, state.nodes, "No edge node has reported yet.");
 }
+
+const standingBy = (state, node) =>
+  standbysOf(state)
+    .filter((standby) => standby.node === node.name)
+    .map((standby) => show.blocks(standby.start, standby.stop))
+    .join(", ");
 
 export function showLinks(state) {
   const columns = [

@@ -37,7 +37,6 @@ from mec_apps.split_inference.node.stages import (
     LoadedStage,
     StageError,
     StaleEpoch,
-    StandbyLayers,
     stage_of,
     standbys_of,
 )
@@ -129,8 +128,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         started = time.perf_counter()
         try:
             plan = plan_from_message(request.plan)
-            stage, standbys = self._share_of(plan, request.stage_index if request.HasField("stage_index") else None)
-            held = (*standbys, *((stage,) if stage is not None else ()))
+            held = self._share_of(plan, request.stage_index if request.HasField("stage_index") else None)
             self._check_memory(held)
         except (ValueError, StageError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -144,9 +142,8 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         except OSError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"no room for the weights: {error}")
         try:
-            if stage is not None:
-                await self._connect_next(stage, addresses_from_message(request.plan))
-            await self._compute.call(lambda: self._load(plan.epoch, stage, standbys))
+            await self._connect_next(held, addresses_from_message(request.plan))
+            await self._compute.call(lambda: self._load(held))
         except StaleEpoch as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except MemoryError as error:
@@ -258,16 +255,14 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         if self._compute.stages.prepared_before(epoch):
             await self._compute.call(lambda: self._forget_before(epoch))
 
-    def _share_of(
-        self, plan: SplitPlan, stage_index: int | None
-    ) -> tuple[LoadedStage | None, tuple[StandbyLayers, ...]]:
+    def _share_of(self, plan: SplitPlan, stage_index: int | None) -> tuple[Held, ...]:
         """What a plan gives this node. Raises StageError where that does not fit together."""
         name, shape = self._settings.name, self._shape
-        stage = None if stage_index is None else stage_of(plan, stage_index, name, shape.name, shape.blocks)
-        standbys = standbys_of(plan, name, shape.blocks)
-        if plan.model != shape.name or (stage is None and not standbys):
+        stage = () if stage_index is None else (stage_of(plan, stage_index, name, shape.name, shape.blocks),)
+        held = (*stage, *standbys_of(plan, name, shape.blocks))
+        if plan.model != shape.name or not held:
             raise StageError(f"the plan for model {plan.model} has nothing for {name}, which has {shape.name}")
-        return stage, standbys
+        return held
 
     def _check_memory(self, held: Sequence[Held]) -> None:
         shape = self._shape
@@ -281,23 +276,24 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
                 f"{self._settings.name} offers {self._settings.memory_bytes / 1e6:.0f} MB"
             )
 
-    async def _connect_next(self, stage: LoadedStage, addresses: dict[str, str]) -> None:
-        if stage.next_node is not None:
-            address = addresses.get(stage.next_node, "")
+    async def _connect_next(self, held: Sequence[Held], addresses: dict[str, str]) -> None:
+        for following in [each.next_node for each in held if isinstance(each, LoadedStage)]:
+            if following is None:
+                continue
+            address = addresses.get(following, "")
             if not address:
-                raise LinkLost(f"the plan gives no address for {stage.next_node}")
-            await self._data_plane.links.connect(stage.next_node, address, CONNECT_TIMEOUT_S)
+                raise LinkLost(f"the plan gives no address for {following}")
+            await self._data_plane.links.connect(following, address, CONNECT_TIMEOUT_S)
 
-    def _load(self, epoch: int, stage: LoadedStage | None, standbys: tuple[StandbyLayers, ...]) -> None:
-        held = (*standbys, *((stage,) if stage is not None else ()))
+    def _load(self, held: Sequence[Held]) -> None:
         unused = self._compute.stages.unused_layers(self._shape.blocks)
         cold = [layers.intersection(each.layers) for layers in unused for each in held]
-        self._compute.stages.prepare(epoch, stage, standbys)
+        self._compute.stages.prepare(*held)
         try:
             for each in held:
                 self._compute.model.load_stage(each.layers, each.is_first, each.is_last)
         except MemoryError:
-            self._abort(epoch)
+            self._abort(held[0].epoch)
             raise
         for layers in cold:
             if layers is not None:

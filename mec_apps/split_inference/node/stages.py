@@ -101,16 +101,17 @@ class StageTable:
         """The stage of an epoch, or None."""
         return self._stages.get(epoch)
 
-    def prepare(self, epoch: int, stage: LoadedStage | None, standbys: tuple[StandbyLayers, ...] = ()) -> None:
-        """Holds what an epoch gives this node beside what is committed. Raises StaleEpoch for an epoch that is not newer."""
+    def prepare(self, *held: Held) -> None:
+        """Holds what one epoch gives this node beside what is committed. Raises StaleEpoch for an epoch that is not newer."""
+        epoch = held[0].epoch
         if epoch <= self.committed_epoch:
             raise StaleEpoch(f"epoch {epoch} is not newer than the committed epoch {self.committed_epoch}")
         if epoch in self._aborted:
             raise StaleEpoch(f"epoch {epoch} has been aborted; its abort overtook this")
-        if stage is not None:
-            self._stages[epoch] = stage
-        if standbys:
-            self._standbys[epoch] = standbys
+        for each in held:
+            if isinstance(each, LoadedStage):
+                self._stages[epoch] = each
+        self._standbys[epoch] = tuple(each for each in held if isinstance(each, StandbyLayers))
 
     def abort(self, epoch: int) -> None:
         """Drops a prepared stage. Raises StaleEpoch where it has been committed."""
