@@ -50,7 +50,7 @@ RULES: Mapping[str, Rule] = {
     # At gateways.
     **_rows(f"{_V1}Inference", "Generate", Role.CLIENT, Role.OPERATOR),
     **_rows(f"{_V1}Inference", "ListSessions", Role.OPERATOR, Role.PLATFORM),
-    **_rows(f"{_V1}Inference", "SwitchPlan RevertPlan", Role.PLATFORM),
+    **_rows(f"{_V1}Inference", "SwitchPlan RevertPlan HoldPlans", Role.PLATFORM),
 }
 """By full method name."""
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
-from mec_apps.split_inference.gateway.active_plan import ActivePlan
+from mec_apps.split_inference.gateway.active_plan import ActivePlan, PlanHeld
 from mec_apps.split_inference.gateway.plan_user import PlanUser
 from mec_apps.split_inference.gateway.sessions import Session, end_session
 from mec_platform.domain.split_plan import KvMove, kv_moves
@@ -41,8 +41,9 @@ hold its change up, or an abort."""
 READER_TIMEOUT_S = 0.25
 """A client that reads its answer asks for the next token within this time."""
 
-COPY_FAILURES = (grpc.aio.AioRpcError, TimeoutError)
-"""A node refused or vanished, or the link is slower than the plan was made for: the tokens are replayed instead."""
+COPY_FAILURES = (grpc.aio.AioRpcError, TimeoutError, PlanHeld)
+"""A node refused or vanished, the link is slower than the plan was made for, or a node of it lost its trust: the tokens are
+replayed instead."""
 
 _log = logging.getLogger(__name__)
 
@@ -317,8 +318,14 @@ def _mode(moves: tuple[KvMove, ...], ahead: _Ahead) -> str:
     return "pre_copy" if ahead.rounds else "stop_and_copy"
 
 
-def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError) -> None:
-    reason = "it took too long" if isinstance(error, TimeoutError) else error.details()
+def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError | PlanHeld) -> None:
+    match error:
+        case TimeoutError():
+            reason: object = "it took too long"
+        case PlanHeld():
+            reason = error
+        case _:
+            reason = error.details()
     _log.warning("session %x: KV could not be copied (%s); replaying", session.id, reason)
 
 
@@ -331,10 +338,11 @@ async def _send_kv(
     *,
     in_background: bool,
 ) -> int:
-    """Copies positions `[first, last)` of all moves side by side; returns the bytes. Raises AioRpcError."""
+    """Copies positions `[first, last)` of all moves side by side; returns the bytes. Raises AioRpcError or PlanHeld."""
     first, last = positions
     if last == first:
         return 0
+    target.check_open()
 
     async def send(move: KvMove) -> int:
         selection = edge_node_pb2.KvSelection(

@@ -16,7 +16,7 @@ from mec_platform.control_plane.monitoring.report_messages import ReportReader, 
 from mec_platform.control_plane.selection import Selection, select_deployment
 from mec_platform.control_plane.standing import Standing
 from mec_platform.domain.capacity import Snapshot
-from mec_platform.rpc.convert import snapshot_to_message
+from mec_platform.rpc.convert import held_to_messages, snapshot_to_message
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
@@ -185,6 +185,7 @@ def _reply(standing: Standing) -> control_plane_pb2.ReportReply:
     return control_plane_pb2.ReportReply(
         plan_epoch=standing.epoch,
         living_epoch=standing.living_epoch,
+        held=held_to_messages(standing.held),
         next_report_s=REPORT_INTERVAL_S,
         chains=[control_plane_pb2.ChainEpoch(chain=c.chain, epoch=c.epoch, dropped=c.dropped) for c in standing.chains],
         max_sessions=None if limit is None else limit.max_sessions,
