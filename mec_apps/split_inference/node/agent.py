@@ -37,7 +37,7 @@ from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.cost_profile import CostProfile
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.rpc.convert import hardware_to_message, profile_to_message, shape_to_message
-from mec_platform.rpc.endpoints import AddressError, Channels, make_server, start_server
+from mec_platform.rpc.endpoints import AddressError, Channels, is_loopback, make_server, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_node_pb2_grpc, types_pb2
 
 SERVICE_NAME = "edge-node"
@@ -69,8 +69,13 @@ class NodeAgent:
 
     async def _start(self) -> None:
         settings = self._settings
+        reached_at = settings.advertise.rpartition(":")[0] or settings.host
         self._identity = take_identity(
-            settings.name, settings.host, settings.allow_remote, settings.identity, settings.platform_grpc
+            settings.name,
+            reached_at if is_loopback(settings.host) else settings.host,
+            settings.allow_remote,
+            settings.identity,
+            settings.platform_grpc,
         )
         identity = None if self._identity is None else self._identity.grpc
         store = ContentStore(settings.store_dir)
@@ -135,7 +140,8 @@ class NodeAgent:
         content_store_pb2_grpc.add_ContentStoreServicer_to_server(ContentStoreService(store), self._server)
         services = [EDGE_NODE_SERVICE, DATA_PLANE_SERVICE, CONTENT_STORE_SERVICE]
         credentials = None if identity is None else identity.server_credentials()
-        self.address = await start_server(self._server, settings.host, settings.port, services, credentials)
+        listening = await start_server(self._server, settings.host, settings.port, services, credentials)
+        self.address = settings.advertise or listening
         self._service.address = self.address
         self._serve_metrics()
         if self._identity is not None:

@@ -83,6 +83,8 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         self._shapers = shapers
         self._channels = channels
         self._weights = weights
+        self._used: frozenset[int] = frozenset()
+        """Layers that stages have needed since it was last looked which they do not."""
         self.address = ""
 
     async def Describe(self, request: edge_node_pb2.DescribeRequest, context: Context) -> edge_node_pb2.NodeDescription:
@@ -265,6 +267,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
     def _load(self, stage: LoadedStage) -> None:
         cold = [layers.intersection(stage.layers) for layers in self._compute.stages.unused_layers(self._shape.blocks)]
         self._compute.stages.prepare(stage)
+        self._used |= frozenset(stage.layers)
         try:
             self._compute.model.load_stage(stage.layers, stage.is_first, stage.is_last)
         except MemoryError:
@@ -290,7 +293,12 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
     def _release_unused(self) -> None:
         """Gives back the KV of layers that no stage needs; without any stage, of every session."""
         stages = self._compute.stages
-        for layers in stages.unused_layers(self._shape.blocks):
+        unused = stages.unused_layers(self._shape.blocks)
+        used = frozenset(range(self._shape.blocks)).difference(*unused)
+        if not self._used <= used:
+            self._compute.model.wipe_scratch()
+        self._used = used
+        for layers in unused:
             self._compute.kv.forget_layers(layers)
             self._compute.model.release_layers(layers)
         held = stages.stages
