@@ -10,15 +10,20 @@ The deployment's policy wants trusted nodes for the first four and the last thre
 and never token ids or rows in place of them, tokens that were drawn, KV of protected blocks, or rows behind one of the
 last three blocks. That is so through starts, answers, re-splits, changes that are given up, the death of trusted nodes, chains
 that come and go, and trust that is revoked while tokens flow: of these moments each test here makes one.
+
+On disk nothing of what is said is anywhere: the last test looks for it in all that the processes have written meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
+import aiohttp
 import grpc
 import grpc.aio
 import pytest
@@ -28,8 +33,10 @@ from mec_apps.cli.compile import CompiledFolders
 from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
 from mec_apps.split_inference.frames import FrameKind
 from mec_apps.split_inference.link_shaper import EmulatedLink
+from mec_platform.rpc.generate import REPOSITORY
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, edge_node_pb2, inference_pb2
-from tests.integration.edge import Edge, Stages, until
+from tests.integration.edge import Edge, Stages, generate_request, until
+from tests.integration.traces import core_limit, found_in, message_traces, text_traces, token_traces, written_files
 from tests.integration.wiretap import Wiretap, wiretaps
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -46,7 +53,24 @@ NARROW: Stages = [("safe-1", 0, 14), (OPEN, 14, 16), ("safe-2", 16, 30)]
 ALONE: Stages = [("safe-3", 0, 30)]
 CONTENT = frozenset({FrameKind.TOKENS, FrameKind.ROWS, FrameKind.HIDDEN})
 HARMLESS = frozenset({FrameKind.HELLO, FrameKind.PROBE, FrameKind.END})
+MARKER = "quartzolith zymurgy vexillology"
+"""Words that no file of the product has."""
+
+QUESTION = f"Tell me at length, and step by step, all that there is to say of {MARKER} and of gardens."
 SLOW = EmulatedLink(bytes_per_s=30e3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """All that the processes have for files of their own: home, caches, temporary files, and where they run."""
+    folder: Path = tmp_path_factory.mktemp("edge")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "MEC_CACHE"):
+            patch.setenv(variable, str(folder))
+        patch.setenv("PYTHONPATH", str(REPOSITORY))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        patch.chdir(folder)
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +93,21 @@ async def taps() -> AsyncIterator[dict[str, Wiretap]]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(compiled: CompiledFolders, policy: Path, taps: dict[str, Wiretap]) -> AsyncIterator[LocalCluster]:
+async def cluster(
+    compiled: CompiledFolders, policy: Path, folder: Path, taps: dict[str, Wiretap]
+) -> AsyncIterator[LocalCluster]:
     nodes = [NodeOptions(name, trusted=name != OPEN, arguments=tap.options) for name, tap in taps.items()]
-    async with LocalCluster(compiled, nodes, manual=True, context=512, policy=policy) as cluster:
+    state = folder / "state.sqlite"
+    async with LocalCluster(compiled, nodes, manual=True, context=512, policy=policy, state=state) as cluster:
         await cluster.wait_for_plan()
         yield cluster
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def edge(cluster: LocalCluster, taps: dict[str, Wiretap]) -> AsyncIterator[Edge]:
-    """On the usual plan; whatever a test does, afterwards nothing has reached the untrusted node that must not."""
-    edge = Edge(cluster)
-    if await edge.plan() != USUAL:
+    """On the usual plan while its nodes live. Whatever a test does, nothing has reached the untrusted node that must not."""
+    edge = Edge(cluster, QUESTION)
+    if cluster.running.issuperset(TRUSTED) and await edge.plan() != USUAL:
         await edge.apply(USUAL)
     yield edge
     await edge.drained()
@@ -92,7 +119,7 @@ async def edge(cluster: LocalCluster, taps: dict[str, Wiretap]) -> AsyncIterator
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def undisturbed(cluster: LocalCluster) -> list[int]:
-    return await Edge(cluster).answer(60)
+    return await Edge(cluster, QUESTION).answer(60)
 
 
 def check_untrusted(tap: Wiretap) -> None:
@@ -249,6 +276,42 @@ async def test_a_trusted_node_that_is_killed_is_replaced_by_another_trusted_one(
     tokens, _ = await edge.answer_through(60, 20, kill)
     assert tokens == undisturbed
     assert "safe-2" not in {node for node, _, _ in await edge.plan()}
+
+
+async def test_nothing_of_what_was_said_is_in_any_file(
+    edge: Edge, undisturbed: list[int], folder: Path, taps: dict[str, Wiretap]
+) -> None:
+    """Logs at their most talkative, the platform's state and its journal of decisions, caches, temporary files, core dumps."""
+    await ask_over_http(edge)
+    text = "".join([event.text async for event in edge.cluster.inference.Generate(generate_request(60, QUESTION))])
+    prompt = next(frame for tap in taps.values() for frame in tap.frames() if frame.kind is FrameKind.TOKENS).payload
+    traces = [*text_traces(MARKER), *text_traces(text[20:50]), *message_traces(taps.values())]
+    traces += [*token_traces(memoryview(prompt).cast("i").tolist()), *token_traces(undisturbed)]
+    pids = [facts["pid"] for name, facts in edge.cluster.facts.items() if name in edge.cluster.running]
+    assert {core_limit((await edge.describe(name)).process_id) for name in edge.nodes} == {"0"}
+    files = written_files(pids, [folder])
+    assert {"state.sqlite", "gateway.log", "safe-1.log"} <= {Path(name).name for name in files}
+    assert found_in(files, traces) == []
+    # And what would be there would be found.
+    planted = {f"planted {index}": b"..." + trace + b"..." for index, trace in enumerate(traces)}
+    assert len(found_in(planted, traces)) >= len(traces) > 200
+
+
+async def ask_over_http(edge: Edge) -> None:
+    """In ways that go well, and in ways that do not."""
+    message = {"role": "user", "content": QUESTION}
+    questions: list[tuple[HTTPStatus, dict[str, object]]] = [
+        (HTTPStatus.OK, {"messages": [message], "max_tokens": 5, "stop": MARKER}),
+        (HTTPStatus.BAD_REQUEST, {"messages": [message], "max_tokens": MARKER}),
+        (HTTPStatus.BAD_REQUEST, {"messages": [message | {"role": MARKER}], "temperature": 9}),
+        (HTTPStatus.BAD_REQUEST, {"messages": [message], "max_tokens": 10_000}),
+        (HTTPStatus.NOT_FOUND, {"messages": [message], "model": MARKER}),
+    ]
+    async with aiohttp.ClientSession() as http:
+        for status, question in questions:
+            body = {"model": "smollm2"} | question
+            async with http.post(f"{edge.cluster.openai_url}/chat/completions", json=body) as answer:
+                assert answer.status == status, await answer.text()
 
 
 def _bounds(stage: edge_node_pb2.LoadedStage) -> tuple[int, int]:
