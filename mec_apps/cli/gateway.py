@@ -138,7 +138,7 @@ def gateway(
     def describe(agent: GatewayAgent) -> dict[str, Any]:
         return {"name": name, "openai": agent.openai_url, "grpc": agent.grpc_address}
 
-    run_process("gateway", lambda: GatewayAgent(settings), describe, ready_file, verbose)
+    run_process("gateway", lambda: GatewayAgent(settings), describe, ready_file, verbose, private=True)
 
 
 def _encoder_package(encoder: str, store: Path | None) -> Path:

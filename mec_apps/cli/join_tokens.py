@@ -37,6 +37,8 @@ def _read_life(context: click.Context, parameter: click.Parameter, text: str) ->
 
 @join_token.command(epilog="Example: mec join-token create edge-1 --ttl 15m")
 @click.argument("name")
+@click.option("--role", type=click.Choice(["node", "gateway"]), help="What it may be (default: either).")
+@click.option("--untrusted", is_flag=True, help="A node that must not see raw tokens and shallow activations.")
 @click.option("--ttl", "life_s", default="1h", show_default=True, callback=_read_life, help="How long it is good.")
 @click.option(
     "--output",
@@ -45,11 +47,23 @@ def _read_life(context: click.Context, parameter: click.Parameter, text: str) ->
 )
 @rest_options
 @json_option
-def create(name: str, life_s: int, output: Path | None, platform: PlatformAddress, as_json: bool) -> None:
-    """Make a token for the member that will be called NAME. It is shown once."""
+def create(
+    name: str,
+    role: str | None,
+    untrusted: bool,
+    life_s: int,
+    output: Path | None,
+    platform: PlatformAddress,
+    as_json: bool,
+) -> None:
+    """Make a token for the member that will be called NAME. It is shown once.
+
+    Role and trust go into the member's certificate, and into those that follow it; another token changes them.
+    """
     if output is not None and output.exists():
         raise CliError(f"{output} exists already and is not overwritten; name another file, or remove it first")
-    made: dict[str, Any] = run_async(call(platform, "POST", _TOKENS, {"name": name, "lifeSeconds": life_s}))
+    asked = {"name": name, "role": role, "trusted": not untrusted, "lifeSeconds": life_s}
+    made: dict[str, Any] = run_async(call(platform, "POST", _TOKENS, asked))
     if output is not None:
         write_private(output, made.pop("token").encode() + b"\n")
         made["file"] = str(output)
@@ -70,7 +84,7 @@ def list_command(platform: PlatformAddress, as_json: bool) -> None:
         return
     for each in found:
         until = datetime.fromtimestamp(each["expiresUnixS"], UTC).isoformat(timespec="seconds")
-        click.echo(f"{each['tokenId']}  {each['name']}  until {until}")
+        click.echo(f"{each['tokenId']}  {each['name']}  {' '.join(each['grants'])}  until {until}")
 
 
 @join_token.command(epilog="Example: mec join-token delete 0123456789abcdef")

@@ -59,6 +59,8 @@ class NodeOptions:
     artefact: Path | None = None
     interpreter: tuple[str, ...] = (sys.executable,)
     kv_compression: str = "none"
+    arguments: tuple[str, ...] = ()
+    """Further options of `mec node`."""
     encodes: bool = False
     """Whether it serves the cluster's encoder instead of its language model."""
 
@@ -263,6 +265,7 @@ class LocalCluster:
         options = self._options[name]
         arguments = ["node", "--name", name, "--threads", str(options.threads)]
         arguments += ["--memory-mib", str(options.memory_mib), "--emulate", "--context", str(self._context)]
+        arguments += options.arguments
         arguments += [] if options.kv_compression == "none" else ["--kv-compression", options.kv_compression]
         arguments += [] if options.trusted else ["--untrusted"]
         for peer, link in options.links.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_apps.split_inference.node.cores import available_cores
 
 
+def _read_address(context: click.Context, parameter: click.Parameter, text: str) -> str:
+    if text and re.fullmatch(r"([^:/\s]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}", text) is None:
+        raise click.BadParameter("write HOST:PORT, as in 192.0.2.11:50052")
+    return text
+
+
 @click.command(epilog="Example: mec node --name edge-1 --threads 1 --memory-mib 64")
 @click.option("--name", help="Name of this node, unique on the platform (default: that in --join, or the host name).")
 @model_option
@@ -53,6 +60,13 @@ from mec_apps.split_inference.node.cores import available_cores
 )
 @click.option(
     "--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="gRPC port; 0 takes a free one."
+)
+@click.option(
+    "--advertise",
+    default="",
+    metavar="HOST:PORT",
+    callback=_read_address,
+    help="Where others reach the gRPC port, if not where it listens: behind a forwarded port or a proxy.",
 )
 @click.option(
     "--metrics-port",
@@ -115,6 +129,7 @@ def node(
     untrusted: bool,
     emulate: bool,
     port: int,
+    advertise: str,
     metrics_port: int,
     platform_wait_s: float,
     site: str,
@@ -177,6 +192,7 @@ def node(
         platform_grpc=platform_grpc,
         host=host,
         port=port,
+        advertise=advertise,
         metrics_port=metrics_port,
         threads=threads or available_cores(),
         memory_bytes=memory_mib << 20,
@@ -201,7 +217,7 @@ def node(
     def describe(agent: NodeAgent) -> dict[str, Any]:
         return {"name": name, "grpc": agent.address, "metrics": agent.metrics_url}
 
-    run_process("node", lambda: NodeAgent(settings), describe, ready_file, verbose)
+    run_process("node", lambda: NodeAgent(settings), describe, ready_file, verbose, private=True)
 
 
 def _own_target() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from mec_apps.cli.parent import end_with_parent
+from mec_apps.cli.private_memory import keep_memory_private
 from mec_apps.cli.requests import CliError, run_async
 from mec_platform.background import BackgroundTasks
 
@@ -48,11 +49,16 @@ def run_process(
     describe: Callable[[Any], dict[str, Any]],
     ready_file: Path | None,
     verbose: bool,
+    *,
+    private: bool = False,
 ) -> None:
     """Starts what `make` gives, says where it serves, and stops it in order at SIGINT or SIGTERM.
 
-    It has `start` and `stop`, and may have `wait_failed`, which returns why it cannot go on, and `reload` for SIGHUP.
+    It has `start` and `stop`, and may have `wait_failed`, which returns why it cannot go on, and `reload` for SIGHUP. One that
+    is `private` holds what users say.
     """
+    if private:
+        keep_memory_private()
     end_with_parent()
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format=LOG_FORMAT)
     run_async(_run_until_signal(what, make, describe, ready_file))

@@ -1,5 +1,7 @@
 """The sending end of the data plane: one long-lived stream to one edge node, used by gateways and by nodes.
 
+Nothing but a hello is sent before the node at the other end has said that it is the one that is meant.
+
 Frames leave in the order of `send`. What comes back (results, refusals, echoes of probes) goes to `on_frame`. A stream
 that breaks is reported once through `on_lost` and opened again in the background until `close`.
 """
@@ -321,6 +323,9 @@ class PeerLink:
             except FrameError as error:
                 return f"the peer sent no frame: {error}"
             if frame.kind is FrameKind.HELLO:
+                said = frame.payload.decode(errors="replace")
+                if said != self.peer:  # its port has got another owner: nothing of the peer's is for that one
+                    return f"{said!r} answers at {self.address}, not {self.peer}"
                 self._connected.set()
             elif frame.kind is FrameKind.ARRIVED:
                 self._meter.arrived(frame.epoch / 1e9, time.perf_counter())

@@ -22,6 +22,7 @@ from mec_platform.control_plane.control_settings import ControlSettings
 from mec_platform.control_plane.deciding import Decider, DecisionMade
 from mec_platform.control_plane.decision_codec import DecisionRecord
 from mec_platform.control_plane.feed import Feed
+from mec_platform.control_plane.holding import Holds
 from mec_platform.control_plane.journal import Journal
 from mec_platform.control_plane.leading import Lead
 from mec_platform.control_plane.monitoring.estimates import (
@@ -55,7 +56,7 @@ from mec_platform.control_plane.orchestrator.policy import PolicyState
 from mec_platform.control_plane.split_revision.checker import check_plan
 from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.control_plane.split_revision.standbys import choose_standbys
-from mec_platform.control_plane.standing import SessionLimit, Standing, share_of_limit
+from mec_platform.control_plane.standing import HeldPlan, SessionLimit, Standing, share_of_limit
 from mec_platform.control_plane.trust import exposed_nodes, not_trusted
 from mec_platform.domain.capacity import Snapshot
 from mec_platform.domain.failures import Failure
@@ -98,6 +99,7 @@ class ControlLoop:
         self._manual = manual
         self._monitoring = MonitoringState(started_s=0.0)
         self._chains = Chains(model, journal, self._commit, self.addresses, self._gone, self.fail_member, identity)
+        self._holds = Holds(identity)
         self._limit: SessionLimit | None = None
         self._tasks = BackgroundTasks()
         self._wake = asyncio.Event()
@@ -112,6 +114,7 @@ class ControlLoop:
     async def stop(self) -> None:
         """Stops deciding; a reconfiguration under way is left where it is and is finished or forgotten by epochs."""
         await self._tasks.stop()
+        await self._holds.stop()
         await self._chains.stop()
 
     @property
@@ -190,7 +193,7 @@ class ControlLoop:
             sessions = {gateway.name: gateway.sessions for gateway in self.observe().gateways}
             limit = replace(limit, max_sessions=share_of_limit(limit.max_sessions, sessions, member))
         living = self._chains.living_epoch if self._lead.taken_up else 0
-        return Standing(self._chains.epoch_for(member), self._chains.epochs(), limit, living)
+        return Standing(self._chains.epoch_for(member), self._chains.epochs(), limit, living, self._holds.held)
 
     def take_report(self, event: MemberReported) -> Refusal | None:
         """Takes a member's report; a refusal is for its sender."""
@@ -296,6 +299,7 @@ class ControlLoop:
         if not await self._lead.take_up():
             self._tell(self._chains.control(0), Wait(self._lead.who_leads()))
             return
+        self._hold_exposing()
         for control, plan in self._chains.changes():
             if exposed := self._exposed(plan):  # a policy may have changed since it was decided on
                 control.give_up(not_trusted(exposed))
@@ -385,6 +389,12 @@ class ControlLoop:
 
     def _exposed(self, plan: SplitPlan) -> frozenset[str]:
         return exposed_nodes(plan, self.observe(plan.chain), self._settings.planning)
+
+    def _hold_exposing(self) -> None:
+        """Has nothing more sent into plans by which a node would see what it is not trusted with any more."""
+        exposing = [(plan, exposed) for plan in self.plans if (exposed := self._exposed(plan))]
+        held = tuple(HeldPlan(plan.epoch, not_trusted(exposed)) for plan, exposed in exposing)
+        self._holds.hold(held, self.model, {each.name: each.address for each in self.observe().gateways})
 
     def _tell(self, chain: ChainControl, decision: Decision) -> None:
         """Publishes and logs a decision; one like the last of its chain is a tick of an unchanged world and told once."""

@@ -19,6 +19,14 @@ class ChainEpoch:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldPlan:
+    """A committed plan that nothing may be sent into any more, and why, for those whose answers wait."""
+
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionLimit:
     """At most so many sessions at a time, and why, for those who are turned away."""
 
@@ -31,13 +39,15 @@ class Standing:
     """`epoch` is what the member shall be at; `limit` is for gateways, None where they may take all they can.
 
     Epochs below `living_epoch` that are not committed are nobody's work any more: whoever attempted them has given up, has
-    been lost, or leads no longer. A member that is prepared for one, or has gone over to one, goes back.
+    been lost, or leads no longer. A member that is prepared for one, or has gone over to one, goes back. Plans that are not
+    `held` may be used.
     """
 
     epoch: int
     chains: tuple[ChainEpoch, ...] = ()
     limit: SessionLimit | None = None
     living_epoch: int = 0
+    held: tuple[HeldPlan, ...] = ()
 
 
 def share_of_limit(max_sessions: int, sessions: Mapping[str, int], gateway: str) -> int:

@@ -28,5 +28,5 @@ def exposed_nodes(plan: SplitPlan, seen: Snapshot, settings: PlanSettings) -> fr
 
 
 def not_trusted(nodes: Iterable[str]) -> str:
-    """For people: why a plan must not come into force."""
+    """For people: why a plan must not come into force, or must not be used any more."""
     return f"{', '.join(sorted(nodes))} would hold blocks that need trust, and is not trusted"

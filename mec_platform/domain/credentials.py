@@ -33,13 +33,16 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinPermit:
-    """A member of that name may join once before `expires_unix_ns`. `secret_hash` is SHA-256, hexadecimal, of the random
-    256 bits in the token that says so."""
+    """A member of that name may join once before `expires_unix_ns`, as what `grants` name (see `identity.names.Grant`).
+
+    `secret_hash` is SHA-256, hexadecimal, of the random 256 bits in the token that says so.
+    """
 
     secret_hash: str = field(repr=False)
     name: str
     created_unix_ns: int
     expires_unix_ns: int
+    grants: frozenset[str] = frozenset({"node", "gateway", "trusted"})
 
     @property
     def permit_id(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mec_platform.identity.names import Identity, Role
+from mec_platform.identity.names import Grant, Identity, Role
 
 _V1 = "/mec_platform.rpc.v1."
 ANYBODY = frozenset(Role)
@@ -17,14 +17,16 @@ ANYBODY = frozenset(Role)
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Roles that may call; `own_name` is the field of the request that must be the caller's own name."""
+    """Roles that may call; `own_name` is the field of the request that must be the caller's own name. Of members, those that
+    were granted `grant`, where there is one."""
 
     roles: frozenset[Role]
     own_name: str = ""
+    grant: Grant | None = None
 
 
-def _rows(service: str, methods: str, *roles: Role, own_name: str = "") -> dict[str, Rule]:
-    return {f"{service}/{method}": Rule(frozenset(roles), own_name) for method in methods.split()}
+def _rows(service: str, methods: str, *roles: Role, own_name: str = "", grant: Grant | None = None) -> dict[str, Rule]:
+    return {f"{service}/{method}": Rule(frozenset(roles), own_name, grant) for method in methods.split()}
 
 
 RULES: Mapping[str, Rule] = {
@@ -45,12 +47,15 @@ RULES: Mapping[str, Rule] = {
     **_rows(f"{_V1}EdgeNode", "LoadStage AbortEpoch CommitEpoch", Role.PLATFORM),
     **_rows(f"{_V1}EdgeNode", "Emulate", Role.PLATFORM, Role.OPERATOR),
     **_rows(f"{_V1}EdgeNode", "Describe", Role.PLATFORM, Role.OPERATOR),
-    **_rows(f"{_V1}EdgeNode", "ExportKv ImportKv SendKv EndSession", Role.MEMBER),
+    # Gateways say where KV goes, and nodes send it: a node that asked for it itself could have that of blocks which it must
+    # not see.
+    **_rows(f"{_V1}EdgeNode", "ExportKv SendKv EndSession", Role.MEMBER, grant=Grant.GATEWAY),
+    **_rows(f"{_V1}EdgeNode", "ImportKv", Role.MEMBER, grant=Grant.NODE),
     **_rows(f"{_V1}DataPlane", "Frames", Role.MEMBER),
     # At gateways.
     **_rows(f"{_V1}Inference", "Generate", Role.CLIENT, Role.OPERATOR),
     **_rows(f"{_V1}Inference", "ListSessions", Role.OPERATOR, Role.PLATFORM),
-    **_rows(f"{_V1}Inference", "SwitchPlan RevertPlan", Role.PLATFORM),
+    **_rows(f"{_V1}Inference", "SwitchPlan RevertPlan HoldPlans", Role.PLATFORM),
 }
 """By full method name."""
 
@@ -72,8 +77,10 @@ def rule_of(method: str) -> Rule | None:
     return RULES.get(method)
 
 
-def decide_refusal(method: str, callers: Iterable[Identity], said: str | None) -> str | None:
-    """Why a call is refused of somebody whose certificate stands for `callers`; None where it may be made.
+def decide_refusal(
+    method: str, callers: Iterable[Identity], said: str | None, grants: frozenset[Grant] = frozenset()
+) -> str | None:
+    """Why a call is refused of somebody whose certificate stands for `callers` with `grants`; None where it may be made.
 
     `said` is what the request says in the row's `own_name`.
     """
@@ -86,6 +93,8 @@ def decide_refusal(method: str, callers: Iterable[Identity], said: str | None) -
     if not fitting:
         allowed = " or ".join(sorted(f"a certificate of role {role}" for role in rule.roles))
         return f"{method} is not for {who}: it takes {allowed}; see mec certs issue"
+    if rule.grant is not None and rule.grant not in grants:
+        return f"{method} is not for {who}: its certificate does not grant it to be a {rule.grant}"
     if rule.own_name and said not in {caller.name for caller in fitting}:
         return f"{method} of {said!r} comes from {who}: everybody speaks for themselves alone"
     return None

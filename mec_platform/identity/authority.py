@@ -20,9 +20,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mec_platform.identity.names import (
     DNS_ROOT,
+    EVERY_GRANT,
+    Grant,
     Identity,
     Role,
     client_id_of,
+    grants_in,
     identities_in,
     name_problem,
     server_name,
@@ -95,17 +98,26 @@ def make_authority(name: str, now_unix_s: float) -> Pair:
     return Pair(builder.sign(key, hashes.SHA256()), key)
 
 
-def issue(authority: Pair, purpose: Purpose, name: str, hosts: Sequence[str], now_unix_s: float, days: int) -> Pair:
+def issue(
+    authority: Pair,
+    purpose: Purpose,
+    name: str,
+    hosts: Sequence[str],
+    now_unix_s: float,
+    days: int,
+    grants: frozenset[Grant] = EVERY_GRANT,
+) -> Pair:
     """A certificate that the authority answers for, valid no longer than the authority itself.
 
-    `hosts` are host names and IP addresses under which a server is reached. A client's `name` is its client id.
+    `hosts` are host names and IP addresses under which a server is reached. A client's `name` is its client id. `grants` are
+    a member's.
 
     Raises:
         ValueError: a host is neither a name nor an address, or the authority has expired.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     life = timedelta(days=days)
-    return Pair(sign(authority, purpose, name, hosts, key.public_key(), now_unix_s, life), key)
+    return Pair(sign(authority, purpose, name, hosts, key.public_key(), now_unix_s, life, grants), key)
 
 
 def sign(
@@ -116,6 +128,7 @@ def sign(
     key: ec.EllipticCurvePublicKey,
     now_unix_s: float,
     life: timedelta,
+    grants: frozenset[Grant] = EVERY_GRANT,
 ) -> x509.Certificate:
     """A certificate as of `issue` for a key that somebody else keeps. Raises ValueError as `issue` does."""
     role = _ROLES.get(purpose)
@@ -132,7 +145,7 @@ def sign(
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key), critical=False
     )
-    names = x509.SubjectAlternativeName([*map(_host_name, hosts), *_own_names(purpose, name)])
+    names = x509.SubjectAlternativeName([*map(_host_name, hosts), *_own_names(purpose, name, grants)])
     return builder.add_extension(names, critical=False).sign(authority.key, hashes.SHA256())
 
 
@@ -185,11 +198,12 @@ def purpose_of(certificate: x509.Certificate) -> Purpose | None:
 
 def identities_of(certificate: x509.Certificate) -> frozenset[Identity]:
     """Whom a certificate stands for, by its URIs."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return frozenset()
-    return identities_in(names.get_values_for_type(x509.UniformResourceIdentifier))
+    return identities_in(_uris_of(certificate))
+
+
+def grants_of(certificate: x509.Certificate) -> frozenset[Grant]:
+    """What a certificate grants the member that it stands for."""
+    return grants_in(_uris_of(certificate))
 
 
 def hosts_of(certificate: x509.Certificate) -> list[str]:
@@ -208,6 +222,14 @@ def common_name_of(certificate: x509.Certificate) -> str:
     return str(names[0].value) if names else ""
 
 
+def _uris_of(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return names.get_values_for_type(x509.UniformResourceIdentifier)
+
+
 def _host_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
@@ -215,7 +237,7 @@ def _host_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host.encode("idna").decode())
 
 
-def _own_names(purpose: Purpose, name: str) -> list[x509.GeneralName]:
+def _own_names(purpose: Purpose, name: str, grants: frozenset[Grant]) -> list[x509.GeneralName]:
     """What others know it by, whatever hosts it is for."""
     role = _ROLES.get(purpose)
     if role is None:
@@ -223,6 +245,7 @@ def _own_names(purpose: Purpose, name: str) -> list[x509.GeneralName]:
     own: list[x509.GeneralName] = [x509.UniformResourceIdentifier(Identity(role, name).uri)]
     if purpose is Purpose.MEMBER:
         own.append(x509.UniformResourceIdentifier(Identity(Role.CLIENT, client_id_of(name)).uri))
+        own += [x509.UniformResourceIdentifier(grant.uri) for grant in sorted(grants)]
     if purpose in _SERVES:
         own.append(x509.DNSName(server_name(name if purpose is Purpose.MEMBER else "")))
     return own

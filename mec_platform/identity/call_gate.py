@@ -19,19 +19,20 @@ import grpc.aio
 from cryptography import x509
 
 from mec_platform.identity.access import decide_refusal, rule_of
-from mec_platform.identity.authority import hosts_of, identities_of
-from mec_platform.identity.names import Identity, Role
+from mec_platform.identity.authority import grants_of, hosts_of, identities_of
+from mec_platform.identity.names import Grant, Identity, Role
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom the certificate of a connection stands for, at which hosts, and until when (Unix time)."""
+    """Whom the certificate of a connection stands for, at which hosts, until when (Unix time), and what it was granted."""
 
     identities: frozenset[Identity]
     hosts: tuple[str, ...]
     until_unix_s: float
+    grants: frozenset[Grant] = frozenset()
 
     def name_as(self, role: Role) -> str | None:
         """The caller's name in a role; None where it has none."""
@@ -78,7 +79,7 @@ class CallGate(grpc.aio.ServerInterceptor):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate of this connection has expired")
         rule = rule_of(method)
         said = str(getattr(request, rule.own_name)) if rule is not None and rule.own_name else ""
-        refusal = decide_refusal(method, caller.identities, said)
+        refusal = decide_refusal(method, caller.identities, said, caller.grants)
         if refusal is not None:
             _log.warning("refused: %s", refusal)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
@@ -124,4 +125,5 @@ def _parts(handler: Any) -> tuple[Any, Any]:
 @lru_cache(maxsize=4096)
 def _read_caller(pem: bytes) -> Caller:
     certificate = x509.load_pem_x509_certificate(pem)
-    return Caller(identities_of(certificate), tuple(hosts_of(certificate)), certificate.not_valid_after_utc.timestamp())
+    until_unix_s = certificate.not_valid_after_utc.timestamp()
+    return Caller(identities_of(certificate), tuple(hosts_of(certificate)), until_unix_s, grants_of(certificate))

@@ -20,7 +20,7 @@ from mec_platform.identity.authority import (
 )
 from mec_platform.identity.folder import AUTHORITY, key_path, load_authority, load_pair, save
 from mec_platform.identity.grpc_identity import Material
-from mec_platform.identity.names import Role, name_problem
+from mec_platform.identity.names import Grant, Role, name_problem
 
 MEMBER_LIFE = timedelta(hours=24)
 """Of the certificate of a member that has joined. It renews it by itself; one that was shut out is out after this at last."""
@@ -55,14 +55,14 @@ class MemberAuthority:
         """What join tokens pin."""
         return fingerprint(self._pair.certificate)
 
-    def sign_member(self, name: str, hosts: Sequence[str], request_pem: bytes) -> bytes:
+    def sign_member(self, name: str, hosts: Sequence[str], request_pem: bytes, grants: frozenset[Grant]) -> bytes:
         """A certificate (PEM) for the member of that name, with the key of its request and nothing else of it.
 
         Raises:
             RequestRefused: the request is none, or for a key that is not signed.
         """
         key = requested_key(request_pem)
-        signed = sign(self._pair, Purpose.MEMBER, name, hosts, key, self._unix_time_s(), MEMBER_LIFE)
+        signed = sign(self._pair, Purpose.MEMBER, name, hosts, key, self._unix_time_s(), MEMBER_LIFE, grants)
         return signed.public_bytes(serialization.Encoding.PEM)
 
     def make_platform(self, name: str, hosts: Sequence[str]) -> Material:

@@ -1,5 +1,7 @@
 """Whom a certificate stands for, as URIs among its alternative names: `urn:mec:member:edge-1`. Pure.
 
+Of a member other such URIs say what it was granted to be, as `urn:mec:grant:trusted`: by whoever had it signed, not by itself.
+
 Beside the URI a certificate has a DNS name made from it. It is for no resolver: a channel demands it of the other end, so
 that what answers at the address of `edge-2` has to be `edge-2`, wherever that address leads.
 """
@@ -32,6 +34,23 @@ class Role(StrEnum):
     """A client of the APIs; its tokens say what it may do there."""
 
 
+class Grant(StrEnum):
+    """What a member may be. What its certificate does not grant it is not, whatever it says."""
+
+    NODE = "node"
+    GATEWAY = "gateway"
+    TRUSTED = "trusted"
+    """A node that may hold blocks which need trust."""
+
+    @property
+    def uri(self) -> str:
+        """As it stands in a certificate."""
+        return f"{URN}grant:{self}"
+
+
+EVERY_GRANT = frozenset(Grant)
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A role and a name in it."""
@@ -56,6 +75,12 @@ def identities_in(uris: Iterable[str]) -> frozenset[Identity]:
         if uri.startswith(URN) and name and role in frozenset(Role):
             found.add(Identity(Role(role), name))
     return frozenset(found)
+
+
+def grants_in(uris: Iterable[str]) -> frozenset[Grant]:
+    """What URIs of a certificate grant."""
+    stated = frozenset(uris)
+    return frozenset(grant for grant in Grant if grant.uri in stated)
 
 
 def name_problem(role: Role, name: str) -> str | None:

@@ -1,4 +1,5 @@
-"""gRPC `MemberCertificates`: a member that has joined gets its next certificate over the connection of the present one."""
+"""gRPC `MemberCertificates`: a member that has joined gets its next certificate over the connection of the present one, for the
+same name, with the same grants."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ class MemberCertificatesService(membership_pb2_grpc.MemberCertificatesServicer):
             )
             raise AssertionError("unreachable: abort raises")
         try:
-            signed = self._authority.sign_member(name, caller.hosts, request.request_pem)
+            signed = self._authority.sign_member(name, caller.hosts, request.request_pem, caller.grants)
         except RequestRefused as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         _log.info("member %s has a new certificate", name)

@@ -11,7 +11,7 @@ import secrets
 
 from mec_platform.domain.credentials import JoinPermit, Scope
 from mec_platform.identity.join_token import SECRET_BYTES, hash_secret
-from mec_platform.identity.names import Role, client_id_of, name_problem
+from mec_platform.identity.names import EVERY_GRANT, Grant, Role, client_id_of, name_problem
 from mec_platform.registry import events
 from mec_platform.registry.credentials import Credentials
 from mec_platform.registry.errors import UnknownJoinPermit
@@ -38,8 +38,8 @@ class Joining:
             key=lambda each: (each.created_unix_ns, each.permit_id),
         )
 
-    async def permit(self, name: str, life_s: int) -> tuple[JoinPermit, bytes]:
-        """Lets a member of that name join once; returns the secret too, which cannot be read again.
+    async def permit(self, name: str, life_s: int, grants: frozenset[Grant] = EVERY_GRANT) -> tuple[JoinPermit, bytes]:
+        """Lets a member of that name join once, as what it is granted; returns the secret too, which cannot be read again.
 
         Raises:
             ValueError: no member can have that name.
@@ -54,6 +54,7 @@ class Joining:
             name=name,
             created_unix_ns=now_ns,
             expires_unix_ns=now_ns + life_s * 10**9,
+            grants=frozenset(map(str, grants)),
         )
         await self._registry.commit(lambda state: events.JoinPermitted(permit))
         return permit, secret
@@ -68,8 +69,9 @@ class Joining:
 
         await self._registry.commit(decide)
 
-    async def use(self, name: str, secret: bytes) -> tuple[str, str]:
-        """Takes the permission of that secret and name; returns id and secret of the client that the member is now.
+    async def use(self, name: str, secret: bytes) -> tuple[str, str, frozenset[Grant]]:
+        """Takes the permission of that secret and name; returns id and secret of the client that the member is now, and what
+        it is granted.
 
         Raises:
             UnknownJoinPermit: there is none that can be used.
@@ -77,7 +79,10 @@ class Joining:
         secret_hash = hash_secret(secret)
         client, client_secret = self._credentials.prepare(client_id_of(name), MEMBER_SCOPES)
 
+        granted: frozenset[Grant] = frozenset()
+
         def decide(state: RegistryState) -> events.Event:
+            nonlocal granted
             permit = state.join_permits.get(secret_hash[:16])
             if (
                 permit is None
@@ -86,10 +91,11 @@ class Joining:
                 or permit.expires_unix_ns <= self._registry.clock.unix_ns()
             ):
                 raise UnknownJoinPermit
+            granted = frozenset(map(Grant, permit.grants))
             return events.JoinPermitUsed(permit.permit_id, client)
 
         await self._registry.commit(decide)
-        return client.client_id, client_secret
+        return client.client_id, client_secret, granted
 
     def has_joined(self, name: str) -> bool:
         """Whether a member has joined under that name and its client was not deleted since."""

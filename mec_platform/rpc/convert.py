@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from mec_platform.domain.capacity import GatewayCapacity, LinkCapacity, LinkForecast, NodeCapacity, Snapshot
 from mec_platform.domain.cost_profile import CostProfile, RowCost
@@ -12,6 +13,26 @@ from mec_platform.domain.layers import LayerRange
 from mec_platform.domain.model_shape import ModelShape
 from mec_platform.domain.split_plan import SplitPlan, Stage
 from mec_platform.rpc.v1 import control_plane_pb2, types_pb2
+
+
+class Held(Protocol):
+    """A plan that is held; see `control_plane.standing.HeldPlan`."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+def held_to_messages(held: Iterable[Held]) -> list[types_pb2.HeldPlan]:
+    """Plans that nothing may be sent into."""
+    return [types_pb2.HeldPlan(epoch=each.epoch, reason=each.reason) for each in held]
+
+
+def held_from_messages(messages: Iterable[types_pb2.HeldPlan]) -> dict[int, str]:
+    """Epochs of plans that nothing may be sent into, and why."""
+    return {each.epoch: each.reason for each in messages}
 
 
 def layers_from_message(message: types_pb2.LayerRange) -> LayerRange:

@@ -28,10 +28,11 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str, deadline_s: 
 
 
 class Edge:
-    """A running cluster."""
+    """A running cluster, and what it is asked where a test does not say."""
 
-    def __init__(self, cluster: LocalCluster) -> None:
+    def __init__(self, cluster: LocalCluster, question: str = QUESTION) -> None:
         self.cluster = cluster
+        self._question = question
 
     @property
     def nodes(self) -> list[str]:
@@ -81,14 +82,15 @@ class Edge:
     async def answer(
         self,
         max_tokens: int,
-        question: str = QUESTION,
+        question: str = "",
         temperature: float = 0.0,
         seed: int = 0,
         on_token: Callable[[int], None] = lambda made: None,
     ) -> list[int]:
         """Token ids of an answer; `on_token` learns after each how many there are."""
         tokens: list[int] = []
-        async for event in self.cluster.inference.Generate(generate_request(max_tokens, question, temperature, seed)):
+        request = generate_request(max_tokens, question or self._question, temperature, seed)
+        async for event in self.cluster.inference.Generate(request):
             tokens.append(event.token)
             on_token(len(tokens))
         return tokens
@@ -121,7 +123,7 @@ class Edge:
             held_at.append(len(tokens))
 
         waiting = asyncio.ensure_future(wait())
-        call = self.cluster.inference.Generate(generate_request(1500))
+        call = self.cluster.inference.Generate(generate_request(1500, self._question))
         try:
             async for event in call:
                 tokens.append(event.token)

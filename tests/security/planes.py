@@ -21,6 +21,7 @@ from mec_platform.identity.authority import (
     sign,
 )
 from mec_platform.identity.grpc_identity import GrpcIdentity, Material
+from mec_platform.identity.names import EVERY_GRANT, Grant
 
 
 class Town:
@@ -34,15 +35,15 @@ class Town:
     def fingerprint(self) -> bytes:
         return fingerprint(self.authority.certificate)
 
-    def pair(self, purpose: Purpose, name: str) -> Pair:
-        return issue(self.authority, purpose, name, ["127.0.0.1"], self.now_s, 30)
+    def pair(self, purpose: Purpose, name: str, grants: frozenset[Grant] = EVERY_GRANT) -> Pair:
+        return issue(self.authority, purpose, name, ["127.0.0.1"], self.now_s, 30, grants)
 
-    def identity(self, purpose: Purpose, name: str) -> GrpcIdentity:
+    def identity(self, purpose: Purpose, name: str, grants: frozenset[Grant] = EVERY_GRANT) -> GrpcIdentity:
         """A new certificate at every reading, as after a renewal."""
-        return GrpcIdentity(lambda: Material.of_pair(self.pair(purpose, name), self.authority.certificate))
+        return GrpcIdentity(lambda: Material.of_pair(self.pair(purpose, name, grants), self.authority.certificate))
 
-    def member(self, name: str) -> GrpcIdentity:
-        return self.identity(Purpose.MEMBER, name)
+    def member(self, name: str, grants: frozenset[Grant] = EVERY_GRANT) -> GrpcIdentity:
+        return self.identity(Purpose.MEMBER, name, grants)
 
     def expired(self, name: str) -> GrpcIdentity:
         """A member whose certificate was good until a minute ago."""

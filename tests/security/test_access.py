@@ -8,7 +8,7 @@ import pytest
 
 from mec_apps.split_inference.peer_link import FRAMES_METHOD
 from mec_platform.identity.access import OPEN_SERVICES, RULES, decide_refusal, rule_of
-from mec_platform.identity.names import Identity, Role, identities_in, name_problem
+from mec_platform.identity.names import EVERY_GRANT, Grant, Identity, Role, identities_in, name_problem
 from mec_platform.rpc.v1 import (
     content_store_pb2,
     control_plane_pb2,
@@ -64,7 +64,7 @@ def test_a_row_about_the_callers_own_name_names_a_field_of_the_request():
 )
 def test_orders_come_from_the_platform_and_sessions_from_members(methods, role):
     for method, caller in product(methods, Role):
-        refusal = decide_refusal(v1(method), [Identity(caller, "x")], None)
+        refusal = decide_refusal(v1(method), [Identity(caller, "x")], None, EVERY_GRANT)
         assert (refusal is None) == (caller is role), (method, caller)
 
 
@@ -74,6 +74,18 @@ def test_a_member_speaks_for_itself_alone():
     assert refusal == (
         "/mec_platform.rpc.v1.CapacityProfiler/Report of 'edge-2' comes from member edge-1: "
         "everybody speaks for themselves alone"
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "grant"),
+    [("SendKv", Grant.GATEWAY), ("ExportKv", Grant.GATEWAY), ("EndSession", Grant.GATEWAY), ("ImportKv", Grant.NODE)],
+)
+def test_a_member_does_only_what_its_certificate_grants(method, grant):
+    assert decide_refusal(v1(f"EdgeNode/{method}"), [EDGE_1], None, frozenset({grant})) is None
+    refusal = decide_refusal(v1(f"EdgeNode/{method}"), [EDGE_1], None, EVERY_GRANT - {grant})
+    assert refusal == (
+        f"/mec_platform.rpc.v1.EdgeNode/{method} is not for member edge-1: its certificate does not grant it to be a {grant}"
     )
 
 

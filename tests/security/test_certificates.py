@@ -14,7 +14,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 from mec_apps.cli.certs.command import certs
 from mec_platform.domain.errors import MendableError
-from mec_platform.identity.authority import Purpose, hosts_of, identities_of, issue, make_authority
+from mec_platform.identity.authority import Purpose, grants_of, hosts_of, identities_of, issue, make_authority
 from mec_platform.identity.names import server_name
 from mec_platform.private_files import PrivateFileError, read_private, write_private
 from mec_platform.tls import TlsError, TlsFiles, make_server_context
@@ -107,6 +107,23 @@ def test_a_certificate_says_who_it_stands_for_and_still_does_when_it_is_renewed(
         found = x509.load_pem_x509_certificate((folder / "edge-1.crt").read_bytes())
         assert {identity.uri for identity in identities_of(found)} == uris
         assert hosts_of(found) == ["192.0.2.1"]
+        run(folder, "renew", "edge-1")
+
+
+@pytest.mark.parametrize(
+    ("options", "grants"),
+    [
+        (["--member"], {"node", "gateway", "trusted"}),
+        (["--role", "node"], {"node", "trusted"}),
+        (["--role", "node", "--untrusted"], {"node"}),
+        (["--member", "--untrusted"], {"node", "gateway"}),
+        (["--role", "gateway"], {"gateway", "trusted"}),
+    ],
+)
+def test_a_members_certificate_says_what_it_may_be_and_still_does_when_it_is_renewed(folder, options, grants):
+    run(folder, "issue", "edge-1", *options, "--host", "192.0.2.1")
+    for _ in range(2):
+        assert grants_of(x509.load_pem_x509_certificate((folder / "edge-1.crt").read_bytes())) == grants
         run(folder, "renew", "edge-1")
 
 

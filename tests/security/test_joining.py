@@ -37,12 +37,12 @@ from mec_platform.enablement_api.operations import OPERATIONS
 from mec_platform.enablement_api.routes import make_enablement_app
 from mec_platform.enablement_api.security.protection import Protection
 from mec_platform.enablement_api.security.settings import SecuritySettings
-from mec_platform.identity.authority import LARGEST_REQUEST_BYTES, Purpose, identities_of, make_request
+from mec_platform.identity.authority import LARGEST_REQUEST_BYTES, Purpose, grants_of, identities_of, make_request
 from mec_platform.identity.folder import certificate_path, key_path, save
 from mec_platform.identity.grpc_identity import IdentityError, IdentityFiles
 from mec_platform.identity.join_token import JoinToken, JoinTokenError, decode_join_token
 from mec_platform.identity.member_authority import AuthorityFiles, MemberAuthority, load_or_make
-from mec_platform.identity.names import Identity, Role
+from mec_platform.identity.names import EVERY_GRANT, Grant, Identity, Role
 from mec_platform.identity.renewal import renewal_due
 from mec_platform.private_files import PrivateFileError, write_private
 from mec_platform.registry.host import HostRegistry
@@ -256,8 +256,8 @@ async def platform(town: Town, tmp_path: Path) -> AsyncIterator[Platform]:
     await platform.stop()
 
 
-async def permit(platform: Platform, name: str, town: Town) -> JoinToken:
-    _, secret = await platform._host.joining.permit(name, 600)
+async def permit(platform: Platform, name: str, town: Town, grants: frozenset[Grant] = EVERY_GRANT) -> JoinToken:
+    _, secret = await platform._host.joining.permit(name, 600, grants)
     return JoinToken(name, secret, town.fingerprint)
 
 
@@ -293,6 +293,17 @@ async def test_a_node_joins_with_nothing_but_its_token_and_renews_its_certificat
     assert "was shut out" in await refused(_renewal(again), grpc.StatusCode.PERMISSION_DENIED)
     for each in (member, again):
         await each.stop()
+
+
+@pytest.mark.parametrize("grants", [{Grant.NODE}, {Grant.NODE, Grant.TRUSTED}, {Grant.GATEWAY}], ids=str)
+async def test_what_a_token_grants_stands_in_the_certificate_and_in_those_that_follow(platform, town, home, grants):
+    place = PlatformAddress(platform.rest_uri, Access())
+    await join(await permit(platform, "edge-1", town, frozenset(grants)), place, home)
+    member = MemberIdentity("edge-1", joined_files(home), platform.grpc_address)
+    for _ in range(2):
+        assert grants_of(x509.load_pem_x509_certificate((home / "member.pem").read_bytes())) == grants
+        await member.renew()
+    await member.stop()
 
 
 async def _renewal(member: MemberIdentity) -> None:

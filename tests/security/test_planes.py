@@ -25,6 +25,7 @@ from mec_platform.identity.call_gate import CallGate
 from mec_platform.identity.folder import certificate_path, key_path, load_authority, save
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.identity.member_authority import AuthorityFiles
+from mec_platform.identity.names import Grant
 from mec_platform.registry.etcd.settings import EtcdSettings
 from mec_platform.rpc.endpoints import (
     AddressError,
@@ -106,6 +107,36 @@ async def test_an_operator_sees_what_members_reported(town, platform):
         # Behind the gate the registry asks for what it always did; here authentication is off.
         registry = registry_pb2_grpc.ServiceRegistryStub(channel)
         await refused(registry.Get(registry_pb2.GetRequest(service_id="x")), grpc.StatusCode.NOT_FOUND)
+
+
+async def test_the_platform_believes_of_role_and_trust_what_the_certificate_says(town, platform, caplog):
+    node = replace_report(report("edge-1"), role=control_plane_pb2.MEMBER_ROLE_NODE, trusted=True)
+    reports = []
+    for name, grants in (("edge-1", {Grant.NODE}), ("edge-2", {Grant.NODE, Grant.TRUSTED})):
+        channel = open_member_channel(platform.grpc_address, town.member(name, frozenset(grants)))
+        stream = control_plane_pb2_grpc.CapacityProfilerStub(channel).Report()
+        reports.append((channel, stream))
+        for _ in range(2):
+            await stream.write(replace_report(node, name=name, address=f"{name}:1"))
+            assert isinstance(await stream.read(), control_plane_pb2.ReportReply)
+    assert caplog.text.count("edge-1 says that it is trusted, and its certificate does not") == 1
+    async with open_member_channel(platform.grpc_address, town.identity(Purpose.OPERATOR, "alice")) as channel:
+        seen = await control_plane_pb2_grpc.CapacityProfilerStub(channel).GetSnapshot(
+            control_plane_pb2.GetSnapshotRequest()
+        )
+        assert {member.name: member.trusted for member in seen.members} == {"edge-1": False, "edge-2": True}
+    channel, stream = reports[0]
+    await stream.write(report("edge-1"))
+    assert "does not grant it" in await refused(stream.read(), DENIED)
+    for channel, _ in reports:
+        await channel.close()
+
+
+def replace_report(message: control_plane_pb2.MemberReport, **values) -> control_plane_pb2.MemberReport:
+    changed = control_plane_pb2.MemberReport()
+    changed.CopyFrom(message)
+    changed.MergeFrom(control_plane_pb2.MemberReport(**values))
+    return changed
 
 
 async def test_the_dashboard_reads_the_state_of_its_platform_over_mutual_tls(platform):
@@ -339,6 +370,21 @@ async def test_the_number_of_a_gateway_is_its_own(streams):
         assert "not edge-2" in await refused(call.read(), grpc.StatusCode.INVALID_ARGUMENT)
     assert first.get("edge-1").connected
     await first.close()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [Frame(FrameKind.TOKENS, rows=1, payload=b"abcd"), Frame(FrameKind.HELLO, session=6 << 32, payload=b"edge-2")],
+)
+async def test_a_node_does_not_pass_for_a_gateway(streams, frame):
+    identity = streams.town.member("edge-2", frozenset({Grant.NODE, Grant.TRUSTED}))
+    async with open_member_channel(streams.address, identity, "edge-1") as channel:
+        call = channel.stream_stream(FRAMES_METHOD)()
+        await call.write(pack_frame(Frame(FrameKind.HELLO, payload=b"edge-2")))
+        assert unpack_frame(await call.read()).kind is FrameKind.HELLO
+        await call.write(pack_frame(frame))
+        assert "was not granted to be a gateway" in await refused(call.read(), grpc.StatusCode.INVALID_ARGUMENT)
+    assert streams.submitted.empty()
 
 
 async def test_an_operator_sends_no_frames(streams):

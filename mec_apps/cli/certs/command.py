@@ -16,6 +16,7 @@ from mec_platform.identity.authority import (
     Pair,
     Purpose,
     common_name_of,
+    grants_of,
     hosts_of,
     issue,
     make_authority,
@@ -30,6 +31,7 @@ from mec_platform.identity.folder import (
     load_certificate,
     save,
 )
+from mec_platform.identity.names import EVERY_GRANT, Grant
 
 folder_option = click.option(
     "--dir",
@@ -80,6 +82,10 @@ def init(folder: Path, name: str, force: bool, as_json: bool) -> None:
     help="For a client: NAME is its client id. Otherwise it is for a server.",
 )
 @click.option("--member", "purpose", flag_value="member", help="For the edge node or gateway that is called NAME.")
+@click.option(
+    "--role", type=click.Choice(["node", "gateway"]), help="What a member may be (default: either); implies --member."
+)
+@click.option("--untrusted", is_flag=True, help="A member that must not see raw tokens and shallow activations.")
 @click.option("--operator", "purpose", flag_value="operator", help="For who looks at the platform and changes plans.")
 @click.option("--host", "hosts", multiple=True, help="Host name or IP address of a server or member (repeatable).")
 @folder_option
@@ -87,13 +93,27 @@ def init(folder: Path, name: str, force: bool, as_json: bool) -> None:
 @force_option
 @json_option
 def issue_command(
-    name: str, purpose: str | None, hosts: tuple[str, ...], folder: Path, days: int, force: bool, as_json: bool
+    name: str,
+    purpose: str | None,
+    role: str | None,
+    untrusted: bool,
+    hosts: tuple[str, ...],
+    folder: Path,
+    days: int,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Issue a certificate for a server, or for the client, member or operator that is called NAME."""
     check_name(name)
+    purpose = purpose or ("member" if role else None)
+    if (role or untrusted) and purpose != "member":
+        raise CliError("--role and --untrusted are for members; say --member, or leave them out")
     if purpose is None and not hosts:
         raise CliError("a server's certificate names its hosts: say --host for each, or --client for a client's")
-    pair = _issue(load_authority(folder), Purpose(purpose or "server"), name, list(hosts), days)
+    grants = EVERY_GRANT - ({Grant.TRUSTED} if untrusted else set())
+    if role is not None:
+        grants -= {Grant.NODE, Grant.GATEWAY} - {Grant(role)}
+    pair = _issue(load_authority(folder), Purpose(purpose or "server"), name, list(hosts), days, grants)
     save(folder, name, pair, replace=force)
     _report(folder, name, pair.certificate, as_json)
 
@@ -110,7 +130,7 @@ def renew(name: str, folder: Path, days: int, as_json: bool) -> None:
     purpose = purpose_of(before)
     if purpose is None:
         raise CliError(f"{name} is an authority; `mec certs init --force` makes a new one")
-    pair = _issue(load_authority(folder), purpose, common_name_of(before), hosts_of(before), days)
+    pair = _issue(load_authority(folder), purpose, common_name_of(before), hosts_of(before), days, grants_of(before))
     save(folder, name, pair, replace=True)
     _report(folder, name, pair.certificate, as_json)
 
@@ -129,12 +149,13 @@ def show(folder: Path, as_json: bool) -> None:
         return
     for entry in found:
         hosts = f"  for {', '.join(entry['hosts'])}" if entry["hosts"] else ""
-        click.echo(f"{entry['name']}  {entry['purpose']}  until {entry['not_after']}{hosts}")
+        grants = f" ({', '.join(entry['grants'])})" if entry["grants"] else ""
+        click.echo(f"{entry['name']}  {entry['purpose']}{grants}  until {entry['not_after']}{hosts}")
 
 
-def _issue(authority: Pair, purpose: Purpose, name: str, hosts: list[str], days: int) -> Pair:
+def _issue(authority: Pair, purpose: Purpose, name: str, hosts: list[str], days: int, grants: frozenset[Grant]) -> Pair:
     try:
-        return issue(authority, purpose, name, hosts, time.time(), days)
+        return issue(authority, purpose, name, hosts, time.time(), days, grants)
     except ValueError as error:
         raise CliError(f"cannot issue a certificate for {name}: {error}") from error
 
@@ -153,6 +174,7 @@ def _describe(folder: Path, name: str, certificate: x509.Certificate) -> dict[st
         "purpose": purpose_of(certificate) or "authority",
         "common_name": common_name_of(certificate),
         "hosts": hosts_of(certificate),
+        "grants": sorted(grants_of(certificate)),
         "not_before": certificate.not_valid_before_utc.isoformat(),
         "not_after": certificate.not_valid_after_utc.isoformat(),
         "serial": f"{certificate.serial_number:x}",

@@ -37,7 +37,7 @@ from mec_platform.background import BackgroundTasks
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.failures import Failure
 from mec_platform.identity.grpc_identity import GrpcIdentity
-from mec_platform.rpc.convert import shape_to_message
+from mec_platform.rpc.convert import held_from_messages, shape_to_message
 from mec_platform.rpc.endpoints import AddressError, make_server, start_server
 from mec_platform.rpc.v1 import control_plane_pb2, inference_pb2_grpc
 from mec_platform.tls import TlsFiles, load_certificate, make_server_context
@@ -149,6 +149,7 @@ class GatewayAgent:
         await self._serve_http(tokenizer, vision)
         self._rate = (time.monotonic(), 0, 0.0)
         self._load = LoadMeter()
+        self._reported_s = 0.0
         self._membership = Membership(
             settings.name,
             settings.platform_grpc,
@@ -242,6 +243,7 @@ class GatewayAgent:
         self.http_address = f"{host}:{port}"
 
     def _build_report(self) -> control_plane_pb2.MemberReport:
+        self._reported_s = asyncio.get_running_loop().time()
         now, (since, tokens, rate) = time.monotonic(), self._rate
         if now - since >= _RATE_WINDOW_S:
             rate = (self.sessions.tokens_made - tokens) / (now - since)
@@ -273,6 +275,7 @@ class GatewayAgent:
         that left."""
         limit = reply.max_sessions if reply.HasField("max_sessions") else None
         self.sessions.limit(limit, reply.max_sessions_reason)
+        self._switcher.hold(held_from_messages(reply.held), self._reported_s)
         await self._links.keep_only(nodes | self.sessions.nodes_in_use)
         # Beside the reports: a switch waits for its sessions' next tokens, and a member that is silent counts as lost.
         if self._following is None or self._following.done():

@@ -21,7 +21,7 @@ from mec_apps.split_inference.peer_link import LinkPool
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.failures import Failure
 from mec_platform.identity.grpc_identity import GrpcIdentity
-from mec_platform.rpc.convert import shape_to_message
+from mec_platform.rpc.convert import held_from_messages, shape_to_message
 from mec_platform.rpc.v1 import control_plane_pb2
 
 MAX_REQUESTS = 32
@@ -54,6 +54,7 @@ class EncoderDeployment:
         self._stall_watch = StallWatch(self.encodings, identity)
         self._tasks = BackgroundTasks()
         self._following: asyncio.Task[None] | None = None
+        self._reported_s = 0.0
         self._membership = Membership(
             gateway,
             platform_grpc,
@@ -77,6 +78,7 @@ class EncoderDeployment:
         await self.switcher.close()
 
     def _build_report(self) -> control_plane_pb2.MemberReport:
+        self._reported_s = asyncio.get_running_loop().time()
         return control_plane_pb2.MemberReport(
             name=self._gateway,
             role=control_plane_pb2.MEMBER_ROLE_GATEWAY,
@@ -87,6 +89,7 @@ class EncoderDeployment:
         )
 
     async def _on_reply(self, reply: control_plane_pb2.ReportReply, nodes: frozenset[str]) -> None:
+        self.switcher.hold(held_from_messages(reply.held), self._reported_s)
         await self._links.keep_only(nodes | self.encodings.nodes_in_use)
         # Beside the reports, as the gateway itself does.
         if self._following is None or self._following.done():

@@ -113,13 +113,19 @@ class Encodings(PlanUser):
             if node in active.plan.nodes and not answer.done():
                 answer.set_exception(StageLost(f"{node}: {failure}"))
 
+    def leave_plan(self, epoch: int, reason: str) -> None:
+        """See `PlanUser`: its requests are sent again elsewhere."""
+        for active, answer in self._waiting.values():
+            if active.plan.epoch == epoch and not answer.done():
+                answer.set_exception(StageLost(reason))
+
     async def _ask(self, request: int, active: ActivePlan, tensor: Rows) -> Frame:
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._waiting[request] = (active, answer)
         self.note_sent(request, active)
         frame = Frame(FrameKind.ROWS, active.plan.epoch, request, rows=1, payload=tensor.tobytes())
         try:
-            active.first.send(frame)
+            active.enter(frame)
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return await answer
         except LinkLost as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from mec_apps.split_inference.gateway.active_plan import ActivePlan
+from mec_apps.split_inference.gateway.active_plan import ActivePlan, PlanHeld
 from mec_platform.domain.split_plan import KvMove
 from mec_platform.rpc.convert import layers_to_message
 from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
@@ -16,13 +16,22 @@ from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 if TYPE_CHECKING:
     from mec_apps.split_inference.gateway.sessions import Session
 
-COPY_FAILURES = (grpc.aio.AioRpcError, TimeoutError)
-"""A node refused or vanished, or the link is slower than the plan was made for: the tokens are replayed instead."""
+COPY_FAILURES = (grpc.aio.AioRpcError, TimeoutError, PlanHeld)
+"""A node refused or vanished, the link is slower than the plan was made for, or a node of it lost its trust: the tokens are
+replayed instead."""
+
+CopyFailure = grpc.aio.AioRpcError | TimeoutError | PlanHeld
 
 
-def words_of(error: grpc.aio.AioRpcError | TimeoutError) -> str:
+def words_of(error: CopyFailure) -> str:
     """For people: why a copy failed."""
-    return "it took too long" if isinstance(error, TimeoutError) else error.details() or error.code().name
+    match error:
+        case TimeoutError():
+            return "it took too long"
+        case PlanHeld():
+            return str(error)
+        case _:
+            return error.details() or error.code().name
 
 
 async def copy_kv(
@@ -35,10 +44,11 @@ async def copy_kv(
     in_background: bool,
 ) -> int:
     """Copies positions `[first, last)` of all moves side by side, from nodes of one plan to those of another; returns the
-    bytes. Raises AioRpcError."""
+    bytes. Raises AioRpcError or PlanHeld."""
     first, last = positions
     if last == first:
         return 0
+    target.check_open()
 
     async def send(move: KvMove) -> int:
         selection = edge_node_pb2.KvSelection(

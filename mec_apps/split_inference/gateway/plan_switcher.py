@@ -145,6 +145,12 @@ class PlanSwitcher:
             else:
                 await revert_sessions(self._sessions, previous)
 
+    def hold(self, held: Mapping[int, str], as_of_s: float) -> None:
+        """Has nothing more sent into these plans, reasons by epoch, and into no others: see `PlanHolds.take`."""
+        for epoch, reason in self._sessions.holds.take(held, as_of_s).items():
+            _log.warning("epoch %d is held: %s", epoch, reason)
+            self._sessions.leave_plan(epoch, reason)
+
     async def close(self) -> None:
         """Closes the calls' channels; the links belong to their owner."""
         await self.channels.close()
@@ -190,6 +196,7 @@ class PlanSwitcher:
             addresses={node: addresses[node] for node in (*plan.nodes, *standing_by)},
             links={link.peer: link for link in links},
             channels=self.channels,
+            holds=self._sessions.holds,
             standby_links={link.peer: link for link in found if isinstance(link, PeerLink)},
             lost=lost,
         )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from mec_apps.split_inference.gateway.active_plan import ActivePlan
+from mec_apps.split_inference.gateway.active_plan import ActivePlan, PlanHolds
 from mec_apps.split_inference.gateway.chain_choice import ChainLoad, choose_chain
 from mec_apps.split_inference.generation import NoPlan
 
@@ -52,6 +52,7 @@ class PlanUser:
     def __init__(self) -> None:
         self.live: dict[int, Session] = {}
         self.chains: dict[int, ActivePlan] = {}
+        self.holds = PlanHolds()
         self._paces: dict[int, deque[float]] = {}
         self._sent: dict[int, tuple[ActivePlan, float]] = {}
         self._plan_changed = asyncio.Event()
@@ -74,6 +75,10 @@ class PlanUser:
     def requests_on(self, chain: int) -> int:
         """Requests that run on a chain or are on their way to it."""
         return sum(session.chain == chain for session in self.live.values())
+
+    def leave_plan(self, epoch: int, reason: str) -> None:
+        """Requests under way on the plan of that epoch lose their stages, whose nodes are told to forget them: it is held."""
+        raise NotImplementedError
 
     def use_plan(self, active: ActivePlan) -> None:
         """New requests of its chain start on this plan from now on; those that wait for a newer one wake up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
@@ -22,7 +23,7 @@ from mec_apps.split_inference.generation import (
     SamplingSettings,
 )
 from mec_apps.split_inference.peer_link import LinkLost
-from mec_platform.rpc.convert import addresses_from_message, plan_from_message
+from mec_platform.rpc.convert import addresses_from_message, held_from_messages, plan_from_message
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import inference_pb2, inference_pb2_grpc, types_pb2
 
@@ -149,6 +150,13 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         except LinkLost as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         return inference_pb2.RevertPlanReply()
+
+    async def HoldPlans(
+        self, request: inference_pb2.HoldPlansRequest, context: Context
+    ) -> inference_pb2.HoldPlansReply:
+        switcher = self._others.get(request.model, self._switcher)
+        switcher.hold(held_from_messages(request.held), asyncio.get_running_loop().time())
+        return inference_pb2.HoldPlansReply()
 
     def _switcher_of(self, plan: types_pb2.SplitPlan) -> PlanSwitcher:
         return self._others.get(plan.model, self._switcher)

@@ -227,6 +227,13 @@ class Sessions(PlanUser):
         elif frame.kind is FrameKind.RESULT and frame.position == len(session.tokens):
             session.answer.set_result(frame)
 
+    def leave_plan(self, epoch: int, reason: str) -> None:
+        """See `PlanUser`: its sessions replay elsewhere, as after the loss of a node."""
+        for session in self.live.values():
+            if session.active.plan.epoch == epoch:
+                session.lose_stage(reason)
+                _leave_chain(session, session.active)
+
     def on_link_lost(self, node: str, failure: Failure) -> None:
         """The stream to a node broke: sessions whose plan uses it lose their frame, and the platform is told."""
         self._on_failure(node, failure)
@@ -316,7 +323,7 @@ class Sessions(PlanUser):
                 kind, payload = FrameKind.TOKENS, np.array(session.tokens[start:stop], np.int32).tobytes()
             else:
                 kind, payload = FrameKind.ROWS, rows.tobytes()
-            active.first.send(
+            active.enter(
                 Frame(
                     kind=kind,
                     epoch=active.plan.epoch,

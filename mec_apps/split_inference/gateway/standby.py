@@ -10,10 +10,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-import grpc.aio
-
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
-from mec_apps.split_inference.gateway.kv_copies import COPY_FAILURES, copy_kv, words_of
+from mec_apps.split_inference.gateway.kv_copies import COPY_FAILURES, CopyFailure, copy_kv, words_of
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.split_plan import KvMove, SplitPlan, Stage, kv_holders, kv_moves
 
@@ -130,7 +128,7 @@ class StandbyCopies:
             if session.active is active:
                 session.copies[standby] = last
 
-    def _give_up(self, session: Session, standby: Stage, error: grpc.aio.AioRpcError | TimeoutError) -> None:
+    def _give_up(self, session: Session, standby: Stage, error: CopyFailure) -> None:
         """A standby that has nothing, as after it was started again, gets everything anew."""
         session.copies.pop(standby, None)
         if session.ended:

@@ -16,10 +16,8 @@ import logging
 import time
 from dataclasses import dataclass, replace
 
-import grpc.aio
-
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
-from mec_apps.split_inference.gateway.kv_copies import COPY_FAILURES, copy_kv, words_of
+from mec_apps.split_inference.gateway.kv_copies import COPY_FAILURES, CopyFailure, copy_kv, words_of
 from mec_apps.split_inference.gateway.plan_user import PlanUser
 from mec_apps.split_inference.gateway.sessions import Session, end_session
 from mec_apps.split_inference.gateway.standby import resume_on
@@ -320,5 +318,5 @@ def _mode(moves: tuple[KvMove, ...], ahead: _Ahead) -> str:
     return "pre_copy" if ahead.rounds else "stop_and_copy"
 
 
-def _tell_failure(session: Session, error: grpc.aio.AioRpcError | TimeoutError) -> None:
+def _tell_failure(session: Session, error: CopyFailure) -> None:
     _log.warning("session %x: KV could not be copied (%s); replaying", session.id, words_of(error))

@@ -32,12 +32,14 @@ from mec_apps.split_inference.node.saved_profile import find_profile, profile_ke
 from mec_apps.split_inference.node.service import EdgeNodeService
 from mec_apps.split_inference.node.settings import NodeSettings
 from mec_apps.split_inference.peer_link import DATA_PLANE_SERVICE
+from mec_platform.background import BackgroundTasks
 from mec_platform.content_store.grpc_service import CONTENT_STORE_SERVICE, ContentStoreService
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.cost_profile import CostProfile
+from mec_platform.domain.failures import Failure
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.rpc.convert import hardware_to_message, profile_to_message, shape_to_message
-from mec_platform.rpc.endpoints import AddressError, Channels, make_server, start_server
+from mec_platform.rpc.endpoints import AddressError, Channels, is_loopback, make_server, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_node_pb2_grpc, types_pb2
 
 SERVICE_NAME = "edge-node"
@@ -55,6 +57,7 @@ class NodeAgent:
         self._settings = settings
         self._incarnation = secrets.token_hex(8)
         self._held = contextlib.ExitStack()
+        self._tasks = BackgroundTasks()
         self._identity: MemberIdentity | None = None
         self.address = ""
         self.metrics_url = ""
@@ -69,8 +72,13 @@ class NodeAgent:
 
     async def _start(self) -> None:
         settings = self._settings
+        reached_at = settings.advertise.rpartition(":")[0] or settings.host
         self._identity = take_identity(
-            settings.name, settings.host, settings.allow_remote, settings.identity, settings.platform_grpc
+            settings.name,
+            reached_at if is_loopback(settings.host) else settings.host,
+            settings.allow_remote,
+            settings.identity,
+            settings.platform_grpc,
         )
         identity = None if self._identity is None else self._identity.grpc
         store = ContentStore(settings.store_dir)
@@ -94,6 +102,7 @@ class NodeAgent:
             self._end_sessions_of,
             identity,
             min(MAX_ROWS * max(widths), MAX_MESSAGE_BYTES),
+            self._on_link_lost,
         )
         self._compute = ComputeThread(
             hosted.load,
@@ -135,7 +144,8 @@ class NodeAgent:
         content_store_pb2_grpc.add_ContentStoreServicer_to_server(ContentStoreService(store), self._server)
         services = [EDGE_NODE_SERVICE, DATA_PLANE_SERVICE, CONTENT_STORE_SERVICE]
         credentials = None if identity is None else identity.server_credentials()
-        self.address = await start_server(self._server, settings.host, settings.port, services, credentials)
+        listening = await start_server(self._server, settings.host, settings.port, services, credentials)
+        self.address = settings.advertise or listening
         self._service.address = self.address
         self._serve_metrics()
         if self._identity is not None:
@@ -173,6 +183,7 @@ class NodeAgent:
 
     async def stop(self) -> None:
         """Signs off and closes everything; parts that never started are left alone."""
+        await self._tasks.stop()
         if hasattr(self, "_application"):
             await self._application.__aexit__(None, None, None)
         if hasattr(self, "_membership"):
@@ -259,6 +270,12 @@ class NodeAgent:
     def _following(self) -> frozenset[str]:
         """Nodes that stages of this one send to."""
         return frozenset(stage.next_node for stage in self._compute.stages.stages if stage.next_node is not None)
+
+    def _on_link_lost(self, node: str, failure: Failure) -> None:
+        """Tells the platform of a next stage that cannot be reached from here: everybody else may be able to, gateways included,
+        and then nobody else would."""
+        if node in self._following():
+            self._tasks.start(f"report failure of {node}", self._membership.report_failure(node, failure))
 
     async def _end_sessions_of(self, gateway: int) -> None:
         compute = self._compute

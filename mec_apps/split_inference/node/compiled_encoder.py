@@ -127,6 +127,13 @@ class CompiledEncoder:
         """Raises KvRefusal: an encoder keeps no KV."""
         raise KvRefusal(Refusal.BAD_FRAME, "an encoder keeps no KV")
 
+    def wipe_pages(self, layer: int, pages: Sequence[int]) -> None:
+        """Nothing is kept of a request that is over."""
+
+    def wipe_scratch(self) -> None:
+        """See `StageModel`."""
+        self._incoming[:] = 0
+
     def _weights_of(self, partition: int) -> list[Any]:
         found = self._weights.get(partition)
         if found is None:

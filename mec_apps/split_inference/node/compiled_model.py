@@ -80,7 +80,7 @@ class CompiledModel:
         self.target: str = manifest["target"]
 
         pages_per_session = -(-context // self.page_tokens)
-        self.page_table = _aligned_zeros((max_sessions, pages_per_session), np.int32)
+        _, self.page_table = _aligned_zeros((max_sessions, pages_per_session), np.int32)
         page = (dims.kv_heads, dims.head_dim, self.page_tokens)
         if spec.blocks * kv_pages * np.prod(page) > _MAX_INDEX:
             raise ValueError(f"{kv_pages} KV pages are more than the kernels can index; use fewer")
@@ -89,19 +89,23 @@ class CompiledModel:
             (spec.blocks, kv_pages, dims.kv_heads, self.page_tokens, dims.head_dim)
         )
 
-        self._tokens = _aligned_zeros((max_rows,), np.int32)
-        self._positions = _aligned_zeros((max_rows,), np.int32)
-        self._slots = _aligned_zeros((max_rows,), np.int32)
-        self._hidden = _aligned_zeros((max_rows, dims.hidden), np.float32)
-        self._logits = _aligned_zeros((max_rows, dims.vocab), np.float32)
+        self._scratch_memory: list[mmap.mmap] = []
+        self._tokens = self._make_scratch((max_rows,), np.int32)
+        self._positions = self._make_scratch((max_rows,), np.int32)
+        self._slots = self._make_scratch((max_rows,), np.int32)
+        self._hidden = self._make_scratch((max_rows, dims.hidden), np.float32)
+        self._logits = self._make_scratch((max_rows, dims.vocab), np.float32)
         limits = {"rows": max_rows, "threads": threads, "pages": pages_per_session}
         self._scratch = {
-            name: [_scratch_array(entry, limits) for entry in function["scratch"]]
+            name: [
+                self._make_scratch(tuple(limits.get(size, size) for size in entry["shape"]), entry["dtype"])
+                for entry in function["scratch"]
+            ]
             for name, function in manifest["functions"].items()
         }
         self._regions: list[str] = manifest["regions"]
         self._region_ticks = self._scratch["blocks"][-1]
-        self._now = _aligned_zeros((1,), np.int64)
+        _, self._now = _aligned_zeros((1,), np.int64)
         self._now_view = self._ffi.from_dlpack(self._now)
         self._started = self._read_clock()
         self._scratch_rows = {
@@ -165,6 +169,17 @@ class CompiledModel:
         chosen = list(pages)
         for memory, content in ((self.keys, keys), (self.values, values)):
             memory[layer, chosen] = np.frombuffer(content, np.float16).reshape(len(chosen), *memory.shape[2:])
+
+    def wipe_pages(self, layer: int, pages: Sequence[int]) -> None:
+        """See `StageModel`."""
+        chosen = list(pages)
+        self.keys[layer, chosen] = 0
+        self.values[layer, chosen] = 0
+
+    def wipe_scratch(self) -> None:
+        """See `StageModel`. The memory goes back to the system, which gives zeros for it."""
+        for memory in self._scratch_memory:
+            memory.madvise(mmap.MADV_DONTNEED)
 
     def embed(self, tokens: np.ndarray) -> np.ndarray:
         """Hidden rows of int32 `tokens` [M]; a fresh float32 [M, hidden].
@@ -277,6 +292,12 @@ class CompiledModel:
         self._row_views[rows] = views
         return views
 
+    def _make_scratch(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A buffer that `wipe_scratch` wipes."""
+        memory, array = _aligned_zeros(shape, dtype)
+        self._scratch_memory.append(memory)
+        return array
+
     def _scratch_of(self, function: str, rows: int) -> list[np.ndarray]:
         """Scratch cut to `rows`. Where rows are not the first axis, the same memory is laid out anew."""
         cut = []
@@ -295,14 +316,11 @@ def _lazy_array(shape: tuple[int, ...]) -> tuple[mmap.mmap, np.ndarray]:
     return memory, np.frombuffer(memory, np.float16).reshape(shape)
 
 
-def _scratch_array(entry: dict[str, Any], limits: dict[str, int]) -> np.ndarray:
-    return _aligned_zeros(tuple(limits.get(size, size) for size in entry["shape"]), entry["dtype"])
-
-
-def _aligned_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def _aligned_zeros(shape: tuple[int, ...], dtype: Any) -> tuple[mmap.mmap, np.ndarray]:
     """Zeros that start at a page: kernels take 64 bytes for granted, which NumPy's own memory does not keep."""
     count, item = math.prod(shape), np.dtype(dtype)
-    return np.frombuffer(_anonymous_memory(max(1, count * item.itemsize)), item, count).reshape(shape)
+    memory = _anonymous_memory(max(1, count * item.itemsize))
+    return memory, np.frombuffer(memory, item, count).reshape(shape)
 
 
 def _anonymous_memory(size: int) -> mmap.mmap:

@@ -22,6 +22,7 @@ import numpy as np
 
 from mec_apps.split_inference.frames import MAX_ROWS, Frame, FrameKind, Refusal, check_rows
 from mec_apps.split_inference.node.kv_pages import SCRATCH_SLOT, KvPages, KvRefusal
+from mec_apps.split_inference.node.page_wiping import PageWiper
 from mec_apps.split_inference.node.stage_model import Draw, Floats, Integers, StageBatch, StageModel
 from mec_apps.split_inference.node.stages import LoadedStage, StageTable
 from mec_apps.split_inference.node.timings import Timings
@@ -145,6 +146,7 @@ class ComputeThread:
         self.model = self._load_model()
         model = self.model
         self.kv = KvPages(model.page_table, model.kv_pages, self._blocks, model.page_tokens, self._context)
+        self.kv.wiper = PageWiper(model, self.kv.give_back, self._queue.put)
         model.page_table[SCRATCH_SLOT] = 0
         layers = LayerRange(0, model.calibration_layers)
         model.load_stage(layers, is_first=False, is_last=True)

@@ -35,17 +35,22 @@ from mec_platform.background import BackgroundTasks
 from mec_platform.domain.failures import Failure
 from mec_platform.identity.call_gate import caller_of
 from mec_platform.identity.grpc_identity import GrpcIdentity
-from mec_platform.identity.names import Role
+from mec_platform.identity.names import Grant, Role
 
 GATEWAY_GRACE_S = 30.0
 """A gateway whose stream broke is back within this time, or it is gone."""
 
+HELLO = FrameKind.HELLO
+_OF_GATEWAYS = frozenset({FrameKind.TOKENS, FrameKind.ROWS})
 ServerStream = grpc.aio.ServicerContext[bytes, bytes]
 _log = logging.getLogger(__name__)
 
 
 class DataPlane:
-    """All streams of one node. `submit` hands a frame to the compute thread; `largest_rows_bytes` bounds a frame's rows."""
+    """All streams of one node. `submit` hands a frame to the compute thread; `largest_rows_bytes` bounds a frame's rows.
+
+    `on_link_lost` learns of streams to other nodes that broke.
+    """
 
     def __init__(
         self,
@@ -55,11 +60,13 @@ class DataPlane:
         on_gateway_gone: Callable[[int], Awaitable[None]],
         identity: GrpcIdentity | None = None,
         largest_rows_bytes: int = MAX_MESSAGE_BYTES,
+        on_link_lost: Callable[[str, Failure], None] = lambda node, failure: None,
     ) -> None:
         self._node = node
         self._submit = submit
         self._on_gateway_gone = on_gateway_gone
         self._largest_rows_bytes = largest_rows_bytes
+        self._tell_link_lost = on_link_lost
         self._tasks = BackgroundTasks()
         self._gateways: dict[int, asyncio.Queue[bytes]] = {}
         self._absences: dict[int, int] = {}
@@ -100,6 +107,7 @@ class DataPlane:
 
     def _on_link_lost(self, node: str, failure: Failure) -> None:
         _log.warning("link to %s lost: %s", node, failure)
+        self._tell_link_lost(node, failure)
 
     async def _serve_stream(self, _requests: object, stream: ServerStream) -> None:
         outbound: asyncio.Queue[bytes] = asyncio.Queue()
@@ -107,12 +115,17 @@ class DataPlane:
         gateway = 0
         caller = caller_of(stream)
         known_as = None if caller is None else caller.name_as(Role.MEMBER)
+        is_gateway = caller is None or Grant.GATEWAY in caller.grants
         try:
             while True:
                 message: object = await stream.read()
                 if not isinstance(message, bytes):
                     return
                 frame = unpack_frame(message, self._largest_rows_bytes)
+                if not is_gateway and (
+                    frame.kind in _OF_GATEWAYS or (gateway_of(frame.session) and frame.kind is HELLO)
+                ):
+                    raise FrameError(FrameFault.SENDER, f"{known_as} was not granted to be a gateway")
                 match frame.kind:
                     case FrameKind.TOKENS | FrameKind.ROWS | FrameKind.HIDDEN:
                         if frame.flags & ARRIVAL:

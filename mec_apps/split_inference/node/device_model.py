@@ -85,7 +85,14 @@ class DeviceModel:
 
     def _allocate(self, facts: dict[str, Any], words: int) -> None:
         """Room for a frame of so many words, activations and results, here and on the device."""
-        dims, rows, allocate = self._package.dims, self._max_rows, self.memory.allocate
+        dims, rows = self._package.dims, self._max_rows
+        self._buffers: list[tuple[Tensor, tuple[int, ...], str]] = []
+
+        def allocate(shape: tuple[int, ...], dtype: str) -> Tensor:
+            tensor = self.memory.allocate(shape, dtype)
+            self._buffers.append((tensor, shape, dtype))
+            return tensor
+
         self._frame: Integers = np.zeros(words, np.int32)
         self._result: Floats = np.zeros((rows, dims.hidden), np.float32)
         self._tokens: Integers = np.zeros(rows, np.int32)
@@ -202,6 +209,18 @@ class DeviceModel:
         ]
         ids = self.memory.upload(np.array(pages, np.int32))
         self._functions["scatter"](run.keys, run.values, place, ids, len(pages), *moved)
+
+    def wipe_pages(self, layer: int, pages: Sequence[int]) -> None:
+        """See `StageModel`."""
+        zeros = bytes(len(pages) * self.page_bytes)
+        self.write_pages(layer, pages, zeros, zeros)
+
+    def wipe_scratch(self) -> None:
+        """See `StageModel`; here and on the device."""
+        for array in (self._frame, self._result, self._tokens):
+            array[:] = 0
+        for tensor, shape, dtype in self._buffers:
+            self.memory.wipe(tensor, 0, shape, dtype)
 
     def _send(self, batch: StageBatch) -> FrameLayout:
         """The batch in one copy."""

@@ -7,7 +7,9 @@ thread owns it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +45,20 @@ class SessionKv:
         return min(self.valid[layers.start : layers.stop])
 
 
+class Wiper(Protocol):
+    """What pages of ended sessions go through before they are free; see `page_wiping`."""
+
+    def retire(self, pages: Sequence[int], valid: Sequence[int]) -> None: ...
+
+    def forget_layers(self, layers: LayerRange) -> None: ...
+
+    def finish(self) -> None: ...
+
+
 class KvPages:
-    """Page allocator and bookkeeping for all sessions of a node."""
+    """Page allocator and bookkeeping for all sessions of a node. With a `wiper`, pages come back by `give_back`, wiped."""
+
+    wiper: Wiper | None = None
 
     def __init__(
         self, page_table: npt.NDArray[np.int32], pages: int, blocks: int, page_tokens: int, context: int
@@ -98,6 +112,8 @@ class KvPages:
         kv = self._sessions.get(session)
         have = 0 if kv is None else len(kv.pages)
         missing = -(-positions // self._page_tokens) - have
+        if missing > len(self._free_pages) and self.wiper is not None:
+            self.wiper.finish()
         if missing > len(self._free_pages):
             raise KvRefusal(
                 Refusal.NO_PAGES, f"{missing} KV pages needed, {len(self._free_pages)} of {self._total} free"
@@ -122,6 +138,8 @@ class KvPages:
         """The KV memory of these layers was given back: no session has valid positions there any more."""
         for kv in self._sessions.values():
             kv.valid[layers.start : layers.stop] = [0] * len(layers)
+        if self.wiper is not None:
+            self.wiper.forget_layers(layers)
 
     def end(self, session: int) -> int:
         """Frees the pages of a session and returns how many; unknown sessions free none."""
@@ -129,5 +147,12 @@ class KvPages:
         if kv is None:
             return 0
         self._free_slots.append(kv.slot)
-        self._free_pages.extend(reversed(kv.pages))
+        if self.wiper is None:
+            self.give_back(kv.pages)
+        else:
+            self.wiper.retire(kv.pages, kv.valid)
         return len(kv.pages)
+
+    def give_back(self, pages: Sequence[int]) -> None:
+        """Pages that no session holds, and that tell nothing, are free from now on."""
+        self._free_pages.extend(reversed(pages))

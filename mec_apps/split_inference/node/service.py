@@ -92,6 +92,8 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         self._shapers = shapers
         self._channels = channels
         self._weights = weights
+        self._used: frozenset[int] = frozenset()
+        """Layers that stages have needed since it was last looked which they do not."""
         self.address = ""
 
     async def Describe(self, request: edge_node_pb2.DescribeRequest, context: Context) -> edge_node_pb2.NodeDescription:
@@ -289,6 +291,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
         unused = self._compute.stages.unused_layers(self._shape.blocks)
         cold = [layers.intersection(each.layers) for layers in unused for each in held]
         self._compute.stages.prepare(*held)
+        self._used |= frozenset(layer for each in held for layer in each.layers)
         try:
             for each in held:
                 self._compute.model.load_stage(each.layers, each.is_first, each.is_last)
@@ -321,7 +324,12 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
     def _release_unused(self) -> None:
         """Gives back the KV of layers that no stage needs; without any stage, of every session."""
         stages = self._compute.stages
-        for layers in stages.unused_layers(self._shape.blocks):
+        unused = stages.unused_layers(self._shape.blocks)
+        used = frozenset(range(self._shape.blocks)).difference(*unused)
+        if not self._used <= used:
+            self._compute.model.wipe_scratch()
+        self._used = used
+        for layers in unused:
             self._compute.kv.forget_layers(layers)
             self._compute.model.release_layers(layers)
         held = stages.held

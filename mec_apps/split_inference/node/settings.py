@@ -17,7 +17,8 @@ class NodeSettings:
     """Validated by the command line. `memory_bytes` is what the node offers to weights of stages.
 
     `store_dir` is the content store; the user's where it is None. `target` is the row that this machine would
-    compile for, for messages. `site`, `machine`, `group` and `ue` are as in a member's report. With an `identity` it speaks
+    compile for, for messages. `advertise` is the `host:port` under which others reach it; "" where that is where it listens.
+    `site`, `machine`, `group` and `ue` are as in a member's report. With an `identity` it speaks
     mutual TLS; outside loopback it must have one, unless `allow_remote` says that the network is trusted, and then it speaks
     in the clear.
     """
@@ -29,6 +30,7 @@ class NodeSettings:
     platform_grpc: str
     host: str = "127.0.0.1"
     port: int = 0
+    advertise: str = ""
     metrics_port: int = 0
     threads: int = 1
     memory_bytes: int = 1 << 30

@@ -111,6 +111,12 @@ class StageModel(Protocol):
     def write_pages(self, layer: int, pages: Sequence[int], keys: bytes, values: bytes) -> None:
         """Stores what `read_pages` gave. Raises ValueError where the layer is not loaded."""
 
+    def wipe_pages(self, layer: int, pages: Sequence[int]) -> None:
+        """Zeros in KV pages of a layer that is loaded: the session that they were of is over."""
+
+    def wipe_scratch(self) -> None:
+        """Wipes what the latest batches have left in buffers: tokens, rows and logits."""
+
 
 def check_range(what: str, numbers: Integers, stop: int) -> None:
     """Kernels index with these numbers unchecked, and some of them come from the network. Raises ValueError."""

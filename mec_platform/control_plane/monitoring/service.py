@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -16,13 +17,18 @@ from mec_platform.control_plane.monitoring.report_messages import ReportReader, 
 from mec_platform.control_plane.selection import Selection, select_deployment
 from mec_platform.control_plane.standing import Standing
 from mec_platform.domain.capacity import Snapshot
-from mec_platform.rpc.convert import snapshot_to_message
+from mec_platform.identity.call_gate import caller_of
+from mec_platform.identity.names import Grant
+from mec_platform.rpc.convert import held_to_messages, snapshot_to_message
 from mec_platform.rpc.endpoints import Context
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
 REPORT_INTERVAL_S = 1.0
 PEERS_KEPT_S = 0.25
 """Who is there is looked up this often for all streams together, not for each report of each of them."""
+
+_ROLES = {control_plane_pb2.MEMBER_ROLE_NODE: Grant.NODE, control_plane_pb2.MEMBER_ROLE_GATEWAY: Grant.GATEWAY}
+_log = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 1.0
 SHORTEST_WATCH_S = 0.1
@@ -145,6 +151,9 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
         problem = problem_of(report)
         if problem is not None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
+        caller = caller_of(context)
+        if caller is not None:
+            await self._cut_down(report, caller.grants, context)
         try:
             event = reader.read(report, asyncio.get_running_loop().time())
         except ValueError as error:
@@ -154,6 +163,20 @@ class CapacityProfilerService(control_plane_pb2_grpc.CapacityProfilerServicer):
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, "" if refusal is None else refusal.reason)
         self._told.setdefault(report.name, _Told(report)).take(report)
         return monitor, event
+
+    async def _cut_down(
+        self, report: control_plane_pb2.MemberReport, grants: frozenset[Grant], context: Context
+    ) -> None:
+        """A member is what its certificate grants it to be, whatever it reports: aborts the stream of one that is another."""
+        role = _ROLES[report.role]
+        if role not in grants:
+            refusal = f"{report.name} reports as a {role}, and its certificate does not grant it to be one"
+            _log.warning("refused: %s", refusal)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
+        if report.trusted and role is Grant.NODE and Grant.TRUSTED not in grants:
+            if report.name not in self._told:  # the first report of its stream
+                _log.warning("%s says that it is trusted, and its certificate does not: it is not", report.name)
+            report.trusted = False
 
     def _members_of(self, monitor: Monitor, now_s: float) -> list[control_plane_pb2.Member]:
         known = self._peers.get(monitor)
@@ -185,6 +208,7 @@ def _reply(standing: Standing) -> control_plane_pb2.ReportReply:
     return control_plane_pb2.ReportReply(
         plan_epoch=standing.epoch,
         living_epoch=standing.living_epoch,
+        held=held_to_messages(standing.held),
         next_report_s=REPORT_INTERVAL_S,
         chains=[control_plane_pb2.ChainEpoch(chain=c.chain, epoch=c.epoch, dropped=c.dropped) for c in standing.chains],
         max_sessions=None if limit is None else limit.max_sessions,

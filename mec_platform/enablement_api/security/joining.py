@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
@@ -22,6 +22,7 @@ from mec_platform.enablement_api.problem_details import BadRequest, Forbidden
 from mec_platform.identity.authority import LARGEST_REQUEST_BYTES, RequestRefused, requested_key
 from mec_platform.identity.join_token import JoinToken, JoinTokenError, decode_join_token
 from mec_platform.identity.member_authority import MemberAuthority
+from mec_platform.identity.names import Grant
 from mec_platform.registry.errors import UnknownJoinPermit
 from mec_platform.registry.joining import Joining
 
@@ -37,9 +38,11 @@ _OPEN = partial(Operation, tag="Joining", scope=None)
 
 
 class JoinTokenRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What an operator says of a member to be."""
+    """What an operator says of a member to be: a node or a gateway, or either where that is left open; trusted if a node."""
 
     name: str
+    role: Literal["node", "gateway"] | None = None
+    trusted: bool = True
     life_seconds: Annotated[int, msgspec.Meta(ge=1, le=LONGEST_LIFE_S)] = LIFE_S
 
 
@@ -49,6 +52,7 @@ class JoinTokenMessage(msgspec.Struct, frozen=True, rename="camel"):
     token_id: str
     name: str
     expires_unix_s: int
+    grants: list[str]
 
 
 class NewJoinToken(msgspec.Struct, frozen=True, rename="camel"):
@@ -143,7 +147,7 @@ class JoiningApi:
         """POST a permission."""
         message = await read_message(request, JoinTokenRequest)
         try:
-            permit, secret = await self._joining.permit(message.name, message.life_seconds)
+            permit, secret = await self._joining.permit(message.name, message.life_seconds, _grants(message))
         except ValueError as error:
             raise BadRequest(str(error)) from error
         token = JoinToken(permit.name, secret, self._authority.fingerprint).encode()
@@ -171,14 +175,14 @@ class JoiningApi:
             token = decode_join_token(message.token)
             # Before the token is used up: a newcomer may mend its request.
             requested_key(request_pem)
-            client_id, secret = await self._joining.use(token.name, token.secret)
+            client_id, secret, grants = await self._joining.use(token.name, token.secret)
         except (JoinTokenError, RequestRefused) as error:
             raise BadRequest(str(error)) from error
         except UnknownJoinPermit as error:
             _log.warning("somebody at %s may not join", self._address_of(request))
             raise Forbidden(str(error)) from error
         # A member serves where it comes from; other hosts it could name to pass for somebody else.
-        certificate = self._authority.sign_member(token.name, [self._address_of(request)], request_pem)
+        certificate = self._authority.sign_member(token.name, [self._address_of(request)], request_pem, grants)
         _log.warning("member %s has joined from %s", token.name, self._address_of(request))
         return _once(
             Joined(token.name, certificate.decode(), self._authority.certificate_pem.decode(), client_id, secret)
@@ -186,7 +190,15 @@ class JoiningApi:
 
 
 def _message(permit: JoinPermit) -> JoinTokenMessage:
-    return JoinTokenMessage(permit.permit_id, permit.name, permit.expires_unix_ns // 10**9)
+    return JoinTokenMessage(
+        permit.permit_id, permit.name, permit.expires_unix_ns // 10**9, grants=sorted(permit.grants)
+    )
+
+
+def _grants(message: JoinTokenRequest) -> frozenset[Grant]:
+    """What the member is to be granted."""
+    roles = {Grant.NODE, Grant.GATEWAY} if message.role is None else {Grant(message.role)}
+    return frozenset(roles | ({Grant.TRUSTED} if message.trusted else set()))
 
 
 def _once(message: NewJoinToken | Joined) -> web.Response:

@@ -314,6 +314,7 @@ class ReportReply(_message.Message):
     MAX_SESSIONS_REASON_FIELD_NUMBER: _builtins.int
     LIVING_EPOCH_FIELD_NUMBER: _builtins.int
     SAME_MEMBERS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     plan_epoch: _builtins.int
     """For a node the committed epoch that it shall be at; for a gateway the newest one of its deployment."""
     next_report_s: _builtins.float
@@ -332,6 +333,10 @@ class ReportReply(_message.Message):
 
     @_builtins.property
     def chains(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChainEpoch]: ...
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.HeldPlan]:
+        """plans of the deployment that nothing may be sent into; all others may be used"""
+
     def __init__(
         self,
         *,
@@ -343,10 +348,11 @@ class ReportReply(_message.Message):
         max_sessions_reason: _builtins.str = ...,
         living_epoch: _builtins.int = ...,
         same_members: _builtins.bool = ...,
+        held: _abc.Iterable[_types_pb2.HeldPlan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "max_sessions", b"max_sessions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "chains", b"chains", "living_epoch", b"living_epoch", "max_sessions", b"max_sessions", "max_sessions_reason", b"max_sessions_reason", "members", b"members", "next_report_s", b"next_report_s", "plan_epoch", b"plan_epoch", "same_members", b"same_members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions", "chains", b"chains", "held", b"held", "living_epoch", b"living_epoch", "max_sessions", b"max_sessions", "max_sessions_reason", b"max_sessions_reason", "members", b"members", "next_report_s", b"next_report_s", "plan_epoch", b"plan_epoch", "same_members", b"same_members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_sessions: _TypeAlias = _typing.Literal["max_sessions"]  # noqa: Y015
     _WhichOneofArgType__max_sessions: _TypeAlias = _typing.Literal["_max_sessions", b"_max_sessions"]  # noqa: Y015

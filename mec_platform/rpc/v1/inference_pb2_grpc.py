@@ -54,6 +54,11 @@ class InferenceStub:
                 request_serializer=mec__platform_dot_rpc_dot_v1_dot_inference__pb2.RevertPlanRequest.SerializeToString,
                 response_deserializer=mec__platform_dot_rpc_dot_v1_dot_inference__pb2.RevertPlanReply.FromString,
                 _registered_method=True)
+        self.HoldPlans = channel.unary_unary(
+                '/mec_platform.rpc.v1.Inference/HoldPlans',
+                request_serializer=mec__platform_dot_rpc_dot_v1_dot_inference__pb2.HoldPlansRequest.SerializeToString,
+                response_deserializer=mec__platform_dot_rpc_dot_v1_dot_inference__pb2.HoldPlansReply.FromString,
+                _registered_method=True)
 
 
 class InferenceServicer:
@@ -90,6 +95,14 @@ class InferenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldPlans(self, request, context):
+        """Stops sending into these plans at once: their sessions wait for other plans, and what their nodes hold of them is wiped.
+        Plans that are not named may be used. The answers to reports say the same a second later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +125,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.RevertPlan,
                     request_deserializer=mec__platform_dot_rpc_dot_v1_dot_inference__pb2.RevertPlanRequest.FromString,
                     response_serializer=mec__platform_dot_rpc_dot_v1_dot_inference__pb2.RevertPlanReply.SerializeToString,
+            ),
+            'HoldPlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldPlans,
+                    request_deserializer=mec__platform_dot_rpc_dot_v1_dot_inference__pb2.HoldPlansRequest.FromString,
+                    response_serializer=mec__platform_dot_rpc_dot_v1_dot_inference__pb2.HoldPlansReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +240,33 @@ class Inference:
             '/mec_platform.rpc.v1.Inference/RevertPlan',
             mec__platform_dot_rpc_dot_v1_dot_inference__pb2.RevertPlanRequest.SerializeToString,
             mec__platform_dot_rpc_dot_v1_dot_inference__pb2.RevertPlanReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldPlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mec_platform.rpc.v1.Inference/HoldPlans',
+            mec__platform_dot_rpc_dot_v1_dot_inference__pb2.HoldPlansRequest.SerializeToString,
+            mec__platform_dot_rpc_dot_v1_dot_inference__pb2.HoldPlansReply.FromString,
             options,
             channel_credentials,
             insecure,

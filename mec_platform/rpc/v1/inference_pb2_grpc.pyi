@@ -44,6 +44,10 @@ class InferenceStub:
     """Takes every session of its chain back to this plan (an abort after some had switched); one without stages says that
     the chain had none before.
     """
+    HoldPlans: _grpc.UnaryUnaryMultiCallable[_inference_pb2.HoldPlansRequest, _inference_pb2.HoldPlansReply]
+    """Stops sending into these plans at once: their sessions wait for other plans, and what their nodes hold of them is wiped.
+    Plans that are not named may be used. The answers to reports say the same a second later.
+    """
 
 @_typing.type_check_only
 class InferenceAsyncStub(InferenceStub):
@@ -60,6 +64,10 @@ class InferenceAsyncStub(InferenceStub):
     RevertPlan: _aio.UnaryUnaryMultiCallable[_inference_pb2.RevertPlanRequest, _inference_pb2.RevertPlanReply]  # type: ignore[assignment]
     """Takes every session of its chain back to this plan (an abort after some had switched); one without stages says that
     the chain had none before.
+    """
+    HoldPlans: _aio.UnaryUnaryMultiCallable[_inference_pb2.HoldPlansRequest, _inference_pb2.HoldPlansReply]  # type: ignore[assignment]
+    """Stops sending into these plans at once: their sessions wait for other plans, and what their nodes hold of them is wiped.
+    Plans that are not named may be used. The answers to reports say the same a second later.
     """
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
@@ -98,6 +106,16 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inference_pb2.RevertPlanReply, _abc.Awaitable[_inference_pb2.RevertPlanReply]]:
         """Takes every session of its chain back to this plan (an abort after some had switched); one without stages says that
         the chain had none before.
+        """
+
+    @_abc_1.abstractmethod
+    def HoldPlans(
+        self,
+        request: _inference_pb2.HoldPlansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.HoldPlansReply, _abc.Awaitable[_inference_pb2.HoldPlansReply]]:
+        """Stops sending into these plans at once: their sessions wait for other plans, and what their nodes hold of them is wiped.
+        Plans that are not named may be used. The answers to reports say the same a second later.
         """
 
 def add_InferenceServicer_to_server(servicer: InferenceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -408,3 +408,27 @@ class LinkForecast(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__breaks_in_s) -> _WhichOneofReturnType__breaks_in_s | None: ...
 
 Global___LinkForecast: _TypeAlias = LinkForecast  # noqa: Y015
+
+@_typing.final
+class HeldPlan(_message.Message):
+    """A plan that no token may enter any more, and why: a node of it is not trusted with what the plan gives it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldPlan: _TypeAlias = HeldPlan  # noqa: Y015
