@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -133,7 +133,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"no room for the weights: {error}")
         try:
             await self._connect_next(stage, addresses_from_message(request.plan))
-            await self._compute.call(lambda: self._load(stage))
+            await self._compute.call_in_steps(self._load(stage))
         except StaleEpoch as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except MemoryError as error:
@@ -262,7 +262,8 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
                 raise LinkLost(f"the plan gives no address for {stage.next_node}")
             await self._data_plane.links.connect(stage.next_node, address, CONNECT_TIMEOUT_S)
 
-    def _load(self, stage: LoadedStage) -> None:
+    def _load(self, stage: LoadedStage) -> Iterator[None]:
+        """Frames of stages in use have their turn between its steps. Raises StaleEpoch, MemoryError."""
         cold = [layers.intersection(stage.layers) for layers in self._compute.stages.unused_layers(self._shape.blocks)]
         self._compute.stages.prepare(stage)
         try:
@@ -271,8 +272,12 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             self._abort(stage.epoch)
             raise
         for layers in cold:
-            if layers is not None:
-                self._compute.warm_up(layers, _WARM_UP_RUNS)
+            if layers is None:
+                continue
+            for _ in self._compute.warm_up(layers, _WARM_UP_RUNS):
+                yield
+                if self._compute.stages.get(stage.epoch) is not stage:  # given up meanwhile, and its layers with it
+                    return
 
     def _commit(self, epoch: int) -> None:
         self._compute.stages.commit(epoch)
