@@ -212,6 +212,14 @@ def reconfigure(
             click.echo(f"failed {times} times: {reason}")
 
 
+@bench.command(epilog="Example: mec bench steady --json")
+@click.option("--turns", default=20, show_default=True, type=click.IntRange(2, 1000), help="Some ten seconds each.")
+@json_option
+def steady(turns: int, as_json: bool) -> None:
+    """What watching and being ready to change cost an answer while nothing changes, against the same chain without them."""
+    _report(_module("steady").run(turns, lambda text: click.echo(text, err=True)), as_json)
+
+
 @bench.command(epilog="Example: mec bench targets --quick --json")
 @model_option
 @quantisation_option

@@ -238,7 +238,7 @@ async def _copy_ahead(
     async with asyncio.timeout(limits.ahead_s):
         while ahead.rounds < MAX_ROUNDS and not is_last:
             missing = session.kv_positions - ahead.positions
-            if ahead.rounds and 0 < missing and (missing <= FEW_POSITIONS or missing >= size):
+            if ahead.rounds and missing > 0 and (missing <= FEW_POSITIONS or missing >= size):
                 is_last = True
                 await _next_boundary(session)
             reached = session.kv_positions
