@@ -21,7 +21,7 @@ SECOND: Stages = [("b", 0, 14), ("c", 14, 30)]
 HALF_OF_A_NODE = (KV_PAGES - 1) // 2 * 16 - 1
 """Positions of a prompt that fills half of the KV pages with its answer of one token."""
 
-TOKENS = 45
+TOKENS = 60
 AHEAD = 15
 """Tokens after which an answer waits: with the prompt, more KV than one round of copying takes."""
 

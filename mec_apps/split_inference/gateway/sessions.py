@@ -44,6 +44,9 @@ from mec_platform.domain.split_plan import Stage
 TOKEN_TIMEOUT_S = 20.0
 """A frame without an answer for so long counts as lost."""
 
+LONGEST_FRAME_S = 2.0
+"""Every further frame of a prompt or a replay is given so long: thousands of tokens take a slow node a minute."""
+
 _SHARE_OF_LATEST = 0.25
 """Of the latest token in what tokens take of late: some tokens are a tenth of a second, and single ones are delayed."""
 
@@ -296,7 +299,9 @@ class Sessions(PlanUser):
         """Sends the tokens that have no KV yet and returns the token that follows. Raises StageLost."""
         loop = asyncio.get_running_loop()
         answer = session.answer = loop.create_future()
-        give_up = loop.call_later(TOKEN_TIMEOUT_S, session.lose_stage, f"no token within {TOKEN_TIMEOUT_S:g} s")
+        frames = -(-(len(session.tokens) - session.kv_positions) // MAX_ROWS)
+        patience_s = TOKEN_TIMEOUT_S + LONGEST_FRAME_S * (frames - 1)
+        give_up = loop.call_later(patience_s, session.lose_stage, f"no token within {patience_s:g} s")
         sent = time.perf_counter()
         self.note_sent(session.id, session.active)
         try:

@@ -24,8 +24,13 @@ from mec_apps.split_inference.gateway.standby import resume_on
 from mec_platform.domain.split_plan import KvMove, kv_moves
 
 MAX_ROUNDS = 8
-"""Rounds of copies ahead. They end when nothing is missing, and the frame that is under way then adds one position; a link
-that cannot keep up with the decoding leaves more to the pause."""
+"""Rounds of copies ahead. They end when they become no shorter, and the frame that is under way then adds one position; a
+link that cannot keep up with the decoding leaves more to the pause."""
+
+FEW_POSITIONS = 2
+"""Where a round leaves no more than these, or no fewer than the round before, the next one is the last: it begins at a token
+boundary, so that it is over before the token under way, whose position is then the only one that is missing. What every
+other one costs grows with the context: a row of one token more reads all KV again."""
 
 TAIL_POSITIONS = 8
 """So many last positions are computed again in the first frame; where more are missing they are copied in the pause."""
@@ -230,15 +235,27 @@ async def _copy_ahead(
     if session.kv_positions == 0:
         async with session.busy:  # let the prefill end: there is nothing to copy ahead before
             pass
-    ahead = _Ahead()
+    ahead, is_last, size = _Ahead(), False, 0
     async with asyncio.timeout(limits.ahead_s):
-        while ahead.rounds < MAX_ROUNDS:
+        while ahead.rounds < MAX_ROUNDS and not is_last:
+            missing = session.kv_positions - ahead.positions
+            if ahead.rounds and missing > 0 and (missing <= FEW_POSITIONS or missing >= size):
+                is_last = True
+                await _next_boundary(session)
             reached = session.kv_positions
             if session.active is not source or reached == ahead.positions:
                 break
+            size = reached - ahead.positions
             sent = await copy_kv(session, source, target, moves, (ahead.positions, reached), in_background=True)
             ahead = _Ahead(reached, ahead.sent_bytes + sent, ahead.rounds + 1)
     return ahead
+
+
+async def _next_boundary(session: Session) -> None:
+    """Waits until the session has its next token, unless nobody asks for one."""
+    session.resumed.clear()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(session.resumed.wait(), READER_TIMEOUT_S)
 
 
 async def _switch_over(

@@ -14,7 +14,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -39,6 +39,10 @@ _WINDOWS = 4
 """Measurements without work go round windows of layers, so that weights come from memory as they do when decoding: one
 layer run again and again sits in a cache and looks twice as fast."""
 
+_WARM_UP_LAYERS = 8
+_PROMPT_LAYERS = 2
+"""Layers of a step of a warm-up, with one row and with a page of them: a live session waits one or two milliseconds for it.
+Smaller steps would only make a change longer, since a frame may run between any two."""
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
@@ -118,24 +122,33 @@ class ComputeThread:
         """Runs `job` in the thread after everything queued before it; returns or raises what it does."""
         done: asyncio.Future[Result] = self._loop.create_future()
 
-        def settle(result: Result | None, error: Exception | None) -> None:
-            if done.done():
-                return
-            if error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(result)  # type: ignore[arg-type]
-
         def run() -> None:
             try:
                 result = job()
             except Exception as error:  # noqa: BLE001 - handed to the caller
-                self._loop.call_soon_threadsafe(settle, None, error)
+                self._loop.call_soon_threadsafe(_settle, done, None, error)
             else:
-                self._loop.call_soon_threadsafe(settle, result, None)
+                self._loop.call_soon_threadsafe(_settle, done, result, None)
 
         self._queue.put(run)
         return await done
+
+    async def call_in_steps(self, job: Iterator[None]) -> None:
+        """As `call`, for a job that nobody shall wait for: between two steps, what came meanwhile has its turn."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                next(job)
+            except StopIteration:
+                self._loop.call_soon_threadsafe(_settle, done, None, None)
+            except Exception as error:  # noqa: BLE001 - handed to the caller
+                self._loop.call_soon_threadsafe(_settle, done, None, error)
+            else:
+                self._queue.put(run)
+
+        self._queue.put(run)
+        await done
 
     def stop(self) -> None:
         """Ends the thread after what is queued."""
@@ -150,7 +163,8 @@ class ComputeThread:
         model.page_table[SCRATCH_SLOT] = 0
         layers = LayerRange(0, model.calibration_layers)
         model.load_stage(layers, is_first=False, is_last=True)
-        self.warm_up(layers, runs=0)
+        for _ in self.warm_up(layers, runs=0):
+            pass
         for _ in range(_CALIBRATION_RUNS):
             self._measure_window()
         for _ in range(_HEAD_RUNS):
@@ -158,12 +172,22 @@ class ComputeThread:
         model.release_layers(layers)
         model.release_text(embed=True, head=True)
 
-    def warm_up(self, layers: LayerRange, runs: int) -> None:
-        """Runs layers on the scratch page: faults their weights in and measures them. Sessions are not touched."""
-        self._run_scratch(layers, 1)  # pays for page faults, so it is not measured
-        self._measure(layers, runs)
-        rows = self.model.page_tokens
-        self.timings.add_blocks(self._run_scratch(layers, rows), len(layers), prompt_batch(rows, 0))
+    def warm_up(self, layers: LayerRange, runs: int) -> Iterator[None]:
+        """Runs layers on the scratch page: faults their weights in and measures them. Sessions are not touched.
+
+        A step is a window of layers. All of it takes as long as several tokens, and a live session shall wait for none of it.
+        """
+        starts = range(layers.start, layers.stop, _WARM_UP_LAYERS)
+        windows = [LayerRange(start, min(start + _WARM_UP_LAYERS, layers.stop)) for start in starts]
+        for run in range(runs + 1):
+            for window in windows:
+                if run == 0:
+                    self._run_scratch(window, 1)  # pays for page faults, so it is not measured
+                else:
+                    self._measure(window, 1)
+                yield
+        few, rows = LayerRange(layers.start, min(layers.start + _PROMPT_LAYERS, layers.stop)), self.model.page_tokens
+        self.timings.add_blocks(self._run_scratch(few, rows), len(few), prompt_batch(rows, 0))
 
     def _measure(self, layers: LayerRange, runs: int) -> None:
         for _ in range(runs):
@@ -305,6 +329,15 @@ class ComputeThread:
         idle_s = ran_s * (1.0 / self.cpu_share - 1.0)
         time.sleep(idle_s)
         return ran_s + idle_s
+
+
+def _settle(done: asyncio.Future[Result], result: Result | None, error: Exception | None) -> None:
+    if done.done():  # its caller has given up
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)  # type: ignore[arg-type]
 
 
 def _nothing() -> None:

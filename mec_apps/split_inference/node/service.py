@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -145,7 +145,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"no room for the weights: {error}")
         try:
             await self._connect_next(held, addresses_from_message(request.plan))
-            await self._compute.call(lambda: self._load(held))
+            await self._compute.call_in_steps(self._load(held))
         except StaleEpoch as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except MemoryError as error:
@@ -287,7 +287,8 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
                 raise LinkLost(f"the plan gives no address for {following}")
             await self._data_plane.links.connect(following, address, CONNECT_TIMEOUT_S)
 
-    def _load(self, held: Sequence[Held]) -> None:
+    def _load(self, held: Sequence[Held]) -> Iterator[None]:
+        """Frames of stages in use have their turn between its steps. Raises StaleEpoch, MemoryError."""
         unused = self._compute.stages.unused_layers(self._shape.blocks)
         cold = [layers.intersection(each.layers) for layers in unused for each in held]
         self._compute.stages.prepare(*held)
@@ -299,8 +300,12 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             self._abort(held[0].epoch)
             raise
         for layers in cold:
-            if layers is not None:
-                self._compute.warm_up(layers, _WARM_UP_RUNS)
+            if layers is None:
+                continue
+            for _ in self._compute.warm_up(layers, _WARM_UP_RUNS):
+                yield
+                if held[0] not in self._compute.stages.held:  # given up meanwhile, and its layers with it
+                    return
 
     def _store(self, piece: KvPiece) -> None:
         """Raises KvRefusal: of layers that this node has let go of, or never had, it takes no KV."""

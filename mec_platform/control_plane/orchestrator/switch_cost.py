@@ -27,6 +27,9 @@ ONE_PAUSE_MS = 2.0
 """A copy of all KV that takes no longer is made in the pause. That is as long as a first frame that computes a few
 positions again takes longer than one that does not, which is what copies ahead leave."""
 
+NODES_COPY_BYTES_PER_S = 100e6
+"""What two nodes cut, send and store of KV beside the link's own time: some messages and turns of their compute threads."""
+
 Links = Mapping[tuple[str, str], LinkCapacity]
 
 
@@ -119,7 +122,7 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
         )
     if copy > longest:
         return TransferChoice("replay", f"{facts}; a copy may go ahead for {longest:.0f} ms, and this takes longer")
-    if copy + trip <= ONE_PAUSE_MS:
+    if copy + trip + size / NODES_COPY_BYTES_PER_S * 1e3 <= ONE_PAUSE_MS:
         return TransferChoice("stop_and_copy", f"{facts}; the copy fits into one pause, so none goes ahead")
     return TransferChoice("pre_copy", f"{facts}; the copy goes ahead while tokens flow")
 
