@@ -12,7 +12,6 @@ holds `Session.moving` while it copies: changes of two chains may concern one se
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import struct
 import time
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mec_apps.split_inference.frames import MAX_ROWS, RECOVERABLE, SAMPLE, Frame, FrameKind, Refusal
+from mec_apps.split_inference.frames import MAX_ROWS, RECOVERABLE, SAMPLE, Frame, FrameKind, Refusal, roll_frame
 from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
 from mec_apps.split_inference.gateway.plan_user import MAX_RECOVERIES, RECOVERY_TIMEOUT_S, PlanUser
 from mec_apps.split_inference.gateway.recent_times import RecentTimes
@@ -128,8 +127,7 @@ class Sessions(PlanUser):
         on_failure: Callable[[str, Failure], None],
     ) -> None:
         super().__init__()
-        self._ids = itertools.count(1)
-        self._gateway_number = gateway_number
+        self._newest = gateway_number << 32
         self._context_length = context_length
         self._max_sessions = max_sessions
         self._limit: tuple[int, str] | None = None
@@ -177,8 +175,8 @@ class Sessions(PlanUser):
         finally:
             self._arriving -= 1
         self._check_room()  # after the wait: requests that waited together count each other
-        session_id = self._gateway_number << 32 | next(self._ids)
-        session = Session(session_id, list(prompt), len(prompt), sampling, active, rows=tuple(rows))
+        self._newest += 1
+        session = Session(self._newest, list(prompt), len(prompt), sampling, active, rows=tuple(rows))
         self.live[session.id] = session
         try:
             while session.generated < max_tokens:
@@ -194,6 +192,10 @@ class Sessions(PlanUser):
             if session.left is not None:  # its nodes keep the KV until the change is committed, or for good if not
                 end_session(session, session.left)
             end_session(session, session.active)
+
+    def roll(self) -> Frame:
+        """For nodes: which sessions live, of all that there have been."""
+        return roll_frame(self._newest, self.live)
 
     def _check_room(self) -> None:
         count = len(self.live)

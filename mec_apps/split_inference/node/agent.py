@@ -36,6 +36,7 @@ from mec_platform.content_store.grpc_service import CONTENT_STORE_SERVICE, Conte
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.cost_profile import CostProfile
 from mec_platform.domain.hardware import HardwareTarget
+from mec_platform.loop_metrics import LoopMetrics
 from mec_platform.rpc.convert import hardware_to_message, profile_to_message, shape_to_message
 from mec_platform.rpc.endpoints import AddressError, Channels, make_server, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_node_pb2_grpc, types_pb2
@@ -273,6 +274,7 @@ class NodeAgent:
     def _serve_metrics(self) -> None:
         registry = CollectorRegistry()
         registry.register(_NodeCollector(self._compute))
+        registry.register(LoopMetrics(asyncio.get_running_loop()))
         try:
             self._metrics_server, _ = prometheus_client.start_http_server(
                 self._settings.metrics_port, self._settings.host, registry, **self._metrics_tls()
