@@ -62,20 +62,25 @@ async def soak(cluster: LocalCluster, seconds: float, folder: Path) -> None:
     """Rounds of disturbances until the time is over. Fails with the seed, what was done, and where the logs are."""
     seed = int(os.environ.get("MEC_SOAK_SEED", time.time_ns() % 100_000))
     done: list[str] = []
-    clients = Clients(cluster, CLIENTS, seed)
+    clients, watch = Clients(cluster, CLIENTS, seed), Watch(cluster, list(NAMES))
     try:
-        await _soak(cluster, seconds, seed, clients, done)
+        await _soak(cluster, seconds, seed, clients, watch, done)
     except BaseException as error:
         await clients.drop()
         for name in (*NAMES, PLATFORM, "gateway"):
             shutil.copy(cluster.log_path(name), folder)
         steps = "\n".join(done)
-        raise AssertionError(f"MEC_SOAK_SEED={seed}, logs in {folder}, steps:\n{steps}\n{error!r}") from error
-    print(f"seed {seed}: {len(done)} steps, visits {dict(clients.ended)}")  # noqa: T201 - for whoever runs with -s
+        raise AssertionError(
+            f"MEC_SOAK_SEED={seed}, logs in {folder}, steps:\n{steps}\n{watch.describe()}\n{error!r}"
+        ) from error
+    visits = dict(clients.ended)
+    print(f"seed {seed}: {len(done)} lines of steps, visits {visits}\n{watch.describe()}")  # noqa: T201 - for -s
 
 
-async def _soak(cluster: LocalCluster, seconds: float, seed: int, clients: Clients, done: list[str]) -> None:
-    random, strikes, watch = Random(seed), Strikes(cluster), Watch(cluster, list(NAMES))
+async def _soak(
+    cluster: LocalCluster, seconds: float, seed: int, clients: Clients, watch: Watch, done: list[str]
+) -> None:
+    random, strikes = Random(seed), Strikes(cluster)
     clock = asyncio.get_running_loop().time
     started = clock()
     await until(watch.is_quiet, "all members and a plan")

@@ -82,7 +82,8 @@ def check_tokens(tokens: Sequence[int], reference: Reference, *, ended: bool) ->
     expected = reference.tokens if ended else reference.tokens[: len(tokens)]
     if tuple(tokens) == expected:
         return None
-    at = next((at for at, pair in enumerate(zip(tokens, expected, strict=False)) if pair[0] != pair[1]), len(expected))
+    shorter = min(len(tokens), len(expected))
+    at = next((at for at in range(shorter) if tokens[at] != expected[at]), shorter)
     return (
         f"{len(tokens)} tokens, {'all' if ended else 'the first'} of {len(reference.tokens)}; token {at} is "
         f"{tokens[at] if at < len(tokens) else 'missing'}, not {expected[at] if at < len(expected) else 'any'}"

@@ -11,7 +11,7 @@ import grpc.aio
 from mec_apps.cli.local_cluster import LocalCluster
 from mec_platform.rpc.v1 import edge_node_pb2, inference_pb2
 from tests.integration.edge import until
-from tests.integration.soak.growth import Sample, check_growth
+from tests.integration.soak.growth import FEWEST_SAMPLES, MIB, Sample, check_growth
 from tests.integration.soak.processes import take_sample
 
 QUIET_DEADLINE_S = 60.0
@@ -20,6 +20,11 @@ QUIET_DEADLINE_S = 60.0
 _BAD_LINE = re.compile(
     r"^(\S+ \S+ (ERROR|CRITICAL) .*|Traceback .*|.*never (awaited|retrieved).*|[EF]\d{4} .*)$", re.MULTILINE
 )
+
+
+def bad_lines(log: str) -> list[str]:
+    """Lines of a log that no run may leave: errors, tracebacks, what was forgotten, and what gRPC's core calls an error."""
+    return [line[0] for line in _BAD_LINE.finditer(log)]
 
 
 class Watch:
@@ -53,9 +58,10 @@ class Watch:
         """Nothing at the level of errors, and no traceback, in what was logged since the last time."""
         bad = []
         for name in (*self._names, "platform", "gateway"):
-            text = self._cluster.log_path(name).read_text(encoding="utf-8", errors="replace")
-            bad += [f"{name}: {line[0]}" for line in _BAD_LINE.finditer(text, self._read[name])]
-            self._read[name] = len(text)
+            with self._cluster.log_path(name).open("rb") as log:
+                log.seek(self._read[name])
+                bad += [f"{name}: {line}" for line in bad_lines(log.read().decode(errors="replace"))]
+                self._read[name] = log.tell()
         assert not bad, "logged: " + "\n".join(bad)
 
     async def is_quiet(self) -> bool:
@@ -97,6 +103,16 @@ class Watch:
         for name in (*self._names, "platform", "gateway"):
             key = (name, self._cluster.process_id(name))
             self.samples[key].append(await take_sample(self._cluster, name, at_s, client))
+
+    def describe(self) -> str:
+        """What the processes that were sampled most held, from the first quiet moment to the last."""
+        lines = []
+        for (name, _), samples in self.samples.items():
+            if len(samples) >= FEWEST_SAMPLES:
+                resident = " ".join(f"{sample.resident_bytes / MIB:.1f}" for sample in samples)
+                rest = " ".join(f"{sample.descriptors}/{sample.threads}/{sample.tasks}" for sample in samples)
+                lines.append(f"{name}: MiB {resident}; descriptors/threads/tasks {rest}")
+        return "\n".join(lines)
 
     def check_growth(self) -> None:
         """No process that lived long enough has grown."""
