@@ -177,6 +177,22 @@ async def test_an_answer_outlives_the_platform_that_dies_in_a_change_and_its_ret
     await until(lambda: _alive(edge, "edge-3"), "members have found the platform again")
 
 
+async def test_a_node_that_starts_again_behind_the_platform_s_back_is_given_its_stage_again(
+    edge: Edge, undisturbed: list[int]
+) -> None:
+    cluster, before = edge.cluster, await edge.epoch()
+    await asyncio.gather(cluster.kill("platform"), cluster.kill("edge-2"))
+    await cluster.start_platform()
+    await cluster.start_node("edge-2")
+
+    async def is_replaced() -> bool:
+        return await edge.epoch() > before
+
+    await until(is_replaced, "a plan whose nodes hold their stages")
+    assert "edge-2 was started again and holds no stage" in await edge.last_reason()
+    assert await edge.answer(20) == undisturbed[:20]
+
+
 async def test_a_node_that_loses_trust_is_left_in_the_middle_of_an_answer(
     edge: Edge, undisturbed: list[int], policy: Path
 ) -> None:

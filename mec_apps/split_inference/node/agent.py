@@ -226,6 +226,8 @@ class NodeAgent:
             local_blocks=None if local is None else control_plane_pb2.BlockSet(blocks=sorted(local)),
             weights_bytes_per_s=self._weights.bytes_per_s,
             load=self._read_load(),
+            committed_epoch=self._compute.stages.committed_epoch,
+            stage_epochs=[stage.epoch for stage in self._compute.stages.stages],
         )
 
     def _read_load(self) -> control_plane_pb2.MachineLoad:

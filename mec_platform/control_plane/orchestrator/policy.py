@@ -128,8 +128,10 @@ def _forced_change(snapshot: Snapshot, plan: SplitPlan, options: PlanOptions, li
     """Why the current plan cannot stay, whatever a change costs."""
     lost = [name for name in plan.nodes if name in snapshot.lost_nodes]
     if lost:
-        nodes = f"node {lost[0]} is lost" if len(lost) == 1 else f"nodes {', '.join(lost)} are lost"
-        return Finding(Trigger.NODE_LOST, f"{nodes} (plan {plan.epoch}: {plan.describe()})")
+        gone, back = [name for name in lost if name not in live], [name for name in lost if name in live]
+        words = [f"node {gone[0]} is lost" if len(gone) == 1 else f"nodes {', '.join(gone)} are lost"] if gone else []
+        words += [f"node {name} was started again and holds no stage" for name in back]
+        return Finding(Trigger.NODE_LOST, f"{', '.join(words)} (plan {plan.epoch}: {plan.describe()})")
     if options.current_errors and not snapshot.suspicion and not _unseen(plan, live):
         return Finding(options.broken_by, f"plan {plan.epoch} breaks a limit: {'; '.join(options.current_errors)}")
     return None
@@ -252,8 +254,9 @@ def _reconfigure(
 ) -> Reconfigure:
     plan = _successor(snapshot, option)
     same_model = snapshot.plan is not None and snapshot.plan.model == plan.model
+    change = plan_change(snapshot.plan, plan) if same_model else PlanChange.INITIAL
     return Reconfigure(
-        kind=plan_change(snapshot.plan, plan) if same_model else PlanChange.INITIAL,
+        kind=PlanChange.RELOAD if change is PlanChange.KEEP else change,
         plan=plan,
         reason=reason,
         trigger=trigger,

@@ -66,12 +66,18 @@ def switch_cost(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) ->
     if old is None:
         return SwitchCost(settings.fixed_switch_ms + pauses, pauses, 0.0, fetch_s)
     replay = replay_ms(new, snapshot, settings)
-    alive = {node.name for node in snapshot.nodes}
-    copy = transfer_ms(old, new, snapshot, settings) if alive.issuperset(old.nodes) else None
+    copy = None if _without_kv(old, snapshot) else transfer_ms(old, new, snapshot, settings)
     if copy is None or replay < copy:
         return SwitchCost(settings.fixed_switch_ms + pauses + replay, pauses + replay, 0.0, fetch_s)
     moved = sum(len(move.layers) for move in kv_moves(old, new)) * _kv_bytes_per_block(snapshot)
     return SwitchCost(settings.fixed_switch_ms + pauses + copy, pauses, moved, fetch_s + copy / 1e3)
+
+
+def _without_kv(plan: SplitPlan, snapshot: Snapshot) -> list[str]:
+    """Nodes of a plan in force that are gone, or have come back without what they held."""
+    return sorted(
+        set(plan.nodes) - {node.name for node in snapshot.nodes} | snapshot.lost_nodes.intersection(plan.nodes)
+    )
 
 
 def chain_load(snapshot: Snapshot) -> tuple[float, float]:
@@ -90,7 +96,7 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
     """
     if snapshot.plan is None:
         return TransferChoice("pre_copy", "no plan is in force")
-    lost = sorted(set(snapshot.plan.nodes) - {node.name for node in snapshot.nodes})
+    lost = _without_kv(snapshot.plan, snapshot)
     if lost:
         return TransferChoice("replay", f"{', '.join(lost)} is lost, and the KV of its layers with it")
     moves = kv_moves(snapshot.plan, new)

@@ -17,6 +17,9 @@ from tests.integration.soak.processes import take_sample
 QUIET_DEADLINE_S = 60.0
 """Members that were just started are found, changes under way end, and what sessions held is let go."""
 
+_MANY_DIED = "services fell silent within"
+"""The registry's suspicion that the fault is its own: as many nodes really die here."""
+
 _BAD_LINE = re.compile(
     r"^(\S+ \S+ (ERROR|CRITICAL) .*|Traceback .*|.*never (awaited|retrieved).*|[EF]\d{4} .*)$", re.MULTILINE
 )
@@ -24,7 +27,7 @@ _BAD_LINE = re.compile(
 
 def bad_lines(log: str) -> list[str]:
     """Lines of a log that no run may leave: errors, tracebacks, what was forgotten, and what gRPC's core calls an error."""
-    return [line[0] for line in _BAD_LINE.finditer(log)]
+    return [line[0] for line in _BAD_LINE.finditer(log) if _MANY_DIED not in line[0]]
 
 
 class Watch:
