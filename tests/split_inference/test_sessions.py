@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import threading
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
-from mec_apps.split_inference.gateway import plan_user
+from mec_apps.split_inference.gateway import plan_user, sessions
 from mec_apps.split_inference.gateway.chat import PICTURE_ROW
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan
 from mec_apps.split_inference.gateway.roll_call import RollCall
@@ -289,6 +291,30 @@ async def test_a_node_that_is_not_trusted_any_more_keeps_nothing_of_what_was_sai
 
     assert await client.answer_through(60, 10, distrust) == undisturbed
     assert await held() == set()
+
+
+async def test_a_node_that_has_no_time_is_not_given_the_same_work_ever_faster(
+    client: Client, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sessions, "TOKEN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(plan_user, "SAME_PLAN_RETRY_S", 0.01)
+    await client.use(TWO)
+    may_go_on = threading.Event()
+    busy = asyncio.ensure_future(client.edge.nodes[TWO[0][0]].compute.call(lambda: may_go_on.wait(TIMEOUT_S)))
+    answering = asyncio.ensure_future(client.answer(60))
+
+    def waited() -> list[str]:
+        return re.findall(r"no token within ([0-9.]+) s", caplog.text)
+
+    async with asyncio.timeout(TIMEOUT_S):
+        while len(waited()) < 5:
+            await asyncio.sleep(0.01)
+            assert not answering.done()
+    monkeypatch.undo()
+    may_go_on.set()
+    assert await busy
+    assert await answering == undisturbed
+    assert waited()[:5] == ["0.02", "0.04", "0.08", "0.16", "0.16"]
 
 
 async def test_a_node_that_was_not_told_of_an_end_is_told_by_the_roll_call(

@@ -39,7 +39,10 @@ from mec_apps.split_inference.peer_link import LinkLost
 from mec_platform.domain.failures import Failure
 
 TOKEN_TIMEOUT_S = 20.0
-"""A frame without an answer for so long counts as lost."""
+"""A frame without an answer for so long counts as lost, the next one after twice as long, and so on up to MOST_PATIENCE times:
+where nodes are merely overloaded, tokens that are sent again and again are what keeps them so."""
+
+MOST_PATIENCE = 8
 
 _SHARE_OF_LATEST = 0.25
 """Of the latest token in what tokens take of late: some tokens are a tenth of a second, and single ones are delayed."""
@@ -55,7 +58,8 @@ class Session:
     """One generation. `left` is the plan it came from; `round_trip_s` and `compute_s` are of the latest token, `token_s` is
     what tokens take of late, prompts and replays aside: 0 before there was one.
 
-    `bound_for` is the chain that it is about to move to, where that is another than it runs on.
+    `bound_for` is the chain that it is about to move to, where that is another than it runs on. `unanswered` counts frames in
+    a row that no answer came to in time.
     """
 
     id: int
@@ -75,6 +79,7 @@ class Session:
     wants_token: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     lost_at: float | None = None
+    unanswered: int = 0
     replayed_tokens: int = 0
     round_trip_s: float = 0.0
     token_s: float = 0.0
@@ -109,6 +114,16 @@ class Session:
     def note_token(self) -> None:
         """Counts the latest token in `token_s`."""
         self.token_s += (self.round_trip_s - self.token_s) * (_SHARE_OF_LATEST if self.token_s else 1.0)
+
+    @property
+    def patience_s(self) -> float:
+        """How long it waits for the answer to its next frame."""
+        return TOKEN_TIMEOUT_S * min(2**self.unanswered, MOST_PATIENCE)
+
+    def give_up_waiting(self, waited_s: float) -> None:
+        """The frame under way has not been answered in time."""
+        self.unanswered += 1
+        self.lose_stage(f"no token within {waited_s:g} s")
 
     def lose_stage(self, reason: str) -> None:
         """Fails the frame under way, if any: the loop then replays."""
@@ -254,7 +269,7 @@ class Sessions(PlanUser):
                 else:
                     session.tokens.append(token)
                     self.tokens_made += 1
-                    session.state, session.lost_at = "decode", None
+                    session.state, session.lost_at, session.unanswered = "decode", None, 0
                     session.wants_token.clear()
                     session.resumed.set()
                     return token
@@ -282,7 +297,7 @@ class Sessions(PlanUser):
         """Sends the tokens that have no KV yet and returns the token that follows. Raises StageLost."""
         loop = asyncio.get_running_loop()
         answer = session.answer = loop.create_future()
-        give_up = loop.call_later(TOKEN_TIMEOUT_S, session.lose_stage, f"no token within {TOKEN_TIMEOUT_S:g} s")
+        give_up = loop.call_later(session.patience_s, session.give_up_waiting, session.patience_s)
         sent = time.perf_counter()
         self.note_sent(session.id, session.active)
         try:
