@@ -35,7 +35,7 @@ NAMES = ("edge-1", "edge-2", "edge-3", "edge-4", "edge-5")
 WITNESS = "edge-1"
 """Is never killed, so that what a node holds can be compared over the whole run."""
 
-CLIENTS = 4
+CLIENTS = 3
 ROUND_S = 25.0
 USUAL_S, HOUR_S = 300.0, 3600.0
 

@@ -124,7 +124,7 @@ def draw_step(random: Random, nodes: Sequence[str], spared: Collection[str] = ()
         blow,
         after_s=round(random.choice((0.0, random.uniform(0.0, 0.15), random.uniform(0.0, 0.6))), 3),
         lasts_s=round(random.choice((0.0, random.uniform(0.1, 1.0), random.uniform(1.0, 4.0))), 3),
-        rest_s=round(random.choice((0.0, random.uniform(0.0, 0.5), random.uniform(0.5, 2.0))), 3),
+        rest_s=round(random.choice((0.0, random.uniform(0.0, 1.0), random.uniform(1.0, 5.0))), 3),
     )
 
 

@@ -73,7 +73,7 @@ def draw_visit(random: Random) -> Visit:
         random.choices(tuple(Manner), weights=(6, 1, 2, 2))[0],
         after_tokens=random.randrange(1, QUESTIONS[question].max_tokens),
         linger_s=round(random.uniform(0.2, 2.0), 2),
-        think_s=round(random.uniform(0.0, 1.5), 2),
+        think_s=round(random.uniform(0.0, 2.0), 2),
     )
 
 
