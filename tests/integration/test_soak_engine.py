@@ -102,8 +102,8 @@ def test_text_is_the_beginning_of_the_answer_s(text: str, right: bool) -> None:
     assert (check_text(text, ANSWER) is None) is right
 
 
-def samples(resident_mib: list[float], descriptors: list[int]) -> list[Sample]:
-    held = zip(resident_mib, descriptors, strict=True)
+def samples(anonymous_mib: list[float], descriptors: list[int]) -> list[Sample]:
+    held = zip(anonymous_mib, descriptors, strict=True)
     return [Sample(30.0 * at, int(mib * MIB), count, 20, 15) for at, (mib, count) in enumerate(held)]
 
 
@@ -113,7 +113,8 @@ def test_a_process_that_settles_has_not_grown_and_one_that_goes_on_has() -> None
     assert list(check_growth("x", samples(settled, noisy))) == []
     leaking = [100.0 + 3 * at for at in range(12)]
     (line,) = check_growth("x", samples(leaking, steady))
-    assert line.startswith("x: resident_bytes has grown by 15728640 in 2.5 minutes")
+    assert line.startswith("x: anonymous_bytes has grown by 15728640 in 2.5 minutes")
+    assert list(check_growth("x", samples(leaking, steady), kv_bytes=8 * MIB)) == []
     (line,) = check_growth("x", samples(settled, [20 + 2 * at for at in range(12)]))
     assert line.startswith("x: descriptors has grown by 10 in 2.5 minutes")
 

@@ -31,7 +31,7 @@ async def take_sample(cluster: LocalCluster, name: str, at_s: float, client: aio
         metrics = await answer.text()
     return Sample(
         at_s,
-        resident_bytes=_number(r"VmRSS:\s+(\d+) kB", status) * 1024,
+        anonymous_bytes=_number(r"RssAnon:\s+(\d+) kB", status) * 1024,
         descriptors=len(os.listdir(folder / "fd")),
         threads=_number(r"Threads:\s+(\d+)", status),
         tasks=_number(r"mec_event_loop_tasks (\d+)", metrics),
