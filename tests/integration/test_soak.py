@@ -66,14 +66,15 @@ async def soak(cluster: LocalCluster, seconds: float, folder: Path) -> None:
     clients, watch = Clients(cluster, CLIENTS, seed), Watch(cluster, list(NAMES))
     try:
         await _soak(cluster, seconds, seed, clients, watch, done)
-    except BaseException as error:
-        await clients.drop()
+    except Exception as error:
         for name in (*NAMES, PLATFORM, "gateway"):
             shutil.copy(cluster.log_path(name), folder)
         steps = "\n".join(done)
         raise AssertionError(
             f"MEC_SOAK_SEED={seed}, logs in {folder}, steps:\n{steps}\n{watch.describe()}\n{error!r}"
         ) from error
+    finally:
+        await clients.drop()
     visits = dict(clients.ended)
     print(f"seed {seed}: {len(done)} lines of steps, visits {visits}\n{watch.describe()}")  # noqa: T201 - for -s
 

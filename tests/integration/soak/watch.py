@@ -6,10 +6,11 @@ import re
 from collections import defaultdict
 
 import aiohttp
+import grpc
 import grpc.aio
 
 from mec_apps.cli.local_cluster import LocalCluster
-from mec_platform.rpc.v1 import edge_node_pb2, inference_pb2
+from mec_platform.rpc.v1 import control_plane_pb2, edge_node_pb2, inference_pb2
 from tests.integration.edge import until
 from tests.integration.soak.growth import FEWEST_SAMPLES, KV_BYTES, MIB, Sample, check_growth
 from tests.integration.soak.processes import take_sample
@@ -43,7 +44,7 @@ class Watch:
 
     async def check_epochs(self) -> None:
         """No chain's committed epoch, and no running node's, is older than it was."""
-        seen = await self._cluster.snapshot()
+        seen = await until(self._snapshot, "the platform answers", QUIET_DEADLINE_S)
         for plan in (seen.plan, *seen.replicas):
             if plan.stages:
                 self._note(f"chain {plan.chain}", plan.epoch)
@@ -51,6 +52,15 @@ class Watch:
             if name in self._cluster.running:
                 node = await self._cluster.node(name).Describe(edge_node_pb2.DescribeRequest())
                 self._note(f"{name}, process {node.process_id}", node.committed_epoch)
+
+    async def _snapshot(self) -> control_plane_pb2.Snapshot | None:
+        """None where the platform was started again a moment ago, and the channel to it has not seen that yet."""
+        try:
+            return await self._cluster.snapshot()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return None
 
     def _note(self, who: str, epoch: int) -> None:
         before = self._epochs.get(who, 0)
