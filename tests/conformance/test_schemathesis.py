@@ -123,7 +123,7 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-RANDOM_CASES = 4
+RANDOM_CASES = 10
 EVERY_KIND = tuple(HypothesisTestMode)
 NOT_SYSTEMATIC = (HypothesisTestMode.EXAMPLES, HypothesisTestMode.FUZZING)
 TOO_MANY_CASES = ("createRadioSubscription", "replaceRadioSubscription", "queryLayerTwoMeasurements")
