@@ -118,7 +118,7 @@ class Session:
     @property
     def patience_s(self) -> float:
         """How long it waits for the answer to its next frame."""
-        return TOKEN_TIMEOUT_S * min(2**self.unanswered, MOST_PATIENCE)
+        return TOKEN_TIMEOUT_S * min(1 << self.unanswered, MOST_PATIENCE)
 
     def give_up_waiting(self, waited_s: float) -> None:
         """The frame under way has not been answered in time."""
