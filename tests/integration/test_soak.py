@@ -44,8 +44,9 @@ USUAL_S, HOUR_S = 300.0, 3600.0
 @pytest_asyncio.fixture
 async def cluster(compiled: CompiledFolders, tmp_path: Path) -> AsyncIterator[LocalCluster]:
     nodes = [NodeOptions(name, memory_mib=100) for name in NAMES]
-    state = tmp_path / "state.sqlite"
-    async with LocalCluster(compiled, nodes, cooldown_s=2.0, context=1024, state=state) as cluster:
+    state, policy = tmp_path / "state.sqlite", tmp_path / "policy.toml"
+    policy.write_text("[default.replicas]\nmin = 1\nmax = 2\n")  # chains that are added may stay
+    async with LocalCluster(compiled, nodes, cooldown_s=2.0, context=1024, state=state, policy=policy) as cluster:
         await cluster.wait_for_plan()
         yield cluster
 
