@@ -39,5 +39,6 @@ check ruff check .
 check ruff format --check .
 check mypy
 check lint-imports
-check pytest "$@"
+# Two workers, because much of the time is spent waiting for processes and deadlines; -n 0 runs all in one, as --pdb needs.
+check pytest -n 2 --dist loadgroup --no-loadscope-reorder "$@"
 printf '\n[test] every check passed\n'

@@ -48,6 +48,7 @@ from mec_platform.host_time.time_sources import PtpMaster, TimeSources, find_ntp
 from mec_platform.identity.grpc_identity import GrpcIdentity
 from mec_platform.identity.member_authority import AuthorityFiles
 from mec_platform.identity.renewal import MEMBER_CERTIFICATES_SERVICE
+from mec_platform.loop_metrics import LoopMetrics
 from mec_platform.planes import SecurePlanes
 from mec_platform.profiler_radio import ProfilerRadio, RadioSource
 from mec_platform.radio_access import RadioAccess, RadioSettings
@@ -225,6 +226,7 @@ class Platform:
         security = replace(settings.security, authenticate=self._exposure.authenticate, issuer=self._uri())
         self._protection = Protection(self._host.registry, self._host.credentials, security)
         self._collectors.register(CapacityMetrics(self._deployments))
+        self._collectors.register(LoopMetrics(asyncio.get_running_loop()))
         self._calls = CallMetrics(self._collectors)
         self._federation = Federation(self._host, settings.peers, settings.federation, Random())
         await self._federation.start()

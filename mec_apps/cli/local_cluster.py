@@ -280,9 +280,17 @@ class LocalCluster:
             arguments += ["--source", "platform", "--store", str(options.store), "--model", self._shape_name()]
         await self._start_process(name, [*arguments, *await self._member_arguments(name)], options.interpreter)
 
+    def process_id(self, name: str) -> int:
+        """Of a process that was started and not killed."""
+        return self._processes[name].pid
+
+    def log_path(self, name: str) -> Path:
+        """What a process has printed and logged, over all its starts."""
+        return Path(self._folder.name) / f"{name}.log"
+
     def log_tail(self, name: str, lines: int = 5) -> str:
         """The end of a process's log."""
-        text = self._log_path(name).read_text(encoding="utf-8", errors="replace")
+        text = self.log_path(name).read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
     async def _start(self) -> None:
@@ -321,7 +329,7 @@ class LocalCluster:
     ) -> None:
         ready = Path(self._folder.name) / f"{name}.ready"
         ready.unlink(missing_ok=True)
-        with self._log_path(name).open("ab") as log:
+        with self.log_path(name).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *self._premises.command(name),
                 *interpreter,
@@ -343,9 +351,6 @@ class LocalCluster:
                 raise CliError(f"{name} did not start: {self.log_tail(name)}")
             await asyncio.sleep(_POLL_S)
         self.facts[name] = json.loads(ready.read_text(encoding="utf-8"))
-
-    def _log_path(self, name: str) -> Path:
-        return Path(self._folder.name) / f"{name}.log"
 
     async def _stop(self) -> None:
         await self._channels.close()

@@ -14,7 +14,8 @@
 
 Payloads: TOKENS int32 [rows]; ROWS, which a first stage takes in place of tokens, and HIDDEN float32 [rows, hidden] (an
 encoder's tensor is one row; its last stage sends HIDDEN to the gateway); RESULT int32 [1]; REFUSED and HELLO UTF-8 text; PROBE
-anything, answered by an empty PROBE_ECHO that repeats the header; END nothing. A TOKENS, ROWS or HIDDEN frame with the flag
+anything, answered by an empty PROBE_ECHO that repeats the header; END nothing; ROLL u64 [sessions], the sessions of a gateway that
+live of all up to the header's. A TOKENS, ROWS or HIDDEN frame with the flag
 ARRIVAL is answered at once by an ARRIVED, in the order of the frames that asked.
 
 Whatever arrives is a frame within these bounds, or a FrameError that says by its `fault` what is wrong with it. What depends
@@ -24,6 +25,7 @@ on the model and the header, the number and the exact size of rows, is `check_ro
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -46,6 +48,9 @@ MAX_MESSAGE_BYTES = 32 << 20
 
 
 MAX_TEXT_BYTES = 1024
+MAX_ROLL_BYTES = 8 * 10_000
+"""As many sessions as a gateway can be told to take."""
+
 MAX_PROBE_BYTES = 1 << 20
 """Twice what the largest probe of a link has."""
 
@@ -63,6 +68,7 @@ class FrameKind(IntEnum):
     PROBE_ECHO = 8
     ROWS = 9
     ARRIVED = 10
+    ROLL = 11
 
 
 class Refusal(IntEnum):
@@ -153,6 +159,7 @@ _LARGEST_PAYLOADS = {
     FrameKind.PROBE: MAX_PROBE_BYTES,
     FrameKind.PROBE_ECHO: 0,
     FrameKind.ARRIVED: 0,
+    FrameKind.ROLL: MAX_ROLL_BYTES,
 }
 """Of kinds whose payload has nothing to do with a model's width."""
 
@@ -178,6 +185,8 @@ def unpack_frame(message: bytes, largest_rows_bytes: int = MAX_MESSAGE_BYTES) ->
         raise FrameError(
             FrameFault.TOO_LARGE, f"a {frame_kind.name} frame of {size} bytes, of which {largest} are the most"
         )
+    if frame_kind is FrameKind.ROLL and size % 8:
+        raise FrameError(FrameFault.SIZE, f"a ROLL frame has 8 bytes for each session, this one {size} in all")
     if frame_kind is FrameKind.RESULT and size != largest:
         raise FrameError(FrameFault.SIZE, f"a RESULT frame has {largest} bytes of payload, this one {size}")
     if not (0 <= temperature <= MAX_TEMPERATURE and 0 <= top_p <= 1):  # not a number is neither
@@ -203,6 +212,16 @@ def check_rows(frame: Frame, hidden_bytes_per_row: int) -> str | None:
     if len(frame.payload) != frame.rows * row_bytes:
         return f"{frame.rows} rows need {frame.rows * row_bytes} bytes, the payload has {len(frame.payload)}"
     return None
+
+
+def roll_frame(newest: int, live: Collection[int]) -> Frame:
+    """Says that of a gateway's sessions up to the `newest` only those that are `live` have not ended."""
+    return Frame(FrameKind.ROLL, session=newest, payload=struct.pack(f"<{len(live)}Q", *live))
+
+
+def live_sessions(roll: Frame) -> frozenset[int]:
+    """The sessions that a ROLL frame names."""
+    return frozenset(struct.unpack(f"<{len(roll.payload) // 8}Q", roll.payload))
 
 
 def gateway_of(session: int) -> int:

@@ -377,6 +377,11 @@ class LinkPool:
             raise LinkLost(f"there is no link to {peer}")
         return link
 
+    @property
+    def all(self) -> tuple[PeerLink, ...]:
+        """The link to every peer, connected or not."""
+        return tuple(self._links.values())
+
     async def measure(self, peer: str, address: str) -> LinkMeasurement | None:
         """What was measured of the link to a peer, which is opened if need be; None where it does not answer."""
         try:

@@ -127,10 +127,10 @@ class ChainControl:
             old_plan=seen.plan,
             nodes=addresses,
             gateways={gateway.name: gateway.address for gateway in seen.gateways},
-            lost=frozenset(seen.lost_nodes | {name for name in plan.members if name not in alive}),
+            lost=frozenset(name for name in seen.lost_nodes.union(plan.members) if name not in alive),
             transfer_mode=choice.mode,
             replay_ms=replay_ms(towards, seen, policy),
-            distrusted=frozenset() if seen.plan is None else exposed_nodes(seen.plan, seen, settings.planning),
+            left=self._left(seen, settings),
         )
         clock = asyncio.get_running_loop()
         started = clock.time()
@@ -169,6 +169,11 @@ class ChainControl:
             held_ms_max=max((each.held_ms for each in end.switched), default=0.0),
             tail_positions_max=max((each.tail_positions for each in end.switched), default=0),
         )
+
+    def _left(self, seen: Snapshot, settings: ControlSettings) -> frozenset[str]:
+        """Nodes that answer, but whose part of the plan in force is not to be used: not trusted, or lost in a new start."""
+        exposed = frozenset() if seen.plan is None else exposed_nodes(seen.plan, seen, settings.planning)
+        return exposed | seen.lost_nodes.intersection(node.name for node in seen.nodes)
 
     def tell_gone(self) -> None:
         """Tells the change under way, if any, which members are gone. Repeating it is harmless."""

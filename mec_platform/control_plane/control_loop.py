@@ -353,7 +353,8 @@ class ControlLoop:
 
     def _with_losses(self, decision: Reconfigure, seen: Snapshot) -> str:
         """The reason of a decision, with how the nodes were lost that it is about."""
-        lost = [] if seen.plan is None else [name for name in seen.plan.nodes if name in seen.lost_nodes]
+        in_plan = () if seen.plan is None else seen.plan.nodes
+        lost = [name for name in in_plan if name in seen.lost_nodes and seen.node(name) is None]
         return "; ".join([decision.reason, *(why_gone(self._monitoring, name, self.now_s) for name in lost)])
 
     async def _act(self, chain: ChainControl, record: DecisionRecord, order: Order) -> None:

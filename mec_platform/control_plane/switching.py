@@ -48,10 +48,10 @@ class Switching:
                 times[block] = (size + (model.head_bytes if block == model.blocks - 1 else 0)) / rate * 1e3
         if plan is None or plan.model != model.name:
             return times
-        there = kv_holders(plan, [name for name in plan.members if name not in self.links.sites])
-        holders = {stage.layers: stage.node for stage in there}
+        lost = [name for name in plan.members if name not in self.links.sites or name in self.snapshot.lost_nodes]
+        holders = {stage.layers: stage.node for stage in kv_holders(plan, lost)}
         for stage in plan.stages:
-            holder = holders.get(stage.layers, stage.node)
+            holder = holders.get(stage.layers, "")
             moved = 0.0 if holder == node.name else self._kv_ms(holder, node)
             for block in range(stage.layers.start, min(stage.layers.stop, model.blocks)):
                 times[block] = 0.0 if holder == node.name else times[block] + moved
@@ -62,11 +62,11 @@ class Switching:
         return tuple(accumulate(self.block_ms(node), initial=0.0))
 
     def _kv_ms(self, holder: str, node: NodeCapacity) -> float:
-        """One block's KV of all sessions."""
+        """One block's KV of all sessions; computed again where nobody holds it ("")."""
         positions = sum(gateway.context_positions for gateway in self.snapshot.gateways)
         if not positions or self.snapshot.model is None:
             return 0.0
-        if holder not in self.links.sites:  # it is not alive
+        if not holder:
             return _replay_ms(node, positions, max(1, sum(gateway.sessions for gateway in self.snapshot.gateways)))
         link = self.links.link(holder, node.name) or self.default_link
         rate = max(link.bytes_per_s, SLOWEST_BYTES_PER_S)

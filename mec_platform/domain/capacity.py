@@ -105,7 +105,7 @@ class Snapshot:
     """Everything that a decision may look at. `now_s` is monotonic seconds of the platform's clock.
 
     Only members that are alive are in `nodes` and `gateways`; `lost_nodes` names those that were seen earlier, are in
-    the plan, and are gone. `model` is None until a node has reported one.
+    the plan, and are gone, or have come back without what they held of it. `model` is None until a node has reported one.
 
     `site_links` are links between sites by name, for pairs of members without a link of their own. `replicas` are the
     plans of the other chains of this deployment: committed, or where a chain is being changed, what it is on its way to.

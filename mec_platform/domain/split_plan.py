@@ -66,6 +66,9 @@ class PlanChange(StrEnum):
     INITIAL = "initial"
     KEEP = "keep"
     STANDBY = "standby"
+    RELOAD = "reload"
+    """The same plan once more, for a node that has lost its part of it."""
+
     MIGRATE = "migrate"
     RE_SPLIT = "re_split"
     ADD_CHAIN = "add_chain"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,17 +28,18 @@ print(json.dumps([found.was_built, str(found.artefact_dir), [m for m in ("tvm", 
 
 
 @pytest.mark.slow
-def test_a_truncated_library_is_compiled_again(tiny_model_file: Path, tmp_path: Path) -> None:
+def test_a_truncated_library_is_compiled_again_and_a_missing_package_is_made(
+    compile_tiny: Callable[..., CompiledModel], tiny_model_file: Path, tmp_path: Path
+) -> None:
+    whole = compile_tiny().artefact_dir / "lib.so"
+    library = shutil.copytree(whole.parent, tmp_path / whole.parent.parent.name / whole.parent.name) / "lib.so"
+    library.write_bytes(whole.read_bytes()[:1000])
     steps: list[str] = []
-    first = compile_model(str(tiny_model_file), "int4", None, tmp_path, lambda stage, done, total: steps.append(stage))
-    assert first.was_built
+    made = compile_model(str(tiny_model_file), "int4", None, tmp_path, lambda stage, done, total: steps.append(stage))
     kernels = f"compiling kernels for {detect_local_target()}"
     assert set(steps) == {"reading the model file", "packing weights", "building the tokenizer", kernels}
-    library = first.artefact_dir / "lib.so"
-    whole = library.stat().st_size
-    library.write_bytes(library.read_bytes()[:1000])
-    assert compile_model(str(tiny_model_file), "int4", None, tmp_path) == first
-    assert library.stat().st_size == whole
+    assert (made.was_built, made.artefact_dir) == (True, library.parent)
+    assert library.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.slow

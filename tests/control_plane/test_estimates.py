@@ -154,6 +154,27 @@ def test_a_new_process_after_a_failure_is_taken_at_once_with_fresh_estimates(rep
     assert snapshot(state, 0.6, None, SETTINGS).nodes[0].block_time_s == 0.001
 
 
+@pytest.mark.parametrize(
+    ("known", "held", "lost"),
+    [
+        (0, (), False),  # it has just started, or reports as older ones do: the reply tells it the epoch
+        (3, (3, 4), False),  # prepared; the commit is on its way
+        (4, (4,), False),
+        (4, (4, 6), False),
+        (4, (), True),
+        (6, (6,), True),
+    ],
+)
+def test_a_node_that_knows_the_epoch_and_holds_no_stage_of_it_is_there_and_lost_to_the_plan(
+    report: Report, world: SimpleNamespace, known: int, held: tuple[int, ...], lost: bool
+) -> None:
+    plan = world.plan(4, ("edge-1", 0, 12))
+    state = take(EMPTY, report(0.0, committed_epoch=known, stage_epochs=held))
+    seen = snapshot(state, 0.0, plan, SETTINGS)
+    assert [node.name for node in seen.nodes] == ["edge-1"]
+    assert seen.lost_nodes == ({"edge-1"} if lost else frozenset())
+
+
 def test_a_second_process_with_the_same_name_is_refused_while_the_first_is_alive(report: Report) -> None:
     state = take(EMPTY, report(0.0))
     refused = apply_report(state, report(1.0, incarnation="second"), SETTINGS)

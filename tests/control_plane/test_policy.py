@@ -108,6 +108,21 @@ def test_a_lost_node_is_replaced_at_once_even_in_the_cooldown(view: Any, plan: S
     assert decision.reason == "node b is lost (plan 1: a [0, 6) -> b [6, 12)); re-split gives 11.0 ms per token"
 
 
+def test_a_node_that_came_back_without_its_stage_gets_one_again_though_the_plan_stays_as_it_is(
+    view: Any, plan: SplitPlan
+) -> None:
+    back = view(1.0, lost_nodes=frozenset({"b"}))
+    decision, _ = decide(back, settled(view, plan), SETTINGS, options(plan, 10, plan, 10))
+    assert isinstance(decision, Reconfigure)
+    assert (decision.trigger, decision.kind) == (Trigger.NODE_LOST, PlanChange.RELOAD)
+    assert (decision.plan.epoch, decision.plan.stages) == (2, plan.stages)
+    assert decision.reason.startswith("node b was started again and holds no stage (plan 1: ")
+    assert choose_transfer_mode(decision.plan, back, SETTINGS).mode == "replay"  # its KV is gone too
+    one_gone = view(1.0, names=("b", "c"), lost_nodes=frozenset({"a", "b"}))
+    decision, _ = decide(one_gone, settled(view, plan), SETTINGS, options(plan, 10))
+    assert decision.reason.startswith("node a is lost, node b was started again and holds no stage (plan 1: ")
+
+
 def test_waits_when_a_node_is_lost_and_nothing_fits(view: Any, plan: SplitPlan) -> None:
     gone = view(1.0, names=("a",), lost_nodes=frozenset({"b"}))
     decision, _ = decide(gone, settled(view, plan), SETTINGS, PlanOptions(None, "no plan: too little room", None))

@@ -224,7 +224,7 @@ async def test_a_change_is_given_up_on_request_and_not_after_it_is_committed(sit
 
 
 async def test_kv_of_a_node_that_is_not_trusted_any_more_is_not_used(site: Site) -> None:
-    await site.carry_out(distrusted=frozenset({"b"}))
+    await site.carry_out(left=frozenset({"b"}))
     request = site.requests("SwitchPlan")["gateway"]
     assert list(request.lost_nodes) == ["b"]
     assert set(site.requests("CommitEpoch")) == {"a", "b", "c"}  # it is told, and lets go of what it holds

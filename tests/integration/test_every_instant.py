@@ -177,6 +177,49 @@ async def test_an_answer_outlives_the_platform_that_dies_in_a_change_and_its_ret
     await until(lambda: _alive(edge, "edge-3"), "members have found the platform again")
 
 
+async def test_answers_begin_and_end_without_the_platform(edge: Edge, undisturbed: list[int]) -> None:
+    async def kill_platform() -> None:
+        await edge.cluster.kill("platform")
+
+    tokens, _ = await edge.answer_through(60, 10, kill_platform)
+    assert tokens == undisturbed
+    assert await edge.answer(60) == undisturbed
+    await edge.drained()
+    await edge.cluster.start_platform()
+
+
+async def test_a_node_that_comes_back_serves_again(edge: Edge, undisturbed: list[int]) -> None:
+    victim = "edge-2"
+    await edge.cluster.kill(victim)
+
+    async def replaced() -> bool:
+        return victim not in [node for node, _, _ in await edge.plan()]
+
+    await until(replaced, "the plan does without the dead node")
+    assert await edge.answer(40) == undisturbed[:40]
+    await edge.cluster.start_node(victim)
+    tokens, done = await edge.answer_through(40, 5, lambda: edge.apply(FIRST))
+    assert tokens == undisturbed[:40]
+    assert done.outcome == "committed"
+    assert await edge.plan() == FIRST
+
+
+async def test_a_node_that_starts_again_behind_the_platform_s_back_is_given_its_stage_again(
+    edge: Edge, undisturbed: list[int]
+) -> None:
+    cluster, before = edge.cluster, await edge.epoch()
+    await asyncio.gather(cluster.kill("platform"), cluster.kill("edge-2"))
+    await cluster.start_platform()
+    await cluster.start_node("edge-2")
+
+    async def is_replaced() -> bool:
+        return await edge.epoch() > before
+
+    await until(is_replaced, "a plan whose nodes hold their stages")
+    assert "edge-2 was started again and holds no stage" in await edge.last_reason()
+    assert await edge.answer(20) == undisturbed[:20]
+
+
 async def test_a_node_that_loses_trust_is_left_in_the_middle_of_an_answer(
     edge: Edge, undisturbed: list[int], policy: Path
 ) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mec_apps.split_inference.frames import (
     HEADER,
     MAX_PROBE_BYTES,
+    MAX_ROLL_BYTES,
     MAX_ROWS,
     MAX_TEMPERATURE,
     MAX_TEXT_BYTES,
@@ -22,7 +23,9 @@ from mec_apps.split_inference.frames import (
     FrameKind,
     check_rows,
     gateway_of,
+    live_sessions,
     pack_frame,
+    roll_frame,
     unpack_frame,
 )
 from mec_apps.split_inference.generation import SamplingSettings
@@ -39,6 +42,9 @@ def frames(draw: st.DrawFn) -> Frame:
     kind = draw(st.sampled_from(FrameKind))
     sizes = {FrameKind.RESULT: (4, 4), FrameKind.END: (0, 0), FrameKind.PROBE_ECHO: (0, 0), FrameKind.ARRIVED: (0, 0)}
     smallest, largest = sizes.get(kind, (0, 64))
+    payload = st.binary(min_size=smallest, max_size=largest)
+    if kind is FrameKind.ROLL:
+        payload = st.lists(st.binary(min_size=8, max_size=8), max_size=8).map(b"".join)
     sampling = SamplingSettings(
         draw(st.floats(0, MAX_TEMPERATURE, width=32)), draw(st.floats(0, 1, width=32)), draw(unsigned_64)
     )
@@ -51,7 +57,7 @@ def frames(draw: st.DrawFn) -> Frame:
         flags=draw(st.integers(0, 2**16 - 1)),
         compute_us=draw(unsigned_32),
         sampling=sampling,
-        payload=draw(st.binary(min_size=smallest, max_size=largest)),
+        payload=draw(payload),
     )
 
 
@@ -116,7 +122,7 @@ def test_a_frame_cut_anywhere_is_shorter_or_a_frame_error(frame: Frame, length: 
     try:
         read = unpack_frame(message)
     except FrameError:
-        assert len(message) < HEADER.size or frame.kind is FrameKind.RESULT
+        assert len(message) < HEADER.size or frame.kind in (FrameKind.RESULT, FrameKind.ROLL)
     else:
         assert pack_frame(read) == message
 
@@ -130,6 +136,8 @@ def test_a_frame_cut_anywhere_is_shorter_or_a_frame_error(frame: Frame, length: 
         (Frame(FrameKind.END, payload=b"x"), FrameFault.TOO_LARGE),
         (Frame(FrameKind.PROBE, payload=bytes(MAX_PROBE_BYTES + 1)), FrameFault.TOO_LARGE),
         (Frame(FrameKind.RESULT, payload=b"123"), FrameFault.SIZE),
+        (Frame(FrameKind.ROLL, payload=bytes(12)), FrameFault.SIZE),
+        (Frame(FrameKind.ROLL, payload=bytes(MAX_ROLL_BYTES + 8)), FrameFault.TOO_LARGE),
         (Frame(FrameKind.TOKENS, sampling=SamplingSettings(float("nan"), 1.0, 0)), FrameFault.SAMPLING),
         (Frame(FrameKind.TOKENS, sampling=SamplingSettings(float("inf"), 1.0, 0)), FrameFault.SAMPLING),
         (Frame(FrameKind.TOKENS, sampling=SamplingSettings(0.0, -0.5, 0)), FrameFault.SAMPLING),
@@ -178,3 +186,9 @@ def test_no_rows_and_too_many_rows_are_named_in_the_problem(rows: int) -> None:
     problem = check_rows(Frame(FrameKind.TOKENS, rows=rows, payload=b""), HIDDEN_BYTES)
     assert problem is not None
     assert f"{rows} rows" in problem
+
+
+@given(st.lists(unsigned_64, max_size=20, unique=True), unsigned_64)
+def test_a_roll_names_the_sessions_that_live(live: list[int], newest: int) -> None:
+    roll = unpack_frame(pack_frame(roll_frame(newest, live)))
+    assert (roll.session, live_sessions(roll)) == (newest, frozenset(live))

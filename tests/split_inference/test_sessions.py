@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import threading
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -14,9 +16,10 @@ import pytest
 import pytest_asyncio
 
 from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
-from mec_apps.split_inference.gateway import plan_user
+from mec_apps.split_inference.gateway import plan_user, sessions
 from mec_apps.split_inference.gateway.chat import PICTURE_ROW
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan
+from mec_apps.split_inference.gateway.roll_call import RollCall
 from mec_apps.split_inference.gateway.sessions import Session
 from mec_apps.split_inference.gateway.switching import SwitchReport
 from mec_apps.split_inference.generation import (
@@ -29,6 +32,7 @@ from mec_apps.split_inference.generation import (
 from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
 from mec_apps.split_inference.node.kv_compression import KvCompression
 from mec_apps.split_inference.peer_link import LinkLost, LinkPool
+from mec_platform.domain.failures import Failure, FailureKind
 from tests.split_inference.in_process import (
     ALONE,
     CONTEXT,
@@ -287,6 +291,57 @@ async def test_a_node_that_is_not_trusted_any_more_keeps_nothing_of_what_was_sai
 
     assert await client.answer_through(60, 10, distrust) == undisturbed
     assert await held() == set()
+
+
+async def test_a_node_that_has_no_time_is_not_given_the_same_work_ever_faster(
+    client: Client, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sessions, "TOKEN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(plan_user, "SAME_PLAN_RETRY_S", 0.01)
+    await client.use(TWO)
+    may_go_on = threading.Event()
+    busy = asyncio.ensure_future(client.edge.nodes[TWO[0][0]].compute.call(lambda: may_go_on.wait(TIMEOUT_S)))
+    answering = asyncio.ensure_future(client.answer(60))
+
+    def waited() -> list[str]:
+        return re.findall(r"no token within ([0-9.]+) s", caplog.text)
+
+    async with asyncio.timeout(TIMEOUT_S):
+        while len(waited()) < 5:
+            await asyncio.sleep(0.01)
+            assert not answering.done()
+    monkeypatch.undo()
+    may_go_on.set()
+    assert await busy
+    assert await answering == undisturbed
+    assert waited()[:5] == ["0.02", "0.04", "0.08", "0.16", "0.16"]
+
+
+async def test_a_node_that_was_not_told_of_an_end_is_told_by_the_roll_call(
+    client: Client, undisturbed: list[int]
+) -> None:
+    """The way along the chain breaks at that moment; sessions that live, and those of other gateways, are left alone."""
+    await client.use(TWO)
+    second = TWO[1][0]
+    compute = client.edge.nodes[second].compute
+    ends, lives = (client.sessions.generate(PROMPT, 60, SamplingSettings()) for _ in range(2))
+    made = [(await anext(lives)).token]
+    await anext(ends)
+    kept, lost = client.sessions.live
+    foreign = 5 << 32 | 1
+    await compute.call(lambda: compute.kv.reserve(foreign, 1))
+    client.links.get(TWO[0][0]).break_off(Failure(FailureKind.LINK_BROKEN, "test"))
+    await ends.aclose()
+    roll_call = RollCall(client.sessions, client.links)
+    assert lost in await compute.call(lambda: compute.kv.sessions)
+    async with asyncio.timeout(TIMEOUT_S):
+        while lost in await compute.call(lambda: compute.kv.sessions):
+            roll_call.call()
+            await asyncio.sleep(0.01)
+    assert set(await compute.call(lambda: compute.kv.sessions)) == {kept, foreign}
+    made += [token.token async for token in lives]
+    assert made == undisturbed
+    await compute.call(lambda: compute.kv.end(foreign))
 
 
 async def test_a_session_that_ends_on_a_plan_that_is_aborted_leaves_no_kv(client: Client) -> None:

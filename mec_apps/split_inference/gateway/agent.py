@@ -22,6 +22,7 @@ from mec_apps.split_inference.gateway.chat import ChatTokenizer
 from mec_apps.split_inference.gateway.encoder_deployment import EncoderDeployment
 from mec_apps.split_inference.gateway.http_api import REGISTRY_KEY, make_http_app, serve_http
 from mec_apps.split_inference.gateway.plan_switcher import PlanSwitcher, follow_chains
+from mec_apps.split_inference.gateway.roll_call import RollCall
 from mec_apps.split_inference.gateway.service import InferenceService
 from mec_apps.split_inference.gateway.sessions import Sessions
 from mec_apps.split_inference.gateway.stall_watch import StallWatch
@@ -37,6 +38,7 @@ from mec_platform.background import BackgroundTasks
 from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.failures import Failure
 from mec_platform.identity.grpc_identity import GrpcIdentity
+from mec_platform.loop_metrics import LoopMetrics
 from mec_platform.rpc.convert import held_from_messages, shape_to_message
 from mec_platform.rpc.endpoints import AddressError, make_server, start_server
 from mec_platform.rpc.v1 import control_plane_pb2, inference_pb2_grpc
@@ -122,6 +124,7 @@ class GatewayAgent:
         self._switcher = PlanSwitcher(self.sessions, self._links)
         self._stall_watch = StallWatch(self.sessions, identity)
         self._standby_copies = StandbyCopies(self.sessions)
+        self._roll_call = RollCall(self.sessions, self._links)
         vision, switchers = None, {}
         if settings.encoder_dir is not None:
             self._held.enter_context(ContentStore(settings.store_dir).hold_folder(settings.encoder_dir))
@@ -162,6 +165,7 @@ class GatewayAgent:
         await self._membership.join(settings.platform_wait_s)
         self._stall_watch.start()
         self._standby_copies.start()
+        self._roll_call.start()
         if settings.encoder_dir is not None:
             await self._encoder.join(settings.platform_wait_s)
         self._application = MecApplication(
@@ -209,6 +213,8 @@ class GatewayAgent:
             await self._stall_watch.stop()
         if hasattr(self, "_standby_copies"):
             await self._standby_copies.stop()
+        if hasattr(self, "_roll_call"):
+            await self._roll_call.stop()
         if hasattr(self, "_links"):
             await self._links.close()
             await self._switcher.close()
@@ -233,6 +239,7 @@ class GatewayAgent:
         app = make_http_app(self.sessions, tokenizer, self._package.shape.name, int(time.time()), vision=vision)
         epoch = Gauge("mec_gateway_plan_epoch", "Epoch of the plan that sessions run on", registry=app[REGISTRY_KEY])
         epoch.set_function(lambda: self._switcher.epoch)
+        app[REGISTRY_KEY].register(LoopMetrics(asyncio.get_running_loop()))
         try:
             self._runner = await serve_http(app, settings.host, settings.http_port, self._tls)
         except OSError as error:

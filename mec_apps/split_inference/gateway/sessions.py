@@ -12,7 +12,6 @@ holds `Session.moving` while it copies: changes of two chains may concern one se
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import struct
 import time
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mec_apps.split_inference.frames import MAX_ROWS, RECOVERABLE, SAMPLE, Frame, FrameKind, Refusal
+from mec_apps.split_inference.frames import MAX_ROWS, RECOVERABLE, SAMPLE, Frame, FrameKind, Refusal, roll_frame
 from mec_apps.split_inference.gateway.active_plan import ActivePlan, StageLost
 from mec_apps.split_inference.gateway.plan_user import MAX_RECOVERIES, RECOVERY_TIMEOUT_S, PlanUser
 from mec_apps.split_inference.gateway.recent_times import RecentTimes
@@ -42,7 +41,10 @@ from mec_platform.domain.failures import Failure
 from mec_platform.domain.split_plan import Stage
 
 TOKEN_TIMEOUT_S = 20.0
-"""A frame without an answer for so long counts as lost."""
+"""A frame without an answer for so long counts as lost, the next one after twice as long, and so on up to MOST_PATIENCE times:
+where nodes are merely overloaded, tokens that are sent again and again are what keeps them so."""
+
+MOST_PATIENCE = 8
 
 LONGEST_FRAME_S = 2.0
 """Every further frame of a prompt or a replay is given so long: thousands of tokens take a slow node a minute."""
@@ -64,6 +66,7 @@ class Session:
     `bound_for` is the chain that it is about to move to, where that is another than it runs on. `copies` says up to where
     standbys of its plan have its KV, `rescues` how often that has spared it a replay, `recomputed` how many positions were
     missing there the last time.
+    `unanswered` counts frames in a row that no answer came to in time.
     """
 
     id: int
@@ -86,6 +89,7 @@ class Session:
     wants_token: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     lost_at: float | None = None
+    unanswered: int = 0
     replayed_tokens: int = 0
     round_trip_s: float = 0.0
     token_s: float = 0.0
@@ -122,6 +126,16 @@ class Session:
         """Counts the latest token in `token_s`."""
         self.token_s += (self.round_trip_s - self.token_s) * (_SHARE_OF_LATEST if self.token_s else 1.0)
 
+    @property
+    def patience_s(self) -> float:
+        """How long it waits for the answer to its next frame."""
+        return TOKEN_TIMEOUT_S * min(1 << self.unanswered, MOST_PATIENCE)
+
+    def give_up_waiting(self, waited_s: float) -> None:
+        """The frame under way has not been answered in time."""
+        self.unanswered += 1
+        self.lose_stage(f"no token within {waited_s:g} s")
+
     def lose_stage(self, reason: str) -> None:
         """Fails the frame under way, if any: the loop then replays."""
         if self.answer is not None and not self.answer.done():
@@ -139,8 +153,7 @@ class Sessions(PlanUser):
         on_failure: Callable[[str, Failure], None],
     ) -> None:
         super().__init__()
-        self._ids = itertools.count(1)
-        self._gateway_number = gateway_number
+        self._newest = gateway_number << 32
         self._context_length = context_length
         self._max_sessions = max_sessions
         self._limit: tuple[int, str] | None = None
@@ -188,8 +201,8 @@ class Sessions(PlanUser):
         finally:
             self._arriving -= 1
         self._check_room()  # after the wait: requests that waited together count each other
-        session_id = self._gateway_number << 32 | next(self._ids)
-        session = Session(session_id, list(prompt), len(prompt), sampling, active, rows=tuple(rows))
+        self._newest += 1
+        session = Session(self._newest, list(prompt), len(prompt), sampling, active, rows=tuple(rows))
         self.live[session.id] = session
         try:
             while session.generated < max_tokens:
@@ -205,6 +218,10 @@ class Sessions(PlanUser):
             if session.left is not None:  # its nodes keep the KV until the change is committed, or for good if not
                 end_session(session, session.left)
             end_session(session, session.active)
+
+    def roll(self) -> Frame:
+        """For nodes: which sessions live, of all that there have been."""
+        return roll_frame(self._newest, self.live)
 
     def _check_room(self) -> None:
         count = len(self.live)
@@ -270,7 +287,7 @@ class Sessions(PlanUser):
                 else:
                     session.tokens.append(token)
                     self.tokens_made += 1
-                    session.state, session.lost_at = "decode", None
+                    session.state, session.lost_at, session.unanswered = "decode", None, 0
                     session.wants_token.clear()
                     session.resumed.set()
                     return token
@@ -300,8 +317,8 @@ class Sessions(PlanUser):
         loop = asyncio.get_running_loop()
         answer = session.answer = loop.create_future()
         frames = -(-(len(session.tokens) - session.kv_positions) // MAX_ROWS)
-        patience_s = TOKEN_TIMEOUT_S + LONGEST_FRAME_S * (frames - 1)
-        give_up = loop.call_later(patience_s, session.lose_stage, f"no token within {patience_s:g} s")
+        patience_s = session.patience_s + LONGEST_FRAME_S * (frames - 1)
+        give_up = loop.call_later(patience_s, session.give_up_waiting, patience_s)
         sent = time.perf_counter()
         self.note_sent(session.id, session.active)
         try:

@@ -38,6 +38,7 @@ from mec_platform.content_store.store import ContentStore
 from mec_platform.domain.cost_profile import CostProfile
 from mec_platform.domain.failures import Failure
 from mec_platform.domain.hardware import HardwareTarget
+from mec_platform.loop_metrics import LoopMetrics
 from mec_platform.rpc.convert import hardware_to_message, profile_to_message, shape_to_message
 from mec_platform.rpc.endpoints import AddressError, Channels, is_loopback, make_server, start_server
 from mec_platform.rpc.v1 import content_store_pb2_grpc, control_plane_pb2, edge_node_pb2_grpc, types_pb2
@@ -236,6 +237,8 @@ class NodeAgent:
             local_blocks=None if local is None else control_plane_pb2.BlockSet(blocks=sorted(local)),
             weights_bytes_per_s=self._weights.bytes_per_s,
             load=self._read_load(),
+            committed_epoch=self._compute.stages.committed_epoch,
+            stage_epochs=sorted({held.epoch for held in self._compute.stages.held}),
         )
 
     def _read_load(self) -> control_plane_pb2.MachineLoad:
@@ -290,6 +293,7 @@ class NodeAgent:
     def _serve_metrics(self) -> None:
         registry = CollectorRegistry()
         registry.register(_NodeCollector(self._compute))
+        registry.register(LoopMetrics(asyncio.get_running_loop()))
         try:
             self._metrics_server, _ = prometheus_client.start_http_server(
                 self._settings.metrics_port, self._settings.host, registry, **self._metrics_tls()

@@ -20,7 +20,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from mec_apps.split_inference.frames import MAX_ROWS, Frame, FrameKind, Refusal, check_rows
+from mec_apps.split_inference.frames import (
+    MAX_ROWS,
+    Frame,
+    FrameKind,
+    Refusal,
+    check_rows,
+    gateway_of,
+    live_sessions,
+)
 from mec_apps.split_inference.node.kv_pages import SCRATCH_SLOT, KvPages, KvRefusal
 from mec_apps.split_inference.node.page_wiping import PageWiper
 from mec_apps.split_inference.node.stage_model import Draw, Floats, Integers, StageBatch, StageModel
@@ -43,6 +51,8 @@ _WARM_UP_LAYERS = 8
 _PROMPT_LAYERS = 2
 """Layers of a step of a warm-up, with one row and with a page of them: a live session waits one or two milliseconds for it.
 Smaller steps would only make a change longer, since a frame may run between any two."""
+_ALONE = frozenset({FrameKind.END, FrameKind.ROLL})
+"""Frames that nothing is computed for."""
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
@@ -104,7 +114,7 @@ class ComputeThread:
         await self.call(self._prepare)
 
     def submit(self, frame: Frame) -> None:
-        """Queues a TOKENS, ROWS, HIDDEN or END frame."""
+        """Queues a TOKENS, ROWS, HIDDEN, END or ROLL frame."""
         self._queue.put(frame)
 
     @property
@@ -226,7 +236,7 @@ class ComputeThread:
         """Runs `first` with the frames that wait behind it; returns the next item that did not go with them."""
         batch, rows = [first], first.rows
         following: Frame | Callable[[], None] | None = _nothing
-        while first.kind is not FrameKind.END:
+        while first.kind not in _ALONE:
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
@@ -240,6 +250,8 @@ class ComputeThread:
         outcomes: list[Outcome] = []
         if first.kind is FrameKind.END:
             outcomes = self._end(first)
+        elif first.kind is FrameKind.ROLL:
+            self._end_missing(first)
         else:
             by_stage: dict[int, list[Frame]] = {}
             for frame in batch:
@@ -254,6 +266,14 @@ class ComputeThread:
         stage = self.stages.get(frame.epoch)
         self.kv.end(frame.session)
         return [Outcome(stage.next_node, frame)] if stage is not None and stage.next_node is not None else []
+
+    def _end_missing(self, roll: Frame) -> None:
+        """Frees what sessions hold that have ended without word. Younger ones than the roll are not in it, and live."""
+        gateway, live = gateway_of(roll.session), live_sessions(roll)
+        for session in self.kv.sessions:
+            if gateway_of(session) == gateway and session <= roll.session and session not in live:
+                _log.info("session %x has ended without word", session)
+                self.kv.end(session)
 
     def _run_stage(self, epoch: int, frames: Sequence[Frame]) -> list[Outcome]:
         stage = self.stages.get(epoch)

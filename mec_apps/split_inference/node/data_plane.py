@@ -134,6 +134,8 @@ class DataPlane:
                         self._submit(frame)
                     case FrameKind.END:
                         self._submit(frame)
+                    case FrameKind.ROLL if gateway_of(frame.session) == gateway:
+                        self._submit(frame)
                     case FrameKind.PROBE:
                         echo = replace(frame, kind=FrameKind.PROBE_ECHO, payload=b"")
                         outbound.put_nowait(pack_frame(echo))

@@ -36,7 +36,7 @@ ASK_EVERY_S = 0.3
 class Assignment:
     """One reconfiguration to carry out. Addresses are `host:port` by member name, gone members included.
 
-    KV of `distrusted` nodes of the old plan is not used any more, and nothing more is sent to them.
+    KV of `left` nodes of the old plan is not used any more, and nothing more is sent to them.
     """
 
     plan: SplitPlan
@@ -46,7 +46,7 @@ class Assignment:
     lost: frozenset[str]
     transfer_mode: str
     replay_ms: float
-    distrusted: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
 
 
 Record = Callable[[SplitPlan], Awaitable[str | None]]
@@ -201,7 +201,7 @@ class ReconfigurationSender:
     ) -> protocol.Event:
         request = inference_pb2.SwitchPlanRequest(
             plan=plan_to_message(assignment.plan, assignment.nodes),
-            lost_nodes=sorted({*lost_nodes, *assignment.distrusted}),
+            lost_nodes=sorted({*lost_nodes, *assignment.left}),
             transfer_mode=assignment.transfer_mode,
             replay_ms=assignment.replay_ms,
         )

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from mec_platform.domain.cost_profile import CostProfile
 from mec_platform.domain.hardware import HardwareTarget
 from mec_platform.domain.model_shape import ModelShape
+from mec_platform.domain.split_plan import SplitPlan
 
 Role = Literal["node", "gateway"]
 
@@ -30,7 +31,7 @@ class MemberReported:
 
     Measurements that are zero, negative or not finite mean "not measured". `ue` names the radio device that the member is
     behind, "" where there is none. Fields from `site` on mean what they mean in `NodeCapacity` and `GatewayCapacity`;
-    a `weights_bytes_per_s` of 0 was not measured.
+    a `weights_bytes_per_s` of 0 was not measured. `stage_epochs` are of the stages that a node holds.
     """
 
     at_s: float
@@ -63,6 +64,12 @@ class MemberReported:
     queued: int = 0
     token_s: float = 0.0
     first_token_s: float = 0.0
+    committed_epoch: int = 0
+    stage_epochs: tuple[int, ...] = ()
+
+    def lacks_stage(self, plan: SplitPlan) -> bool:
+        """Whether it is a node that knows the plan's epoch and holds no stage of it: a process that was started again."""
+        return self.committed_epoch >= plan.epoch and plan.epoch not in self.stage_epochs
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ class ReportReader:
             queued=report.queued,
             token_s=report.token_ms / 1e3,
             first_token_s=report.first_token_ms / 1e3,
+            committed_epoch=report.committed_epoch,
+            stage_epochs=tuple(report.stage_epochs),
         )
 
     def _read_facts(self, report: control_plane_pb2.MemberReport) -> None:

@@ -32,7 +32,8 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
     """Everything that a decision may look at: live members in alphabetical order, links between them, lost nodes.
 
     Members of a mass silence are kept, with confidence that falls as they age, and `suspicion` says so. A node of the plan
-    that has not been seen since the platform started is lost after `unseen_grace_s` only.
+    that has not been seen since the platform started is lost after `unseen_grace_s` only. One that was started again is there,
+    and lost to the plan.
     """
     memo, members = state.memo, state.members
     silence_s = mass_silence_since(state, now_s, settings)
@@ -53,6 +54,8 @@ def snapshot(state: MonitoringState, now_s: float, plan: SplitPlan | None, setti
     links = _links(members, now_s, memo, settings)
     there = {node.name for node in nodes}
     lost = frozenset(n for n in in_plan if n not in there and (n in members or unseen_are_lost))
+    if plan is not None:
+        lost |= {n for n in in_plan if n in there and members[n].latest.lacks_stage(plan)}
     return Snapshot(
         now_s=now_s,
         model=state.model,

@@ -57,7 +57,7 @@ def decide(
         decision, state = _decide_by_gain(snapshot, plan, links, state, settings, options)
         if isinstance(decision, Keep):
             decision, state = _as_demand_asks(snapshot, plan, decision, state, settings, options)
-        if isinstance(decision, Keep) and options.standbys != plan.standbys:
+        if isinstance(decision, Keep) and not options.kept_standbys == options.standbys == plan.standbys:
             decision = _revise_standbys(plan, decision, options)
     if isinstance(decision, Reconfigure | AddChain | DropChain):
         pause = restraint.retry_pause(snapshot.now_s, state, settings, live)
@@ -132,8 +132,10 @@ def _forced_change(snapshot: Snapshot, plan: SplitPlan, options: PlanOptions, li
     """Why the current plan cannot stay, whatever a change costs."""
     lost = [name for name in plan.nodes if name in snapshot.lost_nodes]
     if lost:
-        nodes = f"node {lost[0]} is lost" if len(lost) == 1 else f"nodes {', '.join(lost)} are lost"
-        return Finding(Trigger.NODE_LOST, f"{nodes} (plan {plan.epoch}: {plan.describe()})")
+        gone, back = [name for name in lost if name not in live], [name for name in lost if name in live]
+        words = [f"node {gone[0]} is lost" if len(gone) == 1 else f"nodes {', '.join(gone)} are lost"] if gone else []
+        words += [f"node {name} was started again and holds no stage" for name in back]
+        return Finding(Trigger.NODE_LOST, f"{', '.join(words)} (plan {plan.epoch}: {plan.describe()})")
     if options.current_errors and not snapshot.suspicion and not _unseen(plan, live):
         return Finding(options.broken_by, f"plan {plan.epoch} breaks a limit: {'; '.join(options.current_errors)}")
     return None
@@ -141,9 +143,10 @@ def _forced_change(snapshot: Snapshot, plan: SplitPlan, options: PlanOptions, li
 
 def _revise_standbys(plan: SplitPlan, keep: Keep, options: PlanOptions) -> Reconfigure:
     """The same stages with the standbys that the plan should have: sessions go on as they are."""
-    new, old = [each for each in options.standbys if each not in plan.standbys], plan.standbys
+    new = [each for each in options.standbys if each not in options.kept_standbys]
+    gone = [each for each in plan.standbys if each not in options.standbys]
     words = [f"{each.node} stands by for {each.layers} from now on" for each in new]
-    words += [f"{each.node} no longer stands by for {each.layers}" for each in old if each not in options.standbys]
+    words += [f"{each.node} no longer stands by for {each.layers}" for each in gone]
     return Reconfigure(
         kind=PlanChange.STANDBY,
         plan=replace(plan, epoch=plan.epoch + 1, parent_epoch=plan.epoch, standbys=options.standbys),
@@ -274,8 +277,9 @@ def _reconfigure(
 ) -> Reconfigure:
     plan = _successor(snapshot, option, options)
     same_model = snapshot.plan is not None and snapshot.plan.model == plan.model
+    change = plan_change(snapshot.plan, plan) if same_model else PlanChange.INITIAL
     return Reconfigure(
-        kind=plan_change(snapshot.plan, plan) if same_model else PlanChange.INITIAL,
+        kind=PlanChange.RELOAD if change is PlanChange.KEEP else change,
         plan=plan,
         reason=reason,
         trigger=trigger,

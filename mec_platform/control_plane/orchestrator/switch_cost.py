@@ -77,6 +77,12 @@ def switch_cost(new: SplitPlan, snapshot: Snapshot, settings: PolicySettings) ->
     return SwitchCost(settings.fixed_switch_ms + pauses + copy, pauses, moved, fetch_s + copy / 1e3)
 
 
+def _without_kv(plan: SplitPlan, snapshot: Snapshot) -> list[str]:
+    """Nodes of a plan in force that are gone, or have come back without what they held."""
+    alive = {node.name for node in snapshot.nodes} - snapshot.lost_nodes
+    return sorted(set(plan.members) - alive)
+
+
 def chain_load(snapshot: Snapshot) -> tuple[float, float]:
     """Sessions of one chain and their KV positions: chains of a deployment share them evenly."""
     chains = 1 + len(snapshot.replicas)
@@ -93,7 +99,7 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
     """
     if snapshot.plan is None:
         return TransferChoice("pre_copy", "no plan is in force")
-    lost = sorted(set(snapshot.plan.nodes) - {node.name for node in snapshot.nodes})
+    lost = [name for name in _without_kv(snapshot.plan, snapshot) if name in snapshot.plan.nodes]
     moves = _moves(snapshot.plan, new, snapshot)
     if moves is None:
         return TransferChoice("replay", f"{', '.join(lost)} is lost, and the KV of its layers with it")
@@ -129,7 +135,7 @@ def choose_transfer_mode(new: SplitPlan, snapshot: Snapshot, settings: PolicySet
 
 def _moves(old: SplitPlan, new: SplitPlan, snapshot: Snapshot) -> tuple[KvMove, ...] | None:
     """What KV has to travel, from standbys where their stage is lost; None where nobody has some of it."""
-    lost = {*old.members} - {node.name for node in snapshot.nodes}
+    lost = _without_kv(old, snapshot)
     return kv_moves(old, new, lost) if len(kv_holders(old, lost)) == len(old.stages) else None
 
 

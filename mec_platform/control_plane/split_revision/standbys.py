@@ -67,6 +67,7 @@ class _Places:
         self._model = model
         self._settings = settings
         self._in_chain = frozenset(plan.nodes)
+        self._lost = snapshot.lost_nodes
         self._links = LinkTable.of(snapshot)
         self._bytes_per_s = sum(gateway.tokens_per_s for gateway in snapshot.gateways) * (
             model.kv_bytes_per_token_per_block
@@ -82,8 +83,8 @@ class _Places:
         self._layers.setdefault(stage.node, set()).update(stage.layers)
 
     def may_stay(self, stage: Stage, name: str) -> bool:
-        """Whether a standby is still good: growth of the KV is not counted again, nor is its link's speed."""
-        return self._is_fit(stage, name, self._positions_now)
+        """Whether a standby still has what it had: growth of the KV is not counted again, nor is its link's speed."""
+        return name not in self._lost and self._is_fit(stage, name, self._positions_now)
 
     def best(self, stage: Stage, taken: Sequence[Stage]) -> NodeCapacity | None:
         """The best new standby of a stage, None where there is none."""

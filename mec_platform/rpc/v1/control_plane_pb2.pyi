@@ -102,6 +102,8 @@ class MemberReport(_message.Message):
     FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     AGE_S_FIELD_NUMBER: _builtins.int
+    COMMITTED_EPOCH_FIELD_NUMBER: _builtins.int
+    STAGE_EPOCHS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: Global___MemberRole.ValueType
     address: _builtins.str
@@ -142,6 +144,8 @@ class MemberReport(_message.Message):
     """snapshots: in [0, 1], that the member is there"""
     age_s: _builtins.float
     """snapshots: of its latest report; 0 while they come"""
+    committed_epoch: _builtins.int
+    """nodes: the epoch that it was last told to be committed"""
     @_builtins.property
     def hardware(self) -> _types_pb2.HardwareTarget: ...
     @_builtins.property
@@ -158,6 +162,10 @@ class MemberReport(_message.Message):
 
     @_builtins.property
     def load(self) -> Global___MachineLoad: ...
+    @_builtins.property
+    def stage_epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """nodes: of the stages that it holds"""
+
     def __init__(
         self,
         *,
@@ -192,10 +200,12 @@ class MemberReport(_message.Message):
         first_token_ms: _builtins.float = ...,
         confidence: _builtins.float = ...,
         age_s: _builtins.float = ...,
+        committed_epoch: _builtins.int = ...,
+        stage_epochs: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hardware", b"hardware", "load", b"load", "local_blocks", b"local_blocks", "model", b"model", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "age_s", b"age_s", "block_time_us", b"block_time_us", "confidence", b"confidence", "context_positions", b"context_positions", "emulated", b"emulated", "first_token_ms", b"first_token_ms", "group", b"group", "hardware", b"hardware", "head_time_us", b"head_time_us", "incarnation", b"incarnation", "leaving", b"leaving", "links", b"links", "load", b"load", "local_blocks", b"local_blocks", "machine", b"machine", "memory_bytes", b"memory_bytes", "model", b"model", "name", b"name", "prefill_block_time_us_per_row", b"prefill_block_time_us_per_row", "profile", b"profile", "profile_ratio", b"profile_ratio", "queued", b"queued", "role", b"role", "sessions", b"sessions", "site", b"site", "token_ms", b"token_ms", "tokens_per_s", b"tokens_per_s", "trusted", b"trusted", "ue", b"ue", "weights_bytes_per_s", b"weights_bytes_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "age_s", b"age_s", "block_time_us", b"block_time_us", "committed_epoch", b"committed_epoch", "confidence", b"confidence", "context_positions", b"context_positions", "emulated", b"emulated", "first_token_ms", b"first_token_ms", "group", b"group", "hardware", b"hardware", "head_time_us", b"head_time_us", "incarnation", b"incarnation", "leaving", b"leaving", "links", b"links", "load", b"load", "local_blocks", b"local_blocks", "machine", b"machine", "memory_bytes", b"memory_bytes", "model", b"model", "name", b"name", "prefill_block_time_us_per_row", b"prefill_block_time_us_per_row", "profile", b"profile", "profile_ratio", b"profile_ratio", "queued", b"queued", "role", b"role", "sessions", b"sessions", "site", b"site", "stage_epochs", b"stage_epochs", "token_ms", b"token_ms", "tokens_per_s", b"tokens_per_s", "trusted", b"trusted", "ue", b"ue", "weights_bytes_per_s", b"weights_bytes_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
