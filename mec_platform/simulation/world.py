@@ -26,6 +26,7 @@ from mec_platform.scenario.scenario import (
     node_names,
 )
 from mec_platform.scenario.snapshots import model_shape, node_capacity
+from mec_platform.simulation.machines import Seat
 from mec_platform.simulation.series import Series
 
 LEAST_CPU_SHARE = 0.02
@@ -69,6 +70,10 @@ class World:
         self.scenario = scenario
         self.node_specs = {name: spec for spec in scenario.nodes for name in node_names(spec)}
         self.gateway_specs = {spec.name: spec for spec in scenario.gateways}
+        self.cores = {machine.name: machine.cores for machine in scenario.machines}
+        self.seats = {
+            name: Seat(spec.machine, spec.threads, spec.frame_us / 1e6) for name, spec in self.node_specs.items()
+        } | {name: Seat(spec.machine, 1, spec.frame_us / 1e6) for name, spec in self.gateway_specs.items()}
         self._series = series
         self._links: dict[tuple[str, str], tuple[LinkSpec, LinkSeries, tuple[EventSpec, ...]] | None] = {}
         self._index_links()

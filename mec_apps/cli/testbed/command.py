@@ -12,6 +12,7 @@ from mec_apps.cli.figures import check_figure
 from mec_apps.cli.local_cluster import NodeOptions
 from mec_apps.cli.requests import CliError, json_option, print_json
 from mec_apps.cli.testbed.cleanup import remove_leftovers
+from mec_apps.cli.testbed.demand import Streams
 from mec_apps.cli.testbed.kernel import check_tools
 from mec_apps.cli.testbed.network import MOST_MEMBERS
 from mec_apps.cli.testbed.report import figure, summary, table
@@ -26,6 +27,16 @@ NODES = tuple(NodeOptions(f"edge-{number}", threads=1, memory_mib=120) for numbe
 
 _streams_option = click.option(
     "--streams", default=1, show_default=True, type=click.IntRange(1, 32), help="Answers at the same time."
+)
+_prompt_option = click.option(
+    "--prompt-tokens",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 1900),
+    help="Of each question; the shortest has about 50.",
+)
+_answer_option = click.option(
+    "--answer-tokens", default=400, show_default=True, type=click.IntRange(1, 1900), help="Of each answer, at most."
 )
 _cooldown_option = click.option(
     "--cooldown-s", default=5.0, show_default=True, type=click.FloatRange(0), help="As of mec serve."
@@ -61,6 +72,8 @@ def testbed() -> None:
 @click.option("--fade-over-s", default=10.0, show_default=True, type=click.FloatRange(0.1), help="How long it takes.")
 @click.option("--duration-s", default=45.0, show_default=True, type=click.FloatRange(1, 86_400), help="Of each run.")
 @_streams_option
+@_prompt_option
+@_answer_option
 @_cooldown_option
 @_figure_option
 @json_option
@@ -73,6 +86,8 @@ def fade_command(
     fade_over_s: float,
     duration_s: float,
     streams: int,
+    prompt_tokens: int,
+    answer_tokens: int,
     cooldown_s: float,
     figure_path: Path | None,
     as_json: bool,
@@ -88,7 +103,8 @@ def fade_command(
         source, target = _link_in_use(bed)
         return fade(source, target, from_mbit * MBIT, to_mbit * MBIT, fade_at_s, fade_over_s)
 
-    trial = Trial(NODES, rates, story, duration_s, streams, cooldown_s)
+    demand = Streams(streams, prompt_tokens, answer_tokens)
+    trial = Trial(NODES, rates, story, duration_s, demand, cooldown_s)
     runs = run_trial(trial, ensure_compiled(model, quantisation, None))
     title = f"A link in use fades from {from_mbit:g} to {to_mbit:g} Mbit/s"
     _show(runs, fade_at_s + fade_over_s, title, figure_path, as_json)
@@ -129,7 +145,7 @@ def run_command(
         raise CliError(f"{path}: {len(nodes)} nodes, a testbed has {MOST_NODES} at most; `mec simulate` takes more")
     rates = static_rates(scenario)
     changes = [*from_traces(scenario, rates), *from_events(scenario, rates)]
-    trial = Trial(nodes, rates, lambda bed: changes, scenario.duration_s, streams, cooldown_s)
+    trial = Trial(nodes, rates, lambda bed: changes, scenario.duration_s, Streams(streams, 50, 400), cooldown_s)
     runs = run_trial(trial, ensure_compiled(model, quantisation, None))
     _show(
         runs, min((change.at_s for change in changes), default=0.0), scenario.title or path.stem, figure_path, as_json

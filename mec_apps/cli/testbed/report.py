@@ -32,8 +32,13 @@ def _of_run(run: Measured, after_s: float) -> dict[str, Any]:
         "tokens_per_s_after": round(float((times >= after_s).sum()) / (run.duration_s - after_s), 1),
         "token_gap_ms": {f"p{p}": round(float(np.percentile(gaps_ms, p)), 2) for p in (50, 95, 99)},
         "longest_gap_ms": round(float(gaps_ms.max()), 1),
-        "broken_answers": [{"at_s": round(at_s, 2), "reason": reason} for at_s, reason in run.failures],
-        "first_plan": run.plans[0][1] if run.plans else "",
+        "requests": len(run.requests),
+        "first_token_ms_before": _first_token_ms(run, 0.0, after_s),
+        "first_token_ms_after": _first_token_ms(run, after_s, run.duration_s),
+        "broken_answers": [
+            {"at_s": round(asked.at_s, 2), "reason": asked.failure} for asked in run.requests if asked.failure
+        ],
+        "first_plan": run.plans[0][1].describe() if run.plans else "",
         "reconfigurations": [
             {
                 "at_s": round(at_s, 2),
@@ -59,7 +64,8 @@ def table(runs: Sequence[Measured], after_s: float) -> str:
         lines.append(
             f"{'with' if run.adaptive else 'without'} adaptation: {facts['tokens_per_s_before']:g} tokens/s before "
             f"{after_s:g} s, {facts['tokens_per_s_after']:g} after; gap p99 {facts['token_gap_ms']['p99']:g} ms; "
-            f"{len(run.failures)} answers broke off; first plan {facts['first_plan']}"
+            f"first token {facts['first_token_ms_before']:g} ms before, {facts['first_token_ms_after']:g} after (median); "
+            f"{len(facts['broken_answers'])} answers broke off; first plan {facts['first_plan']}"
         )
         lines += [
             f"  {done['at_s']:6.1f} s  {done['kind']} ({done['outcome']}): {done['reason']}; pause {done['pause_ms']:g} ms"
@@ -114,6 +120,16 @@ def figure(runs: Sequence[Measured], path: Path, title: str) -> None:
         drawing.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise CliError(f"{path} cannot be written: {error}") from error
+
+
+def _first_token_ms(run: Measured, start_s: float, stop_s: float) -> float | None:
+    """Median over the requests of that time; one without a token has waited for as long as the run went on. None without any."""
+    waits = [
+        (asked.came_s[0] if asked.came_s else run.duration_s) - asked.at_s
+        for asked in run.requests
+        if start_s <= asked.at_s < stop_s
+    ]
+    return round(float(np.median(waits)) * 1e3, 1) if waits else None
 
 
 def _rates(run: Measured) -> np.ndarray[Any, Any]:

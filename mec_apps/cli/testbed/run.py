@@ -1,4 +1,4 @@
-"""Runs a scenario on the testbed: the network, the processes, answers without pause, and what is done to them meanwhile."""
+"""Runs a story on the testbed: the network, the processes, what is asked of them, and what is done to them meanwhile."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import assert_never
 
 import click
-import grpc.aio
 
 from mec_apps.cli.compile import CompiledFolders
 from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
 from mec_apps.cli.requests import run_async
 from mec_apps.cli.testbed.cleanup import Cleaner, prefix_of, remove_leftovers
+from mec_apps.cli.testbed.demand import Asked, Asker, Demand
 from mec_apps.cli.testbed.kernel import check_tools
 from mec_apps.cli.testbed.network import Network, enter_namespace
 from mec_apps.cli.testbed.premises import GATEWAY, PLATFORM, NamespacedPremises
+from mec_apps.cli.testbed.questions import Questions
 from mec_apps.cli.testbed.quotas import CpuQuotas
 from mec_apps.cli.testbed.timeline import Change, CpuShare, LinkRate, NodeKilled, NodeStarted
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.split_plan import SplitPlan, Stage
 from mec_platform.rpc.convert import plan_from_message
-from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, inference_pb2
+from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
 
-QUESTION = "Explain step by step how to plan, plant and care for a vegetable garden through all four seasons."
-ANSWER_TOKENS = 400
 SETTLE_S = 6.0
 """From the first plan until time begins: members have measured each other several times by then."""
-
-_RETRY_S = 0.2
 
 
 @dataclass(slots=True)
 class Measured:
-    """What a run showed; times are seconds since its beginning. `tokens_s` are the times at which tokens arrived."""
+    """What a run showed; times are seconds since its beginning. `plans` are those in force, the first one included."""
 
     adaptive: bool
     duration_s: float
-    tokens_s: list[float] = field(default_factory=list)
-    gaps_s: list[float] = field(default_factory=list)
+    requests: list[Asked] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
-    plans: list[tuple[float, str]] = field(default_factory=list)
+    plans: list[tuple[float, SplitPlan]] = field(default_factory=list)
     reconfigurations: list[tuple[float, control_plane_pb2.Reconfiguration]] = field(default_factory=list)
-    failures: list[tuple[float, str]] = field(default_factory=list)
+    decisions: list[tuple[float, control_plane_pb2.Decision]] = field(default_factory=list)
+
+    @property
+    def tokens_s(self) -> list[float]:
+        """When tokens came."""
+        return sorted(at_s for asked in self.requests for at_s in asked.came_s)
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Between each token of an answer and the next."""
+        return [after - before for asked in self.requests for before, after in pairwise(asked.came_s)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,7 @@ class Trial:
     rates: Mapping[tuple[str, str], float]
     story: Callable[[Testbed], Sequence[Change]]
     duration_s: float
-    streams: int
+    demand: Demand
     cooldown_s: float
 
 
@@ -167,7 +174,8 @@ def run_trial(trial: Trial, compiled: CompiledFolders) -> list[Measured]:
 
 
 async def _both(trial: Trial, ground: Ground, compiled: CompiledFolders) -> list[Measured]:
-    runs, stages = [], None
+    runs: list[Measured] = []
+    stages, questions = None, Questions(compiled.package)
     for adaptive in (True, False):
         click.echo(f"{'with' if adaptive else 'without'} adaptation: {trial.duration_s:g} s ...", err=True)
         async with open_testbed(
@@ -180,56 +188,37 @@ async def _both(trial: Trial, ground: Ground, compiled: CompiledFolders) -> list
             stages=stages,
         ) as bed:
             stages = None if bed.first_plan is None else bed.first_plan.stages
-            runs.append(await _play(bed, trial.story(bed), trial.duration_s, adaptive, trial.streams))
+            runs.append(await _play(bed, trial, adaptive, questions))
     return runs
 
 
-async def _play(
-    testbed: Testbed, changes: Sequence[Change], duration_s: float, adaptive: bool, streams: int
-) -> Measured:
-    """Answers without pause on `streams` streams for `duration_s`, while the changes happen at their times."""
-    measured = Measured(adaptive, duration_s)
+async def _play(testbed: Testbed, trial: Trial, adaptive: bool, questions: Questions) -> Measured:
+    """What is asked for `duration_s`, while the changes happen at their times."""
+    measured = Measured(adaptive, trial.duration_s)
     measured.changes = [LinkRate(0.0, source, target, rate) for (source, target), rate in testbed.rates.items()]
+    changes = trial.story(testbed)
     began = time.perf_counter()
+    asker = Asker(testbed.cluster.inference, questions, began)
+    measured.requests = asker.asked
     async with BackgroundTasks() as tasks:
         tasks.start("reconfigurations", _follow(testbed, measured, began))
-        for stream in range(streams):
-            tasks.start(f"answers {stream}", _answer(testbed, measured, began))
-        for change in sorted((each for each in changes if each.at_s < duration_s), key=lambda each: each.at_s):
+        tasks.start("requests", asker.serve(trial.demand, tasks))
+        for change in sorted((each for each in changes if each.at_s < trial.duration_s), key=lambda each: each.at_s):
             await asyncio.sleep(began + change.at_s - time.perf_counter())
             await testbed.apply(change)
             measured.changes.append(change)
-        await asyncio.sleep(began + duration_s - time.perf_counter())
+        await asyncio.sleep(began + trial.duration_s - time.perf_counter())
     return measured
-
-
-async def _answer(testbed: Testbed, measured: Measured, began: float) -> None:
-    """One answer after the other; one that breaks off is noted, and the next one asked for."""
-    while True:
-        request = inference_pb2.GenerateRequest(
-            messages=[inference_pb2.ChatMessage(role="user", content=QUESTION)], max_tokens=ANSWER_TOKENS
-        )
-        last: float | None = None
-        try:
-            async for _ in testbed.cluster.inference.Generate(request):
-                now = time.perf_counter()
-                measured.tokens_s.append(now - began)
-                if last is not None:
-                    measured.gaps_s.append(now - last)
-                last = now
-        except grpc.aio.AioRpcError as error:
-            measured.failures.append((time.perf_counter() - began, error.details() or error.code().name))
-            await asyncio.sleep(_RETRY_S)
 
 
 async def _follow(testbed: Testbed, measured: Measured, began: float) -> None:
     stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(testbed.cluster.platform)
     first = plan_from_message(await stub.GetPlan(control_plane_pb2.GetPlanRequest()))
-    measured.plans.append((0.0, first.describe()))
+    measured.plans.append((0.0, first))
     async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest()):
         if done.plan.epoch <= first.epoch:
             continue
         now = time.perf_counter() - began
         measured.reconfigurations.append((now, done))
         if done.outcome == "committed":
-            measured.plans.append((now, plan_from_message(done.plan).describe()))
+            measured.plans.append((now, plan_from_message(done.plan)))
