@@ -27,7 +27,7 @@ class ScenarioError(MendableError):
     """A scenario file cannot be used; the message names the file and the key."""
 
 
-class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A model by its sizes; the defaults are those of the default model, packed in int4."""
 
     blocks: int = 30
@@ -38,7 +38,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kv_bytes_per_token_per_block: int = 1536
 
 
-class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One node, or `count` of them, called `name-1` and so on.
 
     `block_us` is one row through one block, `row_us` what each further row of a batch adds to it; the same for the head.
@@ -71,14 +71,14 @@ class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frame_us: float = 0.0
 
 
-class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A machine that members share, and its cores. Machines without an entry have enough for all."""
 
     name: str
     cores: float = 1.0
 
 
-class GatewaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GatewaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where requests come in. `ue` names the radio device that it is behind, if any; `machine` and `frame_us` as of nodes."""
 
     name: str
@@ -88,7 +88,7 @@ class GatewaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frame_us: float = 0.0
 
 
-class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A link between `source` and `target`, in both directions unless `one_way`; later entries win over earlier ones.
 
     `radio` is a radio trace whose round trips, cells and signal it has; `bandwidth` a bandwidth trace, each value times
@@ -106,7 +106,7 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bandwidth_scale: float = 1.0
 
 
-class DemandSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DemandSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Requests of a deployment: a trace file (`speedup` times as fast), or a Poisson stream of fixed lengths.
 
     With `streams` there are so many answers at any time instead, each asked for as soon as the one before it has ended.
@@ -120,7 +120,7 @@ class DemandSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answer_tokens: int = 128
 
 
-class MeasurementSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MeasurementSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How well members measure: themselves and their links every `measured_every_s`, with relative noise (one standard
     deviation). Every member reports each `report_s`; a report takes `delay_ms`, and the share `lost_share` of them never
     arrives.
@@ -133,7 +133,7 @@ class MeasurementSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lost_share: float = 0.0
 
 
-class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A model that is served to `gateways` (all where empty). `policy` is a table as in a policy file.
 
     Requests beyond `max_sessions` at a time wait, in the order in which they came.
@@ -149,7 +149,7 @@ class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_positions: int = 256
 
 
-class EventSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EventSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What happens at `at_s`. With `node`: what that node is from then on; with `source` and `target`: what that link is.
 
     `silent` members go on working and are not heard of any more ("*" is all of them); `until_s` takes the event back.
@@ -172,6 +172,7 @@ class Scenario(
     msgspec.Struct,
     frozen=True,
     forbid_unknown_fields=True,
+    omit_defaults=True,
     rename={
         "nodes": "node",
         "gateways": "gateway",

@@ -200,9 +200,7 @@ class Service:
         while len(self.sessions) + len(self.waiting) < demand.streams:
             gateways = self.world.gateways_of(self.deployment)
             gateway = gateways[self.asked % len(gateways)]
-            self.waiting.append(
-                Request(self.asked, self.now_s, gateway, demand.prompt_tokens, demand.answer_tokens)
-            )
+            self.waiting.append(Request(self.asked, self.now_s, gateway, demand.prompt_tokens, demand.answer_tokens))
             self.asked += 1
 
     def _links_in_use(self) -> list[tuple[str, str]]:

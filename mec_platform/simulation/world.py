@@ -91,6 +91,10 @@ class World:
             sorted({t for t in (*nodes_join, *(event.at_s for event in scenario.events), *ends) if t > 0})
         )
 
+    def with_scenario(self, scenario: Scenario) -> World:
+        """Another scenario over the same traces: its first links must be those of this one."""
+        return World(scenario, self._series)
+
     def spec(self, member: str) -> NodeSpec | GatewaySpec:
         """What the scenario says of a member."""
         return self.node_specs.get(member) or self.gateway_specs[member]

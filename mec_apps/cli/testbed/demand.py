@@ -61,6 +61,8 @@ class Asker:
         self._questions = questions
         self._began = began
         self.asked: list[Asked] = []
+        self._answering: list[asyncio.Task[None]] = []
+        self._closed = False
 
     async def ask(self, prompt_tokens: int, answer_tokens: int, at_s: float | None = None) -> Asked:
         """One question and its answer, to whatever end; `at_s` is when it came, if it had to wait since then."""
@@ -83,15 +85,21 @@ class Asker:
         match demand:
             case Streams():
                 for number in range(demand.count):
-                    tasks.start(f"stream {number}", self._stream(demand))
+                    self._answering.append(tasks.start(f"stream {number}", self._stream(demand)))
             case Arrivals():
                 places = asyncio.Semaphore(demand.most)
                 for request in demand.requests:
                     await asyncio.sleep(max(request.at_s - self._now_s(), 0.0))
-                    tasks.start(f"request {request.number}", self._in_turn(request, places))
+                    self._answering.append(tasks.start(f"request {request.number}", self._in_turn(request, places)))
+
+    async def drain(self, most_s: float) -> None:
+        """Asks nothing more, and waits for the answers that are under way, so long at most."""
+        self._closed = True
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=most_s)
 
     async def _stream(self, demand: Streams) -> None:
-        while True:
+        while not self._closed:
             asked = await self.ask(demand.prompt_tokens, demand.answer_tokens)
             if asked.failure:
                 await asyncio.sleep(_RETRY_S)

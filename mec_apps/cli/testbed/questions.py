@@ -9,10 +9,10 @@ from mec_apps.split_inference.gateway.chat import ChatMessage, ChatTokenizer
 from mec_apps.split_inference.model_package import ModelPackage
 
 QUESTION = "Explain step by step how to plan, plant and care for a vegetable garden through all four seasons."
-_NOTES = (
-    "the beds lie in the sun and the soil is dark after rain so that roots grow deep while the wind from the sea is cold "
-    "in spring and the old wall keeps the heat of the day for the plants that stand near it at night"
-).split()
+_NOTES = """
+the beds lie in the sun and the soil is dark after rain so that roots grow deep while the wind from the sea is cold in
+spring and the old wall keeps the heat of the day for the plants that stand near it at night
+"""
 
 
 class Questions:
@@ -59,4 +59,4 @@ class Questions:
 def _with_notes(words: int) -> str:
     if words == 0:
         return QUESTION
-    return f"My notes: {' '.join(islice(cycle(_NOTES), words))}. {QUESTION}"
+    return f"My notes: {' '.join(islice(cycle(_NOTES.split()), words))}. {QUESTION}"

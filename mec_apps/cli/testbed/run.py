@@ -11,33 +11,42 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import click
 
 from mec_apps.cli.compile import CompiledFolders
 from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
 from mec_apps.cli.requests import run_async
+from mec_apps.cli.testbed.calibration import Measures
 from mec_apps.cli.testbed.cleanup import Cleaner, prefix_of, remove_leftovers
 from mec_apps.cli.testbed.demand import Asked, Asker, Demand
 from mec_apps.cli.testbed.kernel import check_tools
+from mec_apps.cli.testbed.measuring import measure
 from mec_apps.cli.testbed.network import Network, enter_namespace
 from mec_apps.cli.testbed.premises import GATEWAY, PLATFORM, NamespacedPremises
 from mec_apps.cli.testbed.questions import Questions
 from mec_apps.cli.testbed.quotas import CpuQuotas
-from mec_apps.cli.testbed.timeline import Change, CpuShare, LinkRate, NodeKilled, NodeStarted
+from mec_apps.cli.testbed.timeline import Change, CpuShare, LinkRate, NodeKilled, NodeStarted, Setting
 from mec_platform.background import BackgroundTasks
 from mec_platform.domain.split_plan import SplitPlan, Stage
 from mec_platform.rpc.convert import plan_from_message
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc
+from mec_platform.scenario.writing import policy_toml
 
 SETTLE_S = 6.0
 """From the first plan until time begins: members have measured each other several times by then."""
 
+DRAIN_S = 30.0
+"""Answers that were asked for in time have so long to end after it."""
+
+_LOADS_S = 1.0
+
 
 @dataclass(slots=True)
 class Measured:
-    """What a run showed; times are seconds since its beginning. `plans` are those in force, the first one included."""
+    """What a run showed; times are seconds since its beginning. `plans` are those in force, the first one included;
+    `busy_s` is for how long each node computed."""
 
     adaptive: bool
     duration_s: float
@@ -46,6 +55,7 @@ class Measured:
     plans: list[tuple[float, SplitPlan]] = field(default_factory=list)
     reconfigurations: list[tuple[float, control_plane_pb2.Reconfiguration]] = field(default_factory=list)
     decisions: list[tuple[float, control_plane_pb2.Decision]] = field(default_factory=list)
+    busy_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def tokens_s(self) -> list[float]:
@@ -124,13 +134,13 @@ async def open_testbed(
     ground: Ground,
     compiled: CompiledFolders,
     nodes: Sequence[NodeOptions],
-    rates: Mapping[tuple[str, str], float],
+    start: Sequence[Setting],
+    policy: Mapping[str, Any],
     *,
     adaptive: bool,
-    cooldown_s: float,
     stages: Sequence[Stage] | None = None,
 ) -> AsyncIterator[Testbed]:
-    """Every process up and a plan committed that is made of settled measurements, over links of those rates.
+    """Every process up under those settings and that policy, and a plan committed that is made of settled measurements.
 
     With `stages` it is that plan, whatever the platform would have chosen: for runs that are to begin alike.
 
@@ -141,11 +151,13 @@ async def open_testbed(
         ground.quotas.limit(node.name, node.threads)
     with tempfile.TemporaryDirectory(prefix="mec-testbed-") as folder:
         premises = NamespacedPremises(ground.network, ground.quotas, list(ground.cores), Path(folder))
-        cluster = LocalCluster(compiled, nodes, manual=not adaptive, cooldown_s=cooldown_s, premises=premises)
+        policies = Path(folder) / "policy.toml"
+        policies.write_text(policy_toml(policy))
+        cluster = LocalCluster(compiled, nodes, manual=not adaptive, policy=policies, premises=premises)
+        testbed = Testbed(ground, cluster)
+        for setting in start:
+            await testbed.apply(setting)
         async with cluster:
-            testbed = Testbed(ground, cluster)
-            for (source, target), rate in rates.items():
-                await testbed.apply(LinkRate(0.0, source, target, rate))
             await cluster.wait_for_plan()
             await asyncio.sleep(SETTLE_S)
             testbed.first_plan = plan_from_message(await cluster.wait_for_plan())
@@ -157,24 +169,37 @@ async def open_testbed(
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is done with and without adaptation; `story` says what happens, once the first plan is known."""
+    """What is done with and without adaptation; `story` says what happens, once the first plan is known.
+
+    `policy` is a table as in a policy file. With `measures` it is also measured what a simulation needs to know.
+    """
 
     nodes: Sequence[NodeOptions]
-    rates: Mapping[tuple[str, str], float]
+    start: Sequence[Setting]
     story: Callable[[Testbed], Sequence[Change]]
     duration_s: float
     demand: Demand
-    cooldown_s: float
+    policy: Mapping[str, Any]
+    measures: bool = False
 
 
-def run_trial(trial: Trial, compiled: CompiledFolders) -> list[Measured]:
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Both runs, the adaptive one first, and the measures where they were asked for."""
+
+    runs: Sequence[Measured]
+    measures: Measures | None
+
+
+def run_trial(trial: Trial, compiled: CompiledFolders) -> Runs:
     """First with adaptation, then from the same plan without. Raises CliError where the testbed cannot be made or fails."""
     with lay_ground(trial.nodes) as ground:
         return run_async(_both(trial, ground, compiled))
 
 
-async def _both(trial: Trial, ground: Ground, compiled: CompiledFolders) -> list[Measured]:
+async def _both(trial: Trial, ground: Ground, compiled: CompiledFolders) -> Runs:
     runs: list[Measured] = []
+    measures: Measures | None = None
     stages, questions = None, Questions(compiled.package)
     for adaptive in (True, False):
         click.echo(f"{'with' if adaptive else 'without'} adaptation: {trial.duration_s:g} s ...", err=True)
@@ -182,14 +207,18 @@ async def _both(trial: Trial, ground: Ground, compiled: CompiledFolders) -> list
             ground,
             compiled,
             trial.nodes,
-            trial.rates,
+            trial.start,
+            trial.policy,
             adaptive=adaptive,
-            cooldown_s=trial.cooldown_s,
             stages=stages,
         ) as bed:
+            if trial.measures and measures is None:
+                click.echo("measuring what one session takes ...", err=True)
+                measures = await measure(bed.cluster, questions)
+                bed.first_plan = measures.plan
             stages = None if bed.first_plan is None else bed.first_plan.stages
             runs.append(await _play(bed, trial, adaptive, questions))
-    return runs
+    return Runs(runs, measures)
 
 
 async def _play(testbed: Testbed, trial: Trial, adaptive: bool, questions: Questions) -> Measured:
@@ -202,12 +231,15 @@ async def _play(testbed: Testbed, trial: Trial, adaptive: bool, questions: Quest
     measured.requests = asker.asked
     async with BackgroundTasks() as tasks:
         tasks.start("reconfigurations", _follow(testbed, measured, began))
+        tasks.start("decisions", _follow_decisions(testbed, measured, began))
+        tasks.start("loads", _follow_loads(testbed, measured))
         tasks.start("requests", asker.serve(trial.demand, tasks))
         for change in sorted((each for each in changes if each.at_s < trial.duration_s), key=lambda each: each.at_s):
             await asyncio.sleep(began + change.at_s - time.perf_counter())
             await testbed.apply(change)
             measured.changes.append(change)
         await asyncio.sleep(began + trial.duration_s - time.perf_counter())
+        await asker.drain(DRAIN_S)
     return measured
 
 
@@ -222,3 +254,25 @@ async def _follow(testbed: Testbed, measured: Measured, began: float) -> None:
         measured.reconfigurations.append((now, done))
         if done.outcome == "committed":
             measured.plans.append((now, plan_from_message(done.plan)))
+
+
+async def _follow_decisions(testbed: Testbed, measured: Measured, began: float) -> None:
+    """Those that differ in kind from the one before, and those that change something."""
+    stub = control_plane_pb2_grpc.AdaptiveOrchestratorStub(testbed.cluster.platform)
+    async for decision in stub.WatchDecisions(control_plane_pb2.WatchDecisionsRequest()):
+        known = measured.decisions
+        if decision.kind not in ("keep", "wait") or not known or known[-1][1].kind != decision.kind:
+            known.append((time.perf_counter() - began, decision))
+
+
+async def _follow_loads(testbed: Testbed, measured: Measured) -> None:
+    before_s = time.perf_counter()
+    while True:
+        await asyncio.sleep(_LOADS_S)
+        seen, now_s = await testbed.cluster.snapshot(), time.perf_counter()
+        for member in seen.members:
+            if member.role == control_plane_pb2.MEMBER_ROLE_NODE:
+                measured.busy_s[member.name] = measured.busy_s.get(member.name, 0.0) + member.load.busy_share * (
+                    now_s - before_s
+                )
+        before_s = now_s
