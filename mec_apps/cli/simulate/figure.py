@@ -90,7 +90,9 @@ def _draw_link(axes: Any, world: World, shown: DeploymentRecord) -> None:
     duration_s = world.scenario.duration_s
     times = [duration_s * index / _POINTS for index in range(_POINTS)]
     states = [world.link(source, target, at_s) for at_s in times]
-    if series is not None and series.bytes_per_s is not None and series.round_trip_s is None:
+    trips_change = len({state.round_trip_s for state in states if state is not None}) > 1
+    rates_change = len({state.bytes_per_s for state in states if state is not None}) > 1
+    if rates_change and not trips_change:
         axes.plot(times, [0 if s is None else s.bytes_per_s * 8e-6 for s in states], color="#333333", linewidth=1)
         axes.set_ylabel(f"{source} - {target}\nthroughput (Mbit/s)")
     else:

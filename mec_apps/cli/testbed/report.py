@@ -14,6 +14,8 @@ from mec_apps.cli.testbed.timeline import CpuShare, LinkRate, NodeKilled, NodeSt
 from mec_platform.rpc.convert import plan_from_message
 
 BIN_S = 1.0
+SMOOTH_S = 5.0
+"""Answers to long questions come in bursts: rates are drawn as means of so many seconds."""
 
 
 def summary(runs: Sequence[Measured], after_s: float) -> dict[str, Any]:
@@ -75,7 +77,8 @@ def table(runs: Sequence[Measured], after_s: float) -> str:
 
 
 def figure(runs: Sequence[Measured], path: Path, title: str) -> None:
-    """Tokens per second over time with and without adaptation, above the rates of the links that changed.
+    """Tokens per second and waits for first tokens over time, with and without adaptation, below the rates of the links
+    that changed.
 
     Raises:
         CliError: the file cannot be written.
@@ -83,43 +86,46 @@ def figure(runs: Sequence[Measured], path: Path, title: str) -> None:
     from matplotlib.figure import Figure  # only whoever draws needs it; `check_figure` has looked
 
     changed = _changed_links(runs[0])
-    drawing = Figure(figsize=(9, 5.5 if changed else 4), layout="constrained")
+    drawing = Figure(figsize=(9, 7.5 if changed else 5.5), layout="constrained")
     drawing.suptitle(title)
-    panels = drawing.subplots(
-        2 if changed else 1, 1, sharex=True, squeeze=False, height_ratios=[1, 2][-1 - bool(changed) :]
-    )
-    tokens = panels[-1, 0]
+    ratios = [*([1] if changed else []), 1.7, 1.5]
+    panels = drawing.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
     if changed:
-        rates = panels[0, 0]
         for (source, target), points in changed.items():
-            rates.step(*zip(*points, strict=True), where="post", label=f"{source} → {target}")
-        rates.set(yscale="log", ylabel="Mbit/s")
-        rates.legend(fontsize=8)
+            panels[0].step(*zip(*points, strict=True), where="post", label=f"{source} → {target}")
+        panels[0].set(yscale="log", ylabel="Mbit/s")
+        panels[0].legend(fontsize=8)
+    tokens, waits = panels[-2:]
     for at_s, words in _events(runs[0]):
         tokens.axvline(at_s, color="grey", linewidth=1)
-        tokens.annotate(
-            words,
-            (at_s, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, -10),
-            textcoords="offset points",
-            fontsize=8,
-        )
+        _write(tokens, words, (at_s, 1), ("data", "axes fraction"), -10)
     for run, colour in zip(runs, ("#1b7f5c", "#b5482f"), strict=False):
-        label = "with adaptation" if run.adaptive else "plan left as it is"
-        tokens.plot(np.arange(len(_rates(run))) * BIN_S + BIN_S / 2, _rates(run), color=colour, label=label)
-        for at_s, done in run.reconfigurations:
-            if done.outcome == "committed":
-                tokens.axvline(at_s, color=colour, linestyle=":", linewidth=1)
-                tokens.annotate(
-                    done.kind.replace("_", "-"), (at_s, 0), xytext=(3, 4), textcoords="offset points", fontsize=8
-                )
-    tokens.set(xlabel="s", ylabel="tokens/s", ylim=(0, None), xlim=(0, runs[0].duration_s))
+        _draw_run(tokens, waits, run, colour)
+    tokens.set(ylabel=f"tokens/s (mean of {SMOOTH_S:g} s)", ylim=(0, None), xlim=(0, runs[0].duration_s))
     tokens.legend(loc="lower left", fontsize=8)
+    waits.set(xlabel="s", ylabel="time to first token (s)", ylim=(0, None))
     try:
         drawing.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise CliError(f"{path} cannot be written: {error}") from error
+
+
+def _draw_run(tokens: Any, waits: Any, run: Measured, colour: str) -> None:
+    label = "with adaptation" if run.adaptive else "plan left as it is"
+    smooth = np.convolve(_rates(run), np.ones(int(SMOOTH_S / BIN_S)) / (SMOOTH_S / BIN_S), mode="valid")
+    times = np.arange(len(smooth)) * BIN_S + SMOOTH_S / 2
+    tokens.plot(times, smooth, color=colour, label=label)
+    came = [(asked.at_s, asked.came_s[0] - asked.at_s) for asked in run.requests if asked.came_s]
+    waits.plot(*zip(*came, strict=True) if came else ((), ()), color=colour, marker=".", linewidth=0.7, label=label)
+    for at_s, done in run.reconfigurations:
+        if done.outcome == "committed":
+            for axes in (tokens, waits):
+                axes.axvline(at_s, color=colour, linestyle=":", linewidth=1)
+            _write(tokens, done.kind.replace("_", "-"), (at_s, 0), "data", 4)
+
+
+def _write(axes: Any, words: str, at: tuple[float, float], coordinates: Any, above: int) -> None:
+    axes.annotate(words, at, xycoords=coordinates, xytext=(3, above), textcoords="offset points", fontsize=8)
 
 
 def _first_token_ms(run: Measured, start_s: float, stop_s: float) -> float | None:
