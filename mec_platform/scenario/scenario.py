@@ -72,10 +72,14 @@ class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A machine that members share, and its cores. Machines without an entry have enough for all."""
+    """A machine that members share, and its cores. Machines without an entry have enough for all.
+
+    `others` is how many threads of others compete for its cores all the time, on average.
+    """
 
     name: str
     cores: float = 1.0
+    others: float = 0.0
 
 
 class GatewaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -277,8 +281,8 @@ def _numbers(scenario: Scenario) -> Iterator[str]:
         if gateway.frame_us < 0:
             yield f"gateway {gateway.name}: a frame_us of 0 or more is needed"
     for machine in scenario.machines:
-        if machine.cores <= 0:
-            yield f"machine {machine.name}: cores above 0 are needed"
+        if machine.cores <= 0 or machine.others < 0:
+            yield f"machine {machine.name}: cores above 0, and others of 0 or more, are needed"
     if not 0.1 <= scenario.tick_s <= 600:
         yield f"tick_s: {scenario.tick_s:g} is not between 0.1 and 600"
     measured = scenario.measurement

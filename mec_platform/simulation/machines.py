@@ -5,7 +5,8 @@ what makes its search exact. Here the same stages are customers of the same core
 closed queueing network: each has one token under way, which needs so many core-seconds of each machine and the rest of
 its time of none. It is solved by exact mean value analysis (Reiser and Lavenberg, J. ACM 27, 1980); a machine of c
 cores is one core that is c times as fast, and a delay of the other c - 1 (Seidmann, Schweitzer and Shalev-Oren, 1987).
-With one session a token takes what it takes alone; with many, the core-seconds of all of them over the cores.
+With one session a token takes what it takes alone; with many, the core-seconds of all of them over the cores. Threads of
+others that compete for the cores all the time are customers that never leave.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from mec_platform.control_plane.split_revision.cost_model import PlanCost
 from mec_platform.domain.split_plan import Stage
+from mec_platform.scenario.scenario import MachineSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,11 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one token needs of a machine."""
+    """What one token needs of a machine; `others` are threads of others that compete for it all the time."""
 
     cores: float
     core_s: float
+    others: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,12 @@ def crowded_token(
     sessions: int,
     cost_of: Callable[[int], PlanCost],
     seats: Mapping[str, Seat],
-    cores: Mapping[str, float],
+    machines: Mapping[str, MachineSpec],
 ) -> CrowdedToken:
     """A token's time when so many sessions are served by this chain and gateway.
 
-    `cost_of` prices a step of so many rows; `cores` are those of machines that can become scarce. Members without a
-    seat, or on another machine, have cores of their own.
+    `cost_of` prices a step of so many rows; `machines` are those whose cores are counted. Members without a seat,
+    or on another machine, have cores of their own.
     """
     alone = cost_of(1)
     rows = rows_together(sessions, alone)
@@ -62,9 +65,9 @@ def crowded_token(
     needed: dict[str, float] = {}
     for name, own_s in [(gateway, 0.0), *((s.node, own_s) for s, own_s in zip(stages, stage_s, strict=True))]:
         seat = seats.get(name)
-        if seat is not None and seat.machine in cores:
+        if seat is not None and seat.machine in machines:
             needed[seat.machine] = needed.get(seat.machine, 0.0) + own_s * seat.threads + seat.frame_s
-    work = [Work(cores[machine], core_s) for machine, core_s in needed.items()]
+    work = [Work(machines[name].cores, core_s, machines[name].others) for name, core_s in needed.items()]
     return CrowdedToken(shared_token_s(cost.latency_ms / 1e3, work, sessions), stage_s)
 
 
@@ -84,7 +87,15 @@ def shared_token_s(alone_s: float, work: Sequence[Work], sessions: int) -> float
     waiting = [0.0] * len(work)
     token_s = alone_s
     for number in range(1, max(sessions, 1) + 1):
-        stays_s = [own_s * (1 + before) for own_s, before in zip(served_s, waiting, strict=True)]
+        stays_s = [
+            own_s * (1 + each.others + before) for each, own_s, before in zip(work, served_s, waiting, strict=True)
+        ]
         token_s = delay_s + sum(stays_s)
         waiting = [number * stay_s / token_s for stay_s in stays_s] if token_s > 0 else waiting
     return token_s
+
+
+def others_on(alone_s: float, work: Work, token_s: float) -> float:
+    """How many threads of others compete for a machine, judged by a lone token that took `token_s` there."""
+    undisturbed_s = shared_token_s(alone_s, [work], 1)
+    return max(token_s - undisturbed_s, 0.0) / (work.core_s / work.cores) if work.core_s > 0 else 0.0

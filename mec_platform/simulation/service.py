@@ -12,7 +12,7 @@ they queue for those (`machines`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
@@ -22,7 +22,7 @@ from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import GatewayCapacity, Snapshot
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.scenario.scenario import DeploymentSpec
-from mec_platform.simulation.machines import CrowdedToken, crowded_token
+from mec_platform.simulation.machines import CrowdedToken, Work, crowded_token, shared_token_s
 from mec_platform.simulation.requests import Request, Served
 from mec_platform.simulation.world import DEFAULT_LINK, World
 
@@ -236,7 +236,9 @@ class Service:
         self.token_s = rates
         if first is not None:
             compute_s, hops_s = prefill_times(self.plan, seen, first.request, self.world)
-            self.prefill_s = max(sum(compute_s) * both + hops_s, 1e-6)
+            self.prefill_s = max(
+                shared_token_s(sum(compute_s) * both + hops_s, self._prefill_work(compute_s), sessions=1), 1e-6
+            )
             for stage, own_s in zip(self.plan.stages, compute_s, strict=True):
                 busy[stage.node] += own_s / self.prefill_s
         self.busy = {node: min(share, 1.0) for node, share in busy.items()}
@@ -244,7 +246,7 @@ class Service:
     def _is_crowded(self, gateway: str) -> bool:
         """Whether a member of the chain is on a machine whose cores can become scarce."""
         assert self.plan is not None
-        return any(self.world.seats[name].machine in self.world.cores for name in (gateway, *self.plan.nodes))
+        return any(self.world.seats[name].machine in self.world.machines for name in (gateway, *self.plan.nodes))
 
     def _crowded_token(self, gateway: str, sessions: int, positions: int, seen: Snapshot) -> CrowdedToken:
         assert self.plan is not None
@@ -256,7 +258,18 @@ class Service:
             assert cost is not None
             return cost
 
-        return crowded_token(stages, gateway, sessions, cost_of, self.world.seats, self.world.cores)
+        return crowded_token(stages, gateway, sessions, cost_of, self.world.seats, self.world.machines)
+
+    def _prefill_work(self, compute_s: Sequence[float]) -> list[Work]:
+        """Of machines whose cores are counted: what a prompt needs of them, and who else does."""
+        assert self.plan is not None
+        needed: dict[str, float] = {}
+        for stage, own_s in zip(self.plan.stages, compute_s, strict=True):
+            seat = self.world.seats[stage.node]
+            if seat.machine in self.world.machines:
+                needed[seat.machine] = needed.get(seat.machine, 0.0) + own_s
+        machines = self.world.machines
+        return [Work(machines[name].cores, core_s, machines[name].others) for name, core_s in needed.items()]
 
     def _next_end_s(self) -> float:
         ends, prefilled = [], False

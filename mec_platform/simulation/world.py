@@ -70,7 +70,7 @@ class World:
         self.scenario = scenario
         self.node_specs = {name: spec for spec in scenario.nodes for name in node_names(spec)}
         self.gateway_specs = {spec.name: spec for spec in scenario.gateways}
-        self.cores = {machine.name: machine.cores for machine in scenario.machines}
+        self.machines = {machine.name: machine for machine in scenario.machines}
         self.seats = {
             name: Seat(spec.machine, spec.threads, spec.frame_us / 1e6) for name, spec in self.node_specs.items()
         } | {name: Seat(spec.machine, 1, spec.frame_us / 1e6) for name, spec in self.gateway_specs.items()}

@@ -20,7 +20,7 @@ from mec_platform.scenario.scenario import (
 from mec_platform.simulation.compare import Comparison
 from mec_platform.simulation.controllers import Scheduled
 from mec_platform.simulation.engine import Engine
-from mec_platform.simulation.machines import Work, shared_token_s
+from mec_platform.simulation.machines import Work, others_on, shared_token_s
 from mec_platform.simulation.record import RunRecord
 from mec_platform.simulation.summary import weighted_quantile
 from mec_platform.simulation.world import World
@@ -84,6 +84,13 @@ def test_no_number_of_sessions_is_served_faster_than_any_bound_allows():
         assert token_s >= max(0.013, sessions * 0.010 / 2) - 1e-12
         assert token_s >= before
         before = token_s
+
+
+def test_threads_of_others_take_their_part_of_the_cores_and_are_found_by_what_a_lone_token_took():
+    assert shared_token_s(0.01, [Work(1, 0.01, others=2)], 1) == pytest.approx(0.03)
+    work, crowded = Work(2, 0.010), Work(2, 0.010, others=1.5)
+    assert others_on(0.013, work, shared_token_s(0.013, [crowded], 1)) == pytest.approx(1.5)
+    assert others_on(0.013, work, 0.012) == 0.0
 
 
 def test_sessions_on_a_machine_whose_cores_are_counted_queue_for_them():

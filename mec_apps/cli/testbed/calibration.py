@@ -18,6 +18,7 @@ from mec_apps.cli.testbed.premises import GATEWAY
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.rpc.v1 import control_plane_pb2, types_pb2
 from mec_platform.scenario.scenario import DemandSpec, LinkSpec, MachineSpec, ModelSpec, NodeSpec, Scenario
+from mec_platform.simulation.machines import Work, others_on
 from mec_platform.simulation.world import World
 
 MACHINE = "this-machine"
@@ -63,7 +64,7 @@ def calibrated(world: World, measures: Measures, demand: DemandSpec, threads: in
         scenario,
         nodes=nodes,
         gateways=(replace(gateway, machine=MACHINE, frame_us=round(gateway_us, 1)),),
-        machines=(MachineSpec(MACHINE, float(measures.cores)),),
+        machines=(MachineSpec(MACHINE, float(measures.cores), round(_others(reports, measures, threads), 2)),),
         links=_links(world, _round_trip_ms(reports)),
         deployments=(
             replace(
@@ -109,6 +110,16 @@ def _frames_us(reports: Mapping[str, control_plane_pb2.MemberReport], measures: 
             computing_us += report.head_time_us
         found[stage.node] = max(measures.core_s.get(stage.node, 0.0) * 1e6 - computing_us, 0.0)
     return found
+
+
+def _others(reports: Mapping[str, control_plane_pb2.MemberReport], measures: Measures, threads: int) -> float:
+    """Who else computes on this machine, by how much longer the lone session's tokens took than they would alone."""
+    stages = measures.plan.stages
+    computing_s = sum(len(stage.layers) * reports[stage.node].block_time_us for stage in stages) / 1e6
+    computing_s += reports[stages[-1].node].head_time_us / 1e6
+    hops_s = (len(stages) + 1) * _round_trip_ms(reports) / 2e3
+    work = Work(measures.cores, sum(measures.core_s.values()) + (threads - 1) * computing_s)
+    return others_on(computing_s + hops_s, work, measures.token_s)
 
 
 def _links(world: World, round_trip_ms: float) -> tuple[LinkSpec, ...]:
