@@ -88,7 +88,11 @@ def report(compared: Compared, notes: Sequence[str]) -> dict[str, Any]:
             for here, there in zip(compared.measured, compared.simulated, strict=True)
         },
         "not_carried_out": list(notes),
-        "machine": {"cores": os.cpu_count(), "load_average": [round(each, 2) for each in os.getloadavg()]},
+        "machine": {
+            "cores": os.cpu_count(),
+            "others": compared.scenario.machines[0].others,
+            "load_average": [round(each, 2) for each in os.getloadavg()],
+        },
     }
 
 
@@ -115,8 +119,11 @@ def print_report(result: Mapping[str, Any]) -> None:
         rows.append([policy, "changes of plan", *times, ""])
     click.echo("")
     print_table(["policy", "agreement", "measured", "SIMULATED", "off by"], rows)
-    load = result["machine"]["load_average"][0]
-    click.echo(f"load average of this machine, of {result['machine']['cores']} cores, at the end: {load:g}")
+    machine = result["machine"]
+    click.echo(
+        f"{machine['cores']} cores, for which {machine['others']:g} threads of others competed while one session was "
+        f"measured; load average at the end: {machine['load_average'][0]:g}"
+    )
 
 
 def draw(compared: Compared, path: Path) -> None:

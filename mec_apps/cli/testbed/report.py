@@ -14,7 +14,7 @@ from mec_apps.cli.testbed.timeline import CpuShare, LinkRate, NodeKilled, NodeSt
 from mec_platform.rpc.convert import plan_from_message
 
 BIN_S = 1.0
-SMOOTH_S = 5.0
+SMOOTH_S = 10.0
 """Answers to long questions come in bursts: rates are drawn as means of so many seconds."""
 
 
@@ -116,7 +116,7 @@ def _draw_run(tokens: Any, waits: Any, run: Measured, colour: str) -> None:
     times = np.arange(len(smooth)) * BIN_S + SMOOTH_S / 2
     tokens.plot(times, smooth, color=colour, label=label)
     came = [(asked.at_s, asked.came_s[0] - asked.at_s) for asked in run.requests if asked.came_s]
-    waits.plot(*zip(*came, strict=True) if came else ((), ()), color=colour, marker=".", linewidth=0.7, label=label)
+    waits.plot(*zip(*came, strict=True) if came else ((), ()), color=colour, marker=".", linestyle="none")
     for at_s, done in run.reconfigurations:
         if done.outcome == "committed":
             for axes in (tokens, waits):
