@@ -147,7 +147,7 @@ def test_a_node_that_has_not_reported_cannot_be_calibrated():
 def test_both_sides_are_reported_alike_and_compared(
     demand: Arrivals | Streams, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    runs = Runs([measured_run(), measured_run(adaptive=False)], measures())
+    runs = Runs([measured_run(), measured_run(adaptive=False)], [measures(), measures()])
     compared = simulate_again(played(), runs, demand, threads=1)
     result = report(compared, ["a note"])
     for side in ("measured", "simulated"):

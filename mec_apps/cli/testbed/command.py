@@ -18,7 +18,7 @@ from mec_apps.cli.testbed.demand import Arrivals, Demand, Streams
 from mec_apps.cli.testbed.kernel import check_tools
 from mec_apps.cli.testbed.network import MOST_MEMBERS
 from mec_apps.cli.testbed.report import figure, summary, table
-from mec_apps.cli.testbed.run import Measured, Testbed, Trial, run_trial
+from mec_apps.cli.testbed.run import Measured, Trial, run_trial
 from mec_apps.cli.testbed.timeline import (
     Change,
     LinkRate,
@@ -29,6 +29,7 @@ from mec_apps.cli.testbed.timeline import (
     settings_at_start,
 )
 from mec_platform.control_plane.policy_table import policy_table
+from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.scenario.scenario import Scenario, node_names
 from mec_platform.simulation.compare import Comparison, settings_of
 from mec_platform.simulation.loading import LoadedWorld, Traces, find_scenario, load_world
@@ -110,20 +111,23 @@ def fade_command(
     figure_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Let the link in use fade while answers are made: once with adaptation, once with the plan left as it is."""
+    """Let the link in use fade while answers are made: once with adaptation, once with the plan left as it is.
+
+    It is the link between the first two nodes of the plan that is in force when the fade begins.
+    """
     if fade_at_s + fade_over_s >= duration_s:
         raise CliError("the fade must end before the run does: raise --duration-s")
     check_figure(figure_path)
     members = ["gateway", *(node.name for node in NODES)]
 
-    def story(bed: Testbed) -> list[Change]:
-        source, target = _link_in_use(bed)
+    def story(plan: SplitPlan) -> list[Change]:
+        source, target = next(iter(pairwise(plan.nodes)), ("gateway", plan.nodes[0]))
         return fade(source, target, from_mbit * MBIT, to_mbit * MBIT, fade_at_s, fade_over_s)
 
     demand = Streams(streams, prompt_tokens, answer_tokens)
     rates = [LinkRate(0.0, a, b, from_mbit * MBIT) for a in members for b in members if a != b]
     policy = {"change": {"cooldown_s": cooldown_s}}
-    trial = Trial(NODES, rates, story, duration_s, demand, policy)
+    trial = Trial(NODES, rates, story, duration_s, demand, policy, told_at_s=fade_at_s)
     runs = run_trial(trial, ensure_compiled(model, quantisation, None)).runs
     title = f"A link in use fades from {from_mbit:g} to {to_mbit:g} Mbit/s"
     _show(runs, fade_at_s + fade_over_s, title, figure_path, as_json)
@@ -175,7 +179,7 @@ def run_command(
     trial = Trial(
         nodes,
         settings_at_start(world),
-        lambda bed: changes_of(world),
+        lambda plan: changes_of(world),
         world.scenario.duration_s,
         demand,
         policy_table(settings[spec.name]),
@@ -243,9 +247,3 @@ def _show(runs: Sequence[Measured], after_s: float, title: str, figure_path: Pat
         click.echo(table(runs, after_s))
     if figure_path is not None:
         figure(runs, figure_path, title)
-
-
-def _link_in_use(bed: Testbed) -> tuple[str, str]:
-    plan = bed.first_plan
-    assert plan is not None  # set before anything is played
-    return next(iter(pairwise(plan.nodes)), ("gateway", plan.nodes[0]))

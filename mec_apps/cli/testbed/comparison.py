@@ -18,6 +18,7 @@ from mec_apps.cli.testbed.calibration import calibrated
 from mec_apps.cli.testbed.demand import Demand, Streams
 from mec_apps.cli.testbed.records import ADAPTIVE, UNCHANGED, mean_answer_tokens, record_of, requests_of_run
 from mec_apps.cli.testbed.run import Runs
+from mec_platform.domain.split_plan import Stage
 from mec_platform.scenario.scenario import DemandSpec, Scenario
 from mec_platform.scenario.writing import scenario_toml
 from mec_platform.simulation.compare import Comparison, settings_of, slo_of
@@ -25,6 +26,7 @@ from mec_platform.simulation.controllers import Adaptive, BeginsWith, Controller
 from mec_platform.simulation.engine import Engine
 from mec_platform.simulation.loading import LoadedWorld
 from mec_platform.simulation.record import RunRecord
+from mec_platform.simulation.requests import Request
 from mec_platform.simulation.summary import criteria, room, summarise
 from mec_platform.simulation.world import World
 
@@ -33,17 +35,16 @@ MEASURED, SIMULATED = "measured on the testbed", "SIMULATED"
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Both sides, policy by policy in the same order. `world` is the calibrated one; `played` what the testbed played."""
+    """Both sides, policy by policy in the same order; `worlds` are those simulated, each as measured before its run."""
 
-    played: World
-    world: World
+    worlds: Sequence[World]
     measured: Sequence[RunRecord]
     simulated: Sequence[RunRecord]
 
     @property
     def scenario(self) -> Scenario:
-        """With the measured numbers."""
-        return self.world.scenario
+        """With the numbers measured before the first run."""
+        return self.worlds[0].scenario
 
 
 def simulate_again(loaded: LoadedWorld, trial: Runs, demand: Demand, threads: int) -> Compared:
@@ -52,30 +53,35 @@ def simulate_again(loaded: LoadedWorld, trial: Runs, demand: Demand, threads: in
     Raises:
         CliError: a node has not reported.
     """
-    assert trial.measures is not None  # asked for by who compares
     (spec,) = loaded.world.scenario.deployments
     adaptive = trial.runs[0]
     wanted = spec.demand
     if isinstance(demand, Streams):
         prompt = adaptive.requests[0].prompt_tokens if adaptive.requests else demand.prompt_tokens
         wanted = DemandSpec(streams=demand.count, prompt_tokens=prompt, answer_tokens=mean_answer_tokens(adaptive))
-    try:
-        scenario = calibrated(loaded.world, trial.measures, wanted, threads)
-    except ValueError as error:
-        raise CliError(str(error)) from error
-    world = loaded.world.with_scenario(scenario)
-    comparison = Comparison.of(world, loaded.arrivals)
-    stages = {spec.name: trial.measures.plan.stages}
-    controllers: Mapping[str, Controller] = {
-        ADAPTIVE: BeginsWith(stages, Adaptive.of(comparison.settings)),
-        UNCHANGED: Scheduled.fixed(stages, "the first plan, left as it is"),
-    }
-    requests = comparison.requests if wanted.streams else {spec.name: requests_of_run(adaptive)}
-    simulated = [
-        Engine(world, comparison.settings, requests, comparison.monitoring, controller).run(policy)
-        for policy, controller in controllers.items()
-    ]
-    return Compared(loaded.world, world, [record_of(run, spec.name) for run in trial.runs], simulated)
+    worlds, simulated = [], []
+    for run, measures in zip(trial.runs, trial.measures, strict=True):
+        try:
+            world = loaded.world.with_scenario(calibrated(loaded.world, measures, wanted, threads))
+        except ValueError as error:
+            raise CliError(str(error)) from error
+        requests = {} if wanted.streams else {spec.name: requests_of_run(run)}
+        worlds.append(world)
+        simulated.append(_simulate(world, run.adaptive, trial.measures[0].plan.stages, requests))
+    return Compared(worlds, [record_of(run, spec.name) for run in trial.runs], simulated)
+
+
+def _simulate(
+    world: World, adaptive: bool, first: tuple[Stage, ...], requests: Mapping[str, tuple[Request, ...]]
+) -> RunRecord:
+    """One run from that plan on; without `requests`, those that the scenario asks for."""
+    comparison = Comparison.of(world, {})
+    stages = {spec.name: first for spec in world.scenario.deployments}
+    controller: Controller = Scheduled.fixed(stages, "the first plan, left as it is")
+    if adaptive:
+        controller = BeginsWith(stages, Adaptive.of(comparison.settings))
+    engine = Engine(world, comparison.settings, requests or comparison.requests, comparison.monitoring, controller)
+    return engine.run(ADAPTIVE if adaptive else UNCHANGED)
 
 
 def report(compared: Compared, notes: Sequence[str]) -> dict[str, Any]:
@@ -90,7 +96,7 @@ def report(compared: Compared, notes: Sequence[str]) -> dict[str, Any]:
         "not_carried_out": list(notes),
         "machine": {
             "cores": os.cpu_count(),
-            "others": compared.scenario.machines[0].others,
+            "others": [world.scenario.machines[0].others for world in compared.worlds],
             "load_average": [round(each, 2) for each in os.getloadavg()],
         },
     }
@@ -121,8 +127,8 @@ def print_report(result: Mapping[str, Any]) -> None:
     print_table(["policy", "agreement", "measured", "SIMULATED", "off by"], rows)
     machine = result["machine"]
     click.echo(
-        f"{machine['cores']} cores, for which {machine['others']:g} threads of others competed while one session was "
-        f"measured; load average at the end: {machine['load_average'][0]:g}"
+        f"{machine['cores']} cores, for which {' and '.join(f'{each:g}' for each in machine['others'])} threads of others "
+        f"competed right before the runs; load average at the end: {machine['load_average'][0]:g}"
     )
 
 
@@ -132,8 +138,8 @@ def draw(compared: Compared, path: Path) -> None:
 
     slos = {name: slo_of(settings) for name, settings in settings_of(compared.scenario).items()}
     columns = [
-        Column(MEASURED, compared.world, compared.measured),
-        Column(SIMULATED, compared.world, compared.simulated),
+        Column(MEASURED, compared.worlds[0], compared.measured),
+        Column(SIMULATED, compared.worlds[0], compared.simulated),
     ]
     try:
         draw_columns(path, compared.scenario.title or "scenario", columns, slos)

@@ -13,6 +13,9 @@ from mec_apps.cli.testbed.run import Measured
 from mec_apps.cli.testbed.timeline import CpuShare, LinkRate, NodeKilled, NodeStarted
 from mec_platform.rpc.convert import plan_from_message
 
+COLOURS = {True: "#1b7f5c", False: "#b5482f"}
+"""Of runs, by whether they adapt."""
+
 BIN_S = 1.0
 SMOOTH_S = 10.0
 """Answers to long questions come in bursts: rates are drawn as means of so many seconds."""
@@ -85,22 +88,23 @@ def figure(runs: Sequence[Measured], path: Path, title: str) -> None:
     """
     from matplotlib.figure import Figure  # only whoever draws needs it; `check_figure` has looked
 
-    changed = _changed_links(runs[0])
+    changed = [(run, link) for run in runs for link in _changed_links(run).items()]
     drawing = Figure(figsize=(9, 7.5 if changed else 5.5), layout="constrained")
     drawing.suptitle(title)
     ratios = [*([1] if changed else []), 1.7, 1.5]
     panels = drawing.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
     if changed:
-        for (source, target), points in changed.items():
-            panels[0].step(*zip(*points, strict=True), where="post", label=f"{source} → {target}")
+        for run, ((source, target), points) in changed:
+            label, colour = f"{source} → {target}", COLOURS[run.adaptive]
+            panels[0].step(*zip(*points, strict=True), where="post", label=label, color=colour, alpha=0.7)
         panels[0].set(yscale="log", ylabel="Mbit/s")
         panels[0].legend(fontsize=8)
     tokens, waits = panels[-2:]
     for at_s, words in _events(runs[0]):
         tokens.axvline(at_s, color="grey", linewidth=1)
         _write(tokens, words, (at_s, 1), ("data", "axes fraction"), -10)
-    for run, colour in zip(runs, ("#1b7f5c", "#b5482f"), strict=False):
-        _draw_run(tokens, waits, run, colour)
+    for run in runs:
+        _draw_run(tokens, waits, run, COLOURS[run.adaptive])
     tokens.set(ylabel=f"tokens/s (mean of {SMOOTH_S:g} s)", ylim=(0, None), xlim=(0, runs[0].duration_s))
     tokens.legend(loc="lower left", fontsize=8)
     waits.set(xlabel="s", ylabel="time to first token (s)", ylim=(0, None))

@@ -169,26 +169,27 @@ async def open_testbed(
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is done with and without adaptation; `story` says what happens, once the first plan is known.
+    """What is done with and without adaptation. `story` says what happens, given the plan that is in force at `told_at_s`.
 
     `policy` is a table as in a policy file. With `measures` it is also measured what a simulation needs to know.
     """
 
     nodes: Sequence[NodeOptions]
     start: Sequence[Setting]
-    story: Callable[[Testbed], Sequence[Change]]
+    story: Callable[[SplitPlan], Sequence[Change]]
     duration_s: float
     demand: Demand
     policy: Mapping[str, Any]
     measures: bool = False
+    told_at_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Both runs, the adaptive one first, and the measures where they were asked for."""
+    """Both runs, the adaptive one first, and what was measured right before each, where that was asked for."""
 
     runs: Sequence[Measured]
-    measures: Measures | None
+    measures: Sequence[Measures]
 
 
 def run_trial(trial: Trial, compiled: CompiledFolders) -> Runs:
@@ -199,7 +200,7 @@ def run_trial(trial: Trial, compiled: CompiledFolders) -> Runs:
 
 async def _both(trial: Trial, ground: Ground, compiled: CompiledFolders) -> Runs:
     runs: list[Measured] = []
-    measures: Measures | None = None
+    measures: list[Measures] = []
     stages, questions = None, Questions(compiled.package)
     for adaptive in (True, False):
         click.echo(f"{'with' if adaptive else 'without'} adaptation: {trial.duration_s:g} s ...", err=True)
@@ -212,10 +213,10 @@ async def _both(trial: Trial, ground: Ground, compiled: CompiledFolders) -> Runs
             adaptive=adaptive,
             stages=stages,
         ) as bed:
-            if trial.measures and measures is None:
+            if trial.measures:
                 click.echo("measuring what one session takes ...", err=True)
-                measures = await measure(bed.cluster, questions)
-                bed.first_plan = measures.plan
+                measures.append(await measure(bed.cluster, questions))
+                bed.first_plan = measures[-1].plan
             stages = None if bed.first_plan is None else bed.first_plan.stages
             runs.append(await _play(bed, trial, adaptive, questions))
     return Runs(runs, measures)
@@ -225,7 +226,8 @@ async def _play(testbed: Testbed, trial: Trial, adaptive: bool, questions: Quest
     """What is asked for `duration_s`, while the changes happen at their times."""
     measured = Measured(adaptive, trial.duration_s)
     measured.changes = [LinkRate(0.0, source, target, rate) for (source, target), rate in testbed.rates.items()]
-    changes = trial.story(testbed)
+    assert testbed.first_plan is not None  # set before anything is played
+    measured.plans.append((0.0, testbed.first_plan))
     began = time.perf_counter()
     asker = Asker(testbed.cluster.inference, questions, began)
     measured.requests = asker.asked
@@ -234,6 +236,8 @@ async def _play(testbed: Testbed, trial: Trial, adaptive: bool, questions: Quest
         tasks.start("decisions", _follow_decisions(testbed, measured, began))
         tasks.start("loads", _follow_loads(testbed, measured))
         tasks.start("requests", asker.serve(trial.demand, tasks))
+        await asyncio.sleep(began + trial.told_at_s - time.perf_counter())
+        changes = trial.story(measured.plans[-1][1])
         for change in sorted((each for each in changes if each.at_s < trial.duration_s), key=lambda each: each.at_s):
             await asyncio.sleep(began + change.at_s - time.perf_counter())
             await testbed.apply(change)
@@ -245,8 +249,7 @@ async def _play(testbed: Testbed, trial: Trial, adaptive: bool, questions: Quest
 
 async def _follow(testbed: Testbed, measured: Measured, began: float) -> None:
     stub = control_plane_pb2_grpc.ReconfigurationBroadcastStub(testbed.cluster.platform)
-    first = plan_from_message(await stub.GetPlan(control_plane_pb2.GetPlanRequest()))
-    measured.plans.append((0.0, first))
+    first = measured.plans[0][1]
     async for done in stub.WatchReconfigurations(control_plane_pb2.WatchReconfigurationsRequest()):
         if done.plan.epoch <= first.epoch:
             continue
