@@ -27,7 +27,7 @@ class ScenarioError(MendableError):
     """A scenario file cannot be used; the message names the file and the key."""
 
 
-class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A model by its sizes; the defaults are those of the default model, packed in int4."""
 
     blocks: int = 30
@@ -38,12 +38,15 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kv_bytes_per_token_per_block: int = 1536
 
 
-class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One node, or `count` of them, called `name-1` and so on.
 
     `block_us` is one row through one block, `row_us` what each further row of a batch adds to it; the same for the head.
     `models` names the deployments that there is an artefact for, all where empty; `local_blocks` are half-open ranges of
     blocks whose weights lie on the node, all where absent. The rest is as in `NodeCapacity`. `joins_s`: absent before then.
+
+    `threads` are the cores that it computes with, and `frame_us` what a frame takes of a core beside computing: taking it
+    in and sending it on. Both count where its `machine` has an entry, so that its cores can become scarce.
     """
 
     name: str
@@ -64,17 +67,32 @@ class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights_mbit_per_s: float = 100.0
     joins_s: float = 0.0
     ue: str = ""
+    threads: int = 1
+    frame_us: float = 0.0
 
 
-class GatewaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where requests come in. `ue` names the radio device that it is behind, if any."""
+class MachineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A machine that members share, and its cores. Machines without an entry have enough for all.
+
+    `others` is how many threads of others compete for its cores all the time, on average.
+    """
+
+    name: str
+    cores: float = 1.0
+    others: float = 0.0
+
+
+class GatewaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where requests come in. `ue` names the radio device that it is behind, if any; `machine` and `frame_us` as of nodes."""
 
     name: str
     site: str = ""
     ue: str = ""
+    machine: str = ""
+    frame_us: float = 0.0
 
 
-class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A link between `source` and `target`, in both directions unless `one_way`; later entries win over earlier ones.
 
     `radio` is a radio trace whose round trips, cells and signal it has; `bandwidth` a bandwidth trace, each value times
@@ -92,17 +110,21 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bandwidth_scale: float = 1.0
 
 
-class DemandSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Requests of a deployment: a trace file (`speedup` times as fast), or a Poisson stream of fixed lengths."""
+class DemandSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Requests of a deployment: a trace file (`speedup` times as fast), or a Poisson stream of fixed lengths.
+
+    With `streams` there are so many answers at any time instead, each asked for as soon as the one before it has ended.
+    """
 
     trace: str = ""
+    streams: int = 0
     speedup: float = 1.0
     per_s: float = 0.2
     prompt_tokens: int = 128
     answer_tokens: int = 128
 
 
-class MeasurementSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MeasurementSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How well members measure: themselves and their links every `measured_every_s`, with relative noise (one standard
     deviation). Every member reports each `report_s`; a report takes `delay_ms`, and the share `lost_share` of them never
     arrives.
@@ -115,7 +137,7 @@ class MeasurementSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lost_share: float = 0.0
 
 
-class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A model that is served to `gateways` (all where empty). `policy` is a table as in a policy file.
 
     Requests beyond `max_sessions` at a time wait, in the order in which they came.
@@ -131,7 +153,7 @@ class DeploymentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_positions: int = 256
 
 
-class EventSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EventSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What happens at `at_s`. With `node`: what that node is from then on; with `source` and `target`: what that link is.
 
     `silent` members go on working and are not heard of any more ("*" is all of them); `until_s` takes the event back.
@@ -154,13 +176,22 @@ class Scenario(
     msgspec.Struct,
     frozen=True,
     forbid_unknown_fields=True,
-    rename={"nodes": "node", "gateways": "gateway", "links": "link", "deployments": "deployment", "events": "event"},
+    omit_defaults=True,
+    rename={
+        "nodes": "node",
+        "gateways": "gateway",
+        "machines": "machine",
+        "links": "link",
+        "deployments": "deployment",
+        "events": "event",
+    },
 ):
     """The whole file. `folder` is where it lies, which paths in it are relative to. The platform decides every `tick_s`."""
 
     nodes: tuple[NodeSpec, ...]
     deployments: tuple[DeploymentSpec, ...] = (DeploymentSpec("model"),)
     gateways: tuple[GatewaySpec, ...] = (GatewaySpec("gateway"),)
+    machines: tuple[MachineSpec, ...] = ()
     links: tuple[LinkSpec, ...] = ()
     events: tuple[EventSpec, ...] = ()
     measurement: MeasurementSpec = MeasurementSpec()
@@ -211,7 +242,12 @@ def _problems(scenario: Scenario) -> Iterator[str]:
     for name in (*nodes, *gateways, *deployments):
         if not NAME.fullmatch(name):
             yield f"{name!r} is no name: letters, digits, '.', '_' and '-', 64 at most"
-    for kind, names in (("node or gateway", [*nodes, *gateways]), ("deployment", deployments)):
+    machines = [machine.name for machine in scenario.machines]
+    for kind, names in (
+        ("node or gateway", [*nodes, *gateways]),
+        ("deployment", deployments),
+        ("machine", machines),
+    ):
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f"there are two {kind}s called {name}"
     if not nodes or not gateways or not deployments:
@@ -237,8 +273,16 @@ def _numbers(scenario: Scenario) -> Iterator[str]:
         yield f"duration_s: {scenario.duration_s:g} is not between 0 and 30 days"
     for node in scenario.nodes:
         times = (node.block_us, node.row_us, node.head_us, node.head_row_us, node.prefill_row_us, node.position_ns)
+        if node.threads < 1 or node.frame_us < 0:
+            yield f"node {node.name}: threads from 1, and a frame_us of 0 or more, are needed"
         if not 1 <= node.count <= 100_000 or node.block_us <= 0 or min(times) < 0 or node.memory_mib < 0:
             yield f"node {node.name}: count from 1 to 100000, block_us above 0, and nothing below 0"
+    for gateway in scenario.gateways:
+        if gateway.frame_us < 0:
+            yield f"gateway {gateway.name}: a frame_us of 0 or more is needed"
+    for machine in scenario.machines:
+        if machine.cores <= 0 or machine.others < 0:
+            yield f"machine {machine.name}: cores above 0, and others of 0 or more, are needed"
     if not 0.1 <= scenario.tick_s <= 600:
         yield f"tick_s: {scenario.tick_s:g} is not between 0.1 and 600"
     measured = scenario.measurement
@@ -256,5 +300,7 @@ def _numbers(scenario: Scenario) -> Iterator[str]:
             yield f"deployment {deployment.name}: 1 to 1000 blocks, hidden_bytes above 0, and no size below 0"
         if deployment.max_sessions < 1:
             yield f"deployment {deployment.name}: max_sessions from 1 is needed"
+        if not 0 <= demand.streams <= deployment.max_sessions:
+            yield f"deployment {deployment.name}: streams from 0 to max_sessions ({deployment.max_sessions}) are needed"
         if demand.speedup <= 0 or demand.per_s < 0 or demand.prompt_tokens < 1 or demand.answer_tokens < 1:
             yield f"deployment {deployment.name}: demand needs speedup above 0, per_s of 0 or more, and tokens from 1"

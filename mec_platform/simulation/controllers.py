@@ -185,6 +185,28 @@ def _cheapest(candidates: Iterator[Stages], seen: Snapshot, settings: ControlSet
 
 
 @dataclass(slots=True)
+class BeginsWith:
+    """Another controller from a given plan on: for runs that are to begin alike. It listens, as whom it leads in does."""
+
+    plans: Mapping[str, Stages]
+    then: Controller
+    listens: bool = True
+
+    def is_due(self, now_s: float, name: str, plan: SplitPlan | None) -> bool:
+        """Always."""
+        return True
+
+    def decide(
+        self, now_s: float, due: Mapping[str, Snapshot], everyone: Mapping[str, Snapshot]
+    ) -> Mapping[str, Decision]:
+        """The given plans first; who has one is decided about by the other controller."""
+        first = Scheduled.fixed(self.plans, "both runs begin alike")
+        begun = {name: seen for name, seen in due.items() if seen.plan is not None}
+        decisions = dict(first.decide(now_s, {name: due[name] for name in due.keys() - begun.keys()}, everyone))
+        return decisions | dict(self.then.decide(now_s, begun, everyone))
+
+
+@dataclass(slots=True)
 class Scheduled:
     """Plans that are known beforehand: at each time, by deployment, the stages to change to. A lone entry is a fixed plan."""
 

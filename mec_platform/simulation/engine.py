@@ -234,7 +234,7 @@ class Engine:
         everyone: dict[str, Snapshot] = {}
         for index, run in enumerate(self._runs):
             run.service.advance(now_s)
-            if run.service.sessions or run.service.waiting:
+            if run.service.sessions or run.service.waiting or run.spec.demand.streams:
                 self._refresh(index)
             if not self._controller.listens:
                 if run.pending is None and self._controller.is_due(now_s, run.spec.name, run.service.plan):

@@ -66,7 +66,8 @@ def candidates(
         found |= dict.fromkeys(_plans(seen, settings))
         even = even_split(seen, settings)
         found |= {} if even is None else {even: None}
-    tokens = sum(request.answer_tokens for request in requests) / len(requests) if requests else 1.0
+    usual = _usual(deployment, requests)
+    tokens = sum(request.answer_tokens for request in usual) / len(usual)
     judged = [Candidate(stages, _answers(world, deployment, settings, stages, tokens)) for stages in found]
     judged.sort(key=lambda each: (each.mean_s, len(each.stages), [stage.node for stage in each.stages]))
     seconds = range(len(judged[0].answer_s)) if judged else ()
@@ -89,8 +90,10 @@ def best_schedule(
     there on average. What it does not see: a session that began before a change, and queues.
     """
     steps = len(plans[0].answer_s)
-    per_s = len(requests) / world.scenario.duration_s
-    sessions = max(1, round(per_s * min(each.mean_s for each in plans)))
+    fastest_s = min(each.mean_s for each in plans)
+    # Without pause as many come as end.
+    per_s = len(requests) / world.scenario.duration_s if requests else deployment.demand.streams / fastest_s
+    sessions = max(1, round(per_s * fastest_s))
     cost = [each.answer_s[0] * per_s for each in plans]
     before: list[list[int]] = []
     names = sorted({stage.node for plan in plans for stage in plan.stages})
@@ -256,7 +259,8 @@ def _pauses(
     now_s: float,
 ) -> Mapping[tuple[int, int], float]:
     """Seconds without tokens of a change from each plan to each other one at a decision time."""
-    positions = round(sum(r.prompt_tokens + r.answer_tokens / 2 for r in requests) / max(len(requests), 1))
+    usual = _usual(deployment, requests)
+    positions = round(sum(r.prompt_tokens + r.answer_tokens / 2 for r in usual) / len(usual))
     load = tuple(
         GatewayCapacity(name, "", sessions, positions * sessions, 0.0) for name in world.gateways_of(deployment)[:1]
     )
@@ -273,3 +277,9 @@ def _pauses(
             change = plan_the_change(world, deployment, after, truth, truth, now_s, {}, settings.policy)
             pauses[old, new] = change.pause_s
     return pauses
+
+
+def _usual(deployment: DeploymentSpec, requests: Sequence[Request]) -> Sequence[Request]:
+    """Requests to take lengths from: those that are known, or one as the deployment's demand describes it."""
+    demand = deployment.demand
+    return requests or (Request(0, 0.0, "", demand.prompt_tokens, demand.answer_tokens),)

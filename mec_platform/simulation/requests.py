@@ -70,7 +70,10 @@ class Served:
 def requests_of(
     deployment: DeploymentSpec, gateways: Sequence[str], trace: Sequence[Arrival], duration_s: float, seed: int
 ) -> tuple[Request, ...]:
-    """The requests of a run in order of time: those of the trace, which begins again when it ends, or a Poisson stream."""
+    """The requests of a run in order of time: those of the trace, which begins again when it ends, or a Poisson stream.
+
+    None of streams without pause: when each comes depends on the one before it, so `service` asks.
+    """
     demand = deployment.demand
 
     def request(number: int, at_s: float, prompt: int, answer: int) -> Request:
@@ -78,6 +81,8 @@ def requests_of(
         return Request(number, at_s, gateway, prompt, max(answer, 1))
 
     found: list[Request] = []
+    if demand.streams:
+        return ()
     if not trace:
         at_s = 0.0
         while demand.per_s > 0:

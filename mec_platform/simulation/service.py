@@ -4,12 +4,15 @@ Between two changes of the world or of the batch every session gets tokens at on
 model says of the *true* world at the present batch. So a token is no event, and an hour of a thousand nodes is affordable;
 a link whose round trip is 30 s stalls tokens just as it would. While a prompt is prefilled, it and the decode steps each
 get half of the chain's compute (chunks of prompts and steps take turns); prompts are prefilled one after the other.
+
+Sessions go in step, as the cost model has it, unless members of the chain share a machine whose cores are counted: there
+they queue for those (`machines`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
@@ -19,6 +22,7 @@ from mec_platform.control_plane.split_revision.settings import PlanSettings
 from mec_platform.domain.capacity import GatewayCapacity, Snapshot
 from mec_platform.domain.split_plan import SplitPlan
 from mec_platform.scenario.scenario import DeploymentSpec
+from mec_platform.simulation.machines import CrowdedToken, Work, crowded_token, shared_token_s
 from mec_platform.simulation.requests import Request, Served
 from mec_platform.simulation.world import DEFAULT_LINK, World
 
@@ -74,6 +78,7 @@ class Service:
     flows: list[TokenFlow] = field(default_factory=list)
     busy_s: dict[str, float] = field(default_factory=dict)
     tokens: float = 0.0
+    asked: int = 0
     token_s: Mapping[str, float] = field(default_factory=dict)  # by gateway: seconds per token, inf where none flow
     prefill_s: float = inf  # of the prompt that is prefilled now, from its start
     busy: Mapping[str, float] = field(default_factory=dict)  # by node: share of its compute in use
@@ -113,6 +118,7 @@ class Service:
     def refresh(self, taken: Mapping[str, float]) -> float:
         """Ends what is done, admits what waits, and looks at the world anew; returns when it must be called again."""
         self._settle()
+        self._ask_again()
         most = self.deployment.max_sessions
         most = most if self.session_limit is None else min(most, self.session_limit)
         while self.waiting and self.plan is not None and len(self.sessions) < most:
@@ -186,6 +192,17 @@ class Service:
                 self.served.append(Served(session.request, session.first_token_s, self.now_s))
                 self.sessions.remove(session)
 
+    def _ask_again(self) -> None:
+        """Where answers are asked for without pause, the next ones."""
+        demand = self.deployment.demand
+        if not 0 <= self.now_s < self.world.scenario.duration_s:
+            return
+        while len(self.sessions) + len(self.waiting) < demand.streams:
+            gateways = self.world.gateways_of(self.deployment)
+            gateway = gateways[self.asked % len(gateways)]
+            self.waiting.append(Request(self.asked, self.now_s, gateway, demand.prompt_tokens, demand.answer_tokens))
+            self.asked += 1
+
     def _links_in_use(self) -> list[tuple[str, str]]:
         assert self.plan is not None
         nodes = self.plan.nodes
@@ -205,18 +222,54 @@ class Service:
         rates: dict[str, float] = {}
         for gateway in sorted({session.request.gateway for session in decoding}):
             load = GatewayCapacity(gateway, "", sessions=rows, context_positions=positions, tokens_per_s=0.0)
+            mine = sum(session.request.gateway == gateway for session in decoding) / len(decoding)
+            if self._is_crowded(gateway):
+                token = self._crowded_token(gateway, rows, positions, seen)
+                rates[gateway] = token.token_s + (both - 1) * sum(token.stage_s)
+                for stage, own_s in zip(self.plan.stages, token.stage_s, strict=True):
+                    busy[stage.node] += own_s * rows * mine / rates[gateway]
+                continue
             cost = plan_cost(self.plan.stages, _with_gateway(seen, load), self.settings)
             assert cost is not None
             rates[gateway] = (cost.compute_ms * both + sum(cost.hop_ms)) / 1e3
-            mine = sum(session.request.gateway == gateway for session in decoding) / len(decoding)
             _add_busy(busy, self.plan, cost, mine / (rates[gateway] * 1e3))
         self.token_s = rates
         if first is not None:
             compute_s, hops_s = prefill_times(self.plan, seen, first.request, self.world)
-            self.prefill_s = max(sum(compute_s) * both + hops_s, 1e-6)
+            self.prefill_s = max(
+                shared_token_s(sum(compute_s) * both + hops_s, self._prefill_work(compute_s), sessions=1), 1e-6
+            )
             for stage, own_s in zip(self.plan.stages, compute_s, strict=True):
                 busy[stage.node] += own_s / self.prefill_s
         self.busy = {node: min(share, 1.0) for node, share in busy.items()}
+
+    def _is_crowded(self, gateway: str) -> bool:
+        """Whether a member of the chain is on a machine whose cores can become scarce."""
+        assert self.plan is not None
+        return any(self.world.seats[name].machine in self.world.machines for name in (gateway, *self.plan.nodes))
+
+    def _crowded_token(self, gateway: str, sessions: int, positions: int, seen: Snapshot) -> CrowdedToken:
+        assert self.plan is not None
+        stages = self.plan.stages
+
+        def cost_of(rows: int) -> PlanCost:
+            load = GatewayCapacity(gateway, "", rows, positions * rows // sessions, 0.0)
+            cost = plan_cost(stages, _with_gateway(seen, load), self.settings)
+            assert cost is not None
+            return cost
+
+        return crowded_token(stages, gateway, sessions, cost_of, self.world.seats, self.world.machines)
+
+    def _prefill_work(self, compute_s: Sequence[float]) -> list[Work]:
+        """Of machines whose cores are counted: what a prompt needs of them, and who else does."""
+        assert self.plan is not None
+        needed: dict[str, float] = {}
+        for stage, own_s in zip(self.plan.stages, compute_s, strict=True):
+            seat = self.world.seats[stage.node]
+            if seat.machine in self.world.machines:
+                needed[seat.machine] = needed.get(seat.machine, 0.0) + own_s
+        machines = self.world.machines
+        return [Work(machines[name].cores, core_s, machines[name].others) for name, core_s in needed.items()]
 
     def _next_end_s(self) -> float:
         ends, prefilled = [], False

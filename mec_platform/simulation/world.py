@@ -26,6 +26,7 @@ from mec_platform.scenario.scenario import (
     node_names,
 )
 from mec_platform.scenario.snapshots import model_shape, node_capacity
+from mec_platform.simulation.machines import Seat
 from mec_platform.simulation.series import Series
 
 LEAST_CPU_SHARE = 0.02
@@ -69,6 +70,10 @@ class World:
         self.scenario = scenario
         self.node_specs = {name: spec for spec in scenario.nodes for name in node_names(spec)}
         self.gateway_specs = {spec.name: spec for spec in scenario.gateways}
+        self.machines = {machine.name: machine for machine in scenario.machines}
+        self.seats = {
+            name: Seat(spec.machine, spec.threads, spec.frame_us / 1e6) for name, spec in self.node_specs.items()
+        } | {name: Seat(spec.machine, 1, spec.frame_us / 1e6) for name, spec in self.gateway_specs.items()}
         self._series = series
         self._links: dict[tuple[str, str], tuple[LinkSpec, LinkSeries, tuple[EventSpec, ...]] | None] = {}
         self._index_links()
@@ -85,6 +90,10 @@ class World:
         self.change_times = tuple(
             sorted({t for t in (*nodes_join, *(event.at_s for event in scenario.events), *ends) if t > 0})
         )
+
+    def with_scenario(self, scenario: Scenario) -> World:
+        """Another scenario over the same traces: its first links must be those of this one."""
+        return World(scenario, self._series)
 
     def spec(self, member: str) -> NodeSpec | GatewaySpec:
         """What the scenario says of a member."""

@@ -14,10 +14,11 @@ import pytest
 from mec_apps.cli.testbed.cleanup import prefix_of, remove_leftovers
 from mec_apps.cli.testbed.quotas import group_folder
 
-pytestmark = pytest.mark.skipif(
+needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("tc") is None or not group_folder("").is_dir(),
     reason="needs root, iproute2 and the cpu controller of control groups",
 )
+pytestmark = needs_root
 
 SHAPED = """
 import socket, sys

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf, nan
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mec_platform.simulation.world import World
 
 _COLOURS = {
     "adaptive": "#d62728",
+    "unchanged": "#1f77b4",
     "static-best": "#1f77b4",
     "even-split": "#9467bd",
     "migrate-only": "#8c564b",
@@ -33,25 +35,49 @@ _POINTS = 1500
 _MOST_LANES = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Runs that are drawn below one another: of one world, the first policy's plans. `label` says what they are."""
+
+    label: str
+    world: World
+    records: Sequence[RunRecord]
+
+
 def draw_figure(path: Path, world: World, records: Sequence[RunRecord], slos: Mapping[str, Slo]) -> None:
     """Draws the first deployment of a run to a PNG or SVG file; plans are those of the first policy."""
+    draw_columns(path, world.scenario.title, [Column("", world, records)], slos)
+
+
+def draw_columns(path: Path, title: str, columns: Sequence[Column], slos: Mapping[str, Slo]) -> None:
+    """Draws runs side by side, on the same scales; each as `draw_figure` does it."""
     matplotlib.rcParams["svg.hashsalt"] = "mec"  # the same run gives the same file
-    name = records[0].deployments[0].name
-    shown = records[0].deployments[0]
-    lanes = _lanes(shown, world)
-    figure = Figure(figsize=(13, 7.5 + 0.35 * len(lanes)), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[2.2, 0.7 + 0.45 * len(lanes), 2.4])
-    figure.suptitle(f"{world.scenario.title}: {name}", fontsize=13, fontweight="bold")
-    _draw_link(top, world, shown)
-    _draw_plans(middle, shown, lanes, records[0])
-    _draw_tokens(bottom, records, slos[name])
+    name = columns[0].records[0].deployments[0].name
+    used = {lane for column in columns for lane in _lanes(column.records[0].deployments[0], column.world)}
+    lanes = [lane for lane in columns[0].world.node_specs if lane in used][:_MOST_LANES]
+    figure = Figure(figsize=(13 + 5 * (len(columns) - 1), 7.5 + 0.35 * len(lanes)), layout="constrained")
+    ratios = [2.2, 0.7 + 0.45 * len(lanes), 2.4]
+    panels = figure.subplots(3, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=ratios)
+    figure.suptitle(f"{title}: {name}", fontsize=13, fontweight="bold")
+    for number, column in enumerate(columns):
+        _draw_column(panels[:, number], column, lanes, slos[name])
+    metadata = {"Date": None} if path.suffix == ".svg" else {}
+    figure.savefig(path, dpi=110, metadata=metadata)
+
+
+def _draw_column(panels: Any, column: Column, lanes: list[str], slo: Slo) -> None:
+    top, middle, bottom = panels
+    shown = column.records[0].deployments[0]
+    _draw_link(top, column.world, shown)
+    _draw_plans(middle, shown, lanes, column.records[0])
+    _draw_tokens(bottom, column.records, slo, inside=bool(column.label))
+    if column.label:
+        top.set_title(column.label, fontweight="bold")
     for axes in (top, bottom):
         for change in _changes(shown):
             axes.axvline(change.ended_s, color=_COLOURS["adaptive"], linewidth=0.8, alpha=0.35)
-    bottom.set_xlim(0, records[0].duration_s)
+    bottom.set_xlim(0, column.records[0].duration_s)
     bottom.set_xlabel("time (s)")
-    metadata = {"Date": None} if path.suffix == ".svg" else {}
-    figure.savefig(path, dpi=110, metadata=metadata)
 
 
 def _changes(shown: DeploymentRecord) -> list[Any]:
@@ -64,7 +90,9 @@ def _draw_link(axes: Any, world: World, shown: DeploymentRecord) -> None:
     duration_s = world.scenario.duration_s
     times = [duration_s * index / _POINTS for index in range(_POINTS)]
     states = [world.link(source, target, at_s) for at_s in times]
-    if series is not None and series.bytes_per_s is not None and series.round_trip_s is None:
+    trips_change = len({state.round_trip_s for state in states if state is not None}) > 1
+    rates_change = len({state.bytes_per_s for state in states if state is not None}) > 1
+    if rates_change and not trips_change:
         axes.plot(times, [0 if s is None else s.bytes_per_s * 8e-6 for s in states], color="#333333", linewidth=1)
         axes.set_ylabel(f"{source} - {target}\nthroughput (Mbit/s)")
     else:
@@ -171,7 +199,7 @@ def _write_layers(axes: Any, at_s: float, lane: int, layers: LayerRange, share: 
     axes.text(at_s, lane, str(layers), ha="center", va="center", fontsize=8, color=colour)
 
 
-def _draw_tokens(axes: Any, records: Sequence[RunRecord], slo: Slo) -> None:
+def _draw_tokens(axes: Any, records: Sequence[RunRecord], slo: Slo, *, inside: bool) -> None:
     for record in reversed(records):
         times, values = _tpot_by_second(record.deployments[0], record.duration_s)
         main = record.policy not in _BEHIND
@@ -192,7 +220,10 @@ def _draw_tokens(axes: Any, records: Sequence[RunRecord], slo: Slo) -> None:
     axes.set_ylabel("time per token (ms)")
     axes.set_title("how long a token took (mean of each second in which tokens came)", loc="left", fontsize=10)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
+    if inside:
+        axes.legend(handles[::-1], labels[::-1], loc="upper right", fontsize=8, framealpha=0.9)
+    else:
+        axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
     axes.grid(alpha=0.25)
 
 

@@ -10,6 +10,13 @@ PERIOD_US = 10_000
 """Short against a token: a member that has used up its share waits milliseconds, as a slower processor would."""
 
 SMALLEST_QUOTA_US = 1_000
+
+BUSY_THREADS = 2
+"""Of a node: one computes, one serves. Each weighs as much against the machine's other work as it would without a group;
+left alone, a whole testbed would weigh as one thread.
+"""
+
+_THREAD_WEIGHT_V1, _THREAD_WEIGHT_V2 = 1024, 100
 _ROOT = Path("/sys/fs/cgroup")
 
 
@@ -27,7 +34,9 @@ class CpuQuotas:
                 folder.mkdir()
                 if self._is_v2 and folder == self._folder:
                     (folder / "cgroup.subtree_control").write_text("+cpu")
+            self._weigh(self._folder, BUSY_THREADS * len(members))
             for member in members:
+                self._weigh(self._folder / member, BUSY_THREADS)
                 self.limit(member, None)
         except OSError as error:
             raise CliError(
@@ -46,6 +55,12 @@ class CpuQuotas:
                 (folder / "cpu.cfs_quota_us").write_text(str(-1 if quota_us is None else quota_us))
         except OSError as error:
             raise CliError(f"the CPU quota of {member} cannot be set: {error}") from error
+
+    def _weigh(self, folder: Path, threads: int) -> None:
+        if self._is_v2:
+            (folder / "cpu.weight").write_text(str(min(threads * _THREAD_WEIGHT_V2, 10_000)))
+        else:
+            (folder / "cpu.shares").write_text(str(threads * _THREAD_WEIGHT_V1))
 
     def joining(self, member: str) -> tuple[str, ...]:
         """A command that runs what follows it inside the member's group."""

@@ -1,16 +1,18 @@
-"""What happens to a testbed and when: rates of links and shares of processors over time, from traces and events."""
+"""What happens to a testbed and when: the world of a simulation, as far as a kernel can make it true.
+
+Rates of links and what becomes of nodes are asked of the simulator's own `World`, so that both play the same. What a
+scenario says and nothing here carries out is refused where it would change the story, and announced where it does not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import permutations
-from pathlib import Path
+from itertools import pairwise, permutations
 
 from mec_apps.cli.requests import CliError
-from mec_platform.scenario.scenario import EventSpec, Scenario, node_names
-from mec_platform.scenario.snapshots import static_links
-from mec_platform.traces.bandwidth import BandwidthSample, read_bandwidth_trace
+from mec_platform.scenario.scenario import MeasurementSpec, ModelSpec, Scenario
+from mec_platform.simulation.world import MemberState, World
 
 FADE_STEPS = 20
 
@@ -50,7 +52,10 @@ class NodeStarted:
     node: str
 
 
-Change = LinkRate | CpuShare | NodeKilled | NodeStarted
+Setting = LinkRate | CpuShare
+"""What can be made true before any process runs."""
+
+Change = Setting | NodeKilled | NodeStarted
 
 
 def fade(source: str, target: str, start: float, end: float, begin_s: float, over_s: float) -> list[Change]:
@@ -63,83 +68,91 @@ def fade(source: str, target: str, start: float, end: float, begin_s: float, ove
     return changes
 
 
-def replayed(source: str, target: str, samples: tuple[BandwidthSample, ...], duration_s: float) -> Iterator[Change]:
-    """A bandwidth trace on one direction, from its beginning again when it ends."""
-    length_s = samples[-1].at_s + (samples[-1].at_s - samples[-2].at_s if len(samples) > 1 else duration_s)
-    begin_s = 0.0
-    while begin_s < duration_s:
-        for sample in samples:
-            if begin_s + sample.at_s < duration_s:
-                yield LinkRate(begin_s + sample.at_s, source, target, sample.bytes_per_s)
-        begin_s += max(length_s, 1.0)
+def settings_at_start(world: World) -> list[Setting]:
+    """Rates of links and shares of processors when time begins.
+
+    A node that the scenario says is slower than the fastest one gets that much less of its processor; shares of events are
+    of that.
+    """
+    found: list[Setting] = []
+    for source, target in permutations((*world.gateway_specs, *world.node_specs), 2):
+        state = world.link(source, target, 0.0)
+        if state is not None:
+            found.append(LinkRate(0.0, source, target, state.bytes_per_s))
+    return found + [
+        CpuShare(0.0, name, _speed(world, name) * world.member(name, 0.0).cpu_share) for name in world.node_specs
+    ]
 
 
-def static_rates(scenario: Scenario) -> dict[tuple[str, str], float]:
-    """Bytes per second of every direction between two members before anything happens."""
-    sites = {spec.name: spec.site for spec in scenario.gateways}
-    sites |= {name: spec.site for spec in scenario.nodes for name in node_names(spec)}
-    links = {(link.source, link.target): link for link in static_links(scenario.links, scenario.sites, set(sites))}
-    rates = {}
-    for source, target in permutations(sites, 2):
-        link = links.get((source, target)) or links.get((sites[source], sites[target]))
-        if link is not None:
-            rates[source, target] = link.bytes_per_s
-    return rates
+def changes_of(world: World) -> list[Change]:
+    """What happens after that, in order of time."""
+    found: list[Change] = []
+    for source, target in permutations((*world.gateway_specs, *world.node_specs), 2):
+        found += _rates(world, source, target)
+    for name in world.node_specs:
+        for before, after in pairwise([0.0, *world.change_times]):
+            found += _became(world, name, after, world.member(name, before), world.member(name, after))
+    within = (change for change in found if change.at_s < world.scenario.duration_s)
+    return sorted(within, key=lambda change: change.at_s)
 
 
-def from_traces(scenario: Scenario, static: Mapping[tuple[str, str], float]) -> Iterator[Change]:
-    """Rates of links that have a bandwidth trace. Raises TraceError, or CliError for a radio trace: the kernel delays nothing."""
+def refuse_what_is_not_played(scenario: Scenario) -> None:
+    """Raises CliError for what would make another story of it if it were left out."""
     for link in scenario.links:
         if link.radio:
             raise CliError(
                 f"link {link.source} -> {link.target} has a radio trace, and the kernel's shaping has rates but no delays; "
                 "`mec simulate` plays it"
             )
-        if not link.bandwidth:
-            continue
-        samples = read_bandwidth_trace(Path(scenario.folder) / link.bandwidth, link.bandwidth_scale)
-        for source, target in static:
-            forth = _matches(link.source, source) and _matches(link.target, target)
-            back = _matches(link.source, target) and _matches(link.target, source) and not link.one_way
-            if forth or back:
-                yield from replayed(source, target, samples, scenario.duration_s)
-
-
-def _matches(pattern: str, member: str) -> bool:
-    return pattern in ("*", member)
-
-
-def from_events(scenario: Scenario, static: Mapping[tuple[str, str], float]) -> Iterator[Change]:
-    """The scenario's events; `static` are the rates that links have without any.
-
-    Raises:
-        CliError: an event asks for what a testbed cannot do.
-    """
     for event in scenario.events:
-        yield from _of_event(event, static)
+        if event.silent or event.trusted is not None or event.round_trip_ms is not None or event.node == "*":
+            raise CliError(
+                f"the event at {event.at_s:g} s cannot be played by a testbed: it kills nodes, takes shares of processors "
+                "and sets rates of links; `mec simulate` plays all events"
+            )
+    for node in scenario.nodes:
+        if node.joins_s > 0 or node.models or node.local_blocks is not None:
+            raise CliError(
+                f"node {node.name}: in a testbed nodes are there from the start and hold all weights of the one model; "
+                "`mec simulate` plays joins_s, models and local_blocks"
+            )
 
 
-def _of_event(event: EventSpec, static: Mapping[tuple[str, str], float]) -> Iterator[Change]:
-    if (
-        event.silent
-        or event.trusted is not None
-        or event.round_trip_ms is not None
-        or "*" in (event.node, event.source)
-    ):
-        raise CliError(
-            f"the event at {event.at_s:g} s cannot be played by a testbed: it kills nodes, takes shares of processors and "
-            "sets rates of links between named members; `mec simulate` plays all events"
-        )
-    if event.node and event.lost:
-        yield NodeKilled(event.at_s, event.node)
-        if event.until_s is not None:
-            yield NodeStarted(event.until_s, event.node)
-    if event.node and event.cpu_share is not None:
-        yield CpuShare(event.at_s, event.node, event.cpu_share)
-        if event.until_s is not None:
-            yield CpuShare(event.until_s, event.node, 1.0)
-    if event.source and event.mbit_per_s is not None:
-        for pair in ((event.source, event.target), (event.target, event.source)):
-            yield LinkRate(event.at_s, *pair, event.mbit_per_s * 1e6 / 8)
-            if event.until_s is not None and pair in static:
-                yield LinkRate(event.until_s, *pair, static[pair])
+def not_carried_out(scenario: Scenario) -> list[str]:
+    """What the scenario says and a testbed has its own truth of, in words."""
+    found = []
+    trips = sorted({f"{link.round_trip_ms:g}" for link in scenario.links})
+    if trips:
+        found.append(f"round trips of {', '.join(trips)} ms: the kernel delays nothing, they are those of this machine")
+    found.append(
+        "block_us and the like: nodes compute as fast as this machine does; slower ones have quotas in proportion"
+    )
+    if any(spec.model != ModelSpec() for spec in scenario.deployments):
+        found.append("sizes of the model: it is the one that --model names")
+    if scenario.measurement != MeasurementSpec():
+        found.append("noise and loss of measurements: members measure for themselves")
+    if scenario.tick_s != 1.0:
+        found.append(f"tick_s of {scenario.tick_s:g}: the platform decides every second")
+    return found
+
+
+def _speed(world: World, name: str) -> float:
+    return min(spec.block_us for spec in world.node_specs.values()) / world.node_specs[name].block_us
+
+
+def _rates(world: World, source: str, target: str) -> Iterator[Change]:
+    """Every change of one direction's rate."""
+    state, at_s = world.link(source, target, 0.0), 0.0
+    while state is not None and (at_s := world.next_link_change_s(source, target, at_s)) < world.scenario.duration_s:
+        before, state = state, world.link(source, target, at_s)
+        if state is not None and state.bytes_per_s != before.bytes_per_s:
+            yield LinkRate(at_s, source, target, state.bytes_per_s)
+
+
+def _became(world: World, name: str, at_s: float, before: MemberState, after: MemberState) -> Iterator[Change]:
+    if before.alive and not after.alive:
+        yield NodeKilled(at_s, name)
+    if after.alive and not before.alive:
+        yield NodeStarted(at_s, name)
+    if after.cpu_share != before.cpu_share:
+        yield CpuShare(at_s, name, _speed(world, name) * after.cpu_share)
