@@ -311,7 +311,7 @@ class Engine:
         # No two attempts share an epoch, as in `control_loop`.
         run.last_attempt = max(run.last_attempt, decision.plan.parent_epoch) + 1
         plan = replace(decision.plan, epoch=run.last_attempt)
-        names = {*plan.nodes, *(run.service.plan.nodes if run.service.plan is not None else ())}
+        names = {*plan.members, *(run.service.plan.members if run.service.plan is not None else ())}
         truth = self._world.snapshot(
             run.spec, now_s, sorted(names), run.service.gateway_loads(), run.service.plan, self._taken(index)
         )
@@ -331,7 +331,7 @@ class Engine:
         assert pending is not None
         run.service.advance(now_s)
         run.service.paused, run.pending = False, None
-        dead = [name for name in pending.plan.nodes if not self._alive_since(name, pending.decided_s, now_s)]
+        dead = [name for name in pending.plan.members if not self._alive_since(name, pending.decided_s, now_s)]
         if not dead:
             for stage in pending.plan.stages:
                 missing = missing_blocks(self._world, run.spec, stage.node, frozenset(stage.layers), run.held)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mec_platform.control_plane.orchestrator.settings import PolicySettings
 from mec_platform.control_plane.orchestrator.switch_cost import PAUSE_POSITIONS, choose_transfer_mode, replay_ms
 from mec_platform.domain.capacity import Snapshot
-from mec_platform.domain.split_plan import SplitPlan, kv_moves
+from mec_platform.domain.split_plan import SplitPlan, kv_holders, kv_moves
 from mec_platform.scenario.scenario import DeploymentSpec
 from mec_platform.simulation.world import World
 
@@ -67,18 +67,21 @@ def plan_the_change(
     if old is None or sessions == 0:
         return Change(prepared_s, prepared_s, prepared_s + ORDER_S, 0, fetched, 0)
     positions = sum(gateway.context_positions for gateway in truth.gateways)
-    lost = any(truth.node(name) is None for name in old.nodes)
-    if lost or choose_transfer_mode(new, estimate, policy).mode == "replay":
+    lost = [name for name in old.members if truth.node(name) is None]
+    nobody_has_all = len(kv_holders(old, lost)) < len(old.stages)
+    if nobody_has_all or choose_transfer_mode(new, estimate, policy).mode == "replay":
         end_s = prepared_s + ORDER_S + replay_ms(new, truth, policy) / 1e3
         return Change(prepared_s, prepared_s, end_s, 0, fetched, positions)
     per_position = world.shape(deployment).kv_bytes_per_token_per_block
     copied_s, moved = prepared_s, 0
-    moves = kv_moves(old, new)
+    moves = kv_moves(old, new, lost)
     for move in moves:
         size = positions * per_position * len(move.layers)
         moved += size
         copied_s = max(copied_s, world.transfer_end_s(move.source, move.target, size, prepared_s))
     switched_s = copied_s + ORDER_S
+    if set(lost) & set(old.nodes):  # sessions stand still: what standbys have is all brought in the pause
+        return Change(prepared_s, prepared_s, switched_s, moved, fetched, 0)
     for move in moves:
         size = min(positions, PAUSE_POSITIONS * sessions) * per_position * len(move.layers)
         switched_s = max(switched_s, world.transfer_end_s(move.source, move.target, size, copied_s) + ORDER_S)

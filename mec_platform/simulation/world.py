@@ -213,7 +213,7 @@ class World:
             gateways=gateways,
             links=tuple(links),
             plan=plan,
-            lost_nodes=frozenset(() if plan is None else (n for n in plan.nodes if n not in alive)),
+            lost_nodes=frozenset(() if plan is None else (n for n in plan.members if n not in alive)),
         )
 
     def transfer_end_s(self, source: str, target: str, size_bytes: float, start_s: float) -> float:

@@ -133,6 +133,24 @@ def test_a_change_of_plan_that_loses_its_node_comes_to_nothing():
     assert [stages[0].node for _, stages in record.plans] == ["slow"]
 
 
+def test_a_lost_node_is_replayed_where_none_stands_by_and_not_where_one_does():
+    """The same world and requests; a link between nodes that brings KV in a tenth of what computing it again takes."""
+    dies, fast_links = EventSpec(12.0, node="fast", lost=True), LinkSpec("*", "*", mbit_per_s=1000, round_trip_ms=2)
+    demand = DemandSpec(per_s=1.0, answer_tokens=400, prompt_tokens=200)
+    changes = {}
+    for standbys in (0, 1):
+        chat = DeploymentSpec("chat", demand=demand, policy={"replicas": {"standbys": standbys}})
+        world = make_world(events=(dies,), links=(fast_links,), deployments=(chat,), duration_s=20.0)
+        record = Comparison.of(world, {}).run("adaptive").deployments[0]
+        assert record.violations == []
+        changes[standbys] = [(each.kind, each.trigger) for each in record.reconfigurations]
+        rescue = next(each for each in record.reconfigurations if each.trigger == "node_lost")
+        assert (rescue.replayed_tokens == 0) == (standbys == 1)
+        assert (rescue.pause_s < 0.1) == (standbys == 1)
+    assert ("standby", "standby") in changes[1]
+    assert ("standby", "standby") not in changes[0]
+
+
 def test_reports_that_get_lost_make_no_plan_change():
     world = make_world(measurement=MeasurementSpec(lost_share=0.05, noise=0.05))
     record = Comparison.of(world, {}).run("adaptive")
