@@ -198,7 +198,7 @@ def reconfigure(
 ) -> None:
     """Random live re-splits while answers are generated: tokens lost, identity, pauses, throughput while KV is copied.
 
-    With --count 1000 it takes a quarter of an hour on two quiet cores; progress goes to standard error.
+    A change takes one to two seconds, and --context 8000 some minutes besides; progress goes to standard error.
     """
     kills, aborts = (count // 20 if each is None else each for each in (kills, aborts))
     if kills + aborts > count:

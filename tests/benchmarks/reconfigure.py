@@ -60,7 +60,7 @@ class Extent:
 
 @dataclass(slots=True)
 class _Counts:
-    """What became of all answers and changes. `undecided` are kills whose answer was over before it could go on."""
+    """What became of all answers and changes. `failures` are changes that did not come about as they should, by reason."""
 
     answers: int = 0
     identical: int = 0

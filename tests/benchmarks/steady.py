@@ -4,8 +4,9 @@ A chain of real processes under a platform (reports, link probes, heartbeats, co
 answers) and the same chain without any of it answer the same question in turns. While the bare chain answers, the other one
 and its platform stand still (SIGSTOP), for less than the silence that a platform forgives.
 
-Two measures: tokens per second as a client sees them, and CPU time per token of gateway and nodes, which says the same with
-far less noise, since it does not count what others on the machine do.
+Three measures: time per token as a client sees it; CPU time of gateway and nodes per token, which others on the machine
+disturb less; and CPU time of each of them while nobody asks anything. A token is in one process at a time, so where each has
+a machine of its own, the largest of the last is the most that decoding can lose.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ ANSWERS = 3
 SETTLE_S = 0.3
 """After it stood still, a chain catches up with what was due meanwhile."""
 
+IDLE_S = 10.0
 LARGEST_SHARE = 0.02
 _PATH = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
 _BARE = ("env", f"PYTHONPATH={_PATH}", sys.executable, "-m", "tests.benchmarks.bare_member")
@@ -146,12 +148,13 @@ async def _answer(chain: LocalCluster, half: _Half) -> None:
     half.decoding_s += answer.came_s[-1] - answer.came_s[0]
 
 
-async def _idle_cpu(chain: LocalCluster, seconds: float = 5.0) -> tuple[float, float]:
-    """CPU seconds per second of gateway and nodes, and of the platform, while nobody asks anything."""
-    pids, platform = _members(chain), [int(chain.facts["platform"]["pid"])]
-    before = cpu_of(pids), cpu_of(platform)
-    await asyncio.sleep(seconds)
-    return (cpu_of(pids) - before[0]) / seconds, (cpu_of(platform) - before[1]) / seconds
+async def _idle_cpu(chain: LocalCluster) -> dict[str, float]:
+    """Of a core, what each process of a chain takes while nobody asks anything."""
+    pids = {name: [int(facts["pid"])] for name, facts in chain.facts.items()}
+    before, began = {name: cpu_of(pid) for name, pid in pids.items()}, time.monotonic()
+    await asyncio.sleep(IDLE_S)
+    seconds = time.monotonic() - began
+    return {name: (cpu_of(pid) - before[name]) / seconds for name, pid in pids.items()}
 
 
 def _members(chain: LocalCluster) -> list[int]:
@@ -205,7 +208,8 @@ def _words(seen: _Turns) -> str:
     return f"time per token {slower:+.2%} (+-{unsure:.2%}), CPU per token {cpu:+.2%} (+-{cpu_unsure:.2%})"
 
 
-def _result(seen: _Turns, idle: tuple[float, float]) -> dict[str, Any]:
+def _result(seen: _Turns, idle: dict[str, float]) -> dict[str, Any]:
+    members = [share for name, share in idle.items() if name != "platform"]
     (slower, slower_unsure), (cpu, cpu_unsure) = _slowdown(seen), _cpu_share(seen)
     metrics = {
         "turns": float(len(seen.watched)),
@@ -220,12 +224,15 @@ def _result(seen: _Turns, idle: tuple[float, float]) -> dict[str, Any]:
         "platform_cpu_ms_per_s": round(
             1e3 * statistics.median(half.platform_cpu_s / half.wall_s for half in seen.watched), 2
         ),
-        "idle_members_cpu_ms_per_s": round(1e3 * idle[0], 2),
-        "idle_platform_cpu_ms_per_s": round(1e3 * idle[1], 2),
+        "idle_cpu_share_of_busiest_member": round(max(members), 4),
+        "idle_members_cpu_ms_per_s": round(1e3 * sum(members), 2),
+        "idle_platform_cpu_ms_per_s": round(1e3 * idle["platform"], 2),
         "load_1min": round(os.getloadavg()[0], 2),
     }
     criteria = [
-        at_most("time_per_token_share", metrics["time_per_token_share"], LARGEST_SHARE),
+        # What is not sure is not met.
+        at_most("time_per_token_share_at_most", round(slower + slower_unsure, 4), LARGEST_SHARE),
+        at_most("idle_cpu_share_of_busiest_member", metrics["idle_cpu_share_of_busiest_member"], LARGEST_SHARE),
         at_most("cpu_share", metrics["cpu_share"], LARGEST_SHARE),
     ]
     return {"bench": "steady", "machine": machine(), "metrics": metrics, "criteria": criteria}

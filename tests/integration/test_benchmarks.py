@@ -49,14 +49,29 @@ def check_shape(result: dict[str, Any], name: str) -> None:
 
 @pytest.mark.thorough
 def test_reconfigure_counts_every_token_and_finds_none_lost() -> None:
-    result = bench("reconfigure", "--count", "2", "--seed", "0")
+    result = bench("reconfigure", "--count", "4", "--kills", "1", "--aborts", "1", "--seed", "0")
+    assert result.pop("failures") == {}
     check_shape(result, "reconfigure")
-    assert result["metrics"]["reconfigurations"] == 2
-    assert result["metrics"]["identical"] == 2
-    assert result["metrics"]["tokens_lost"] == 0
+    metrics = result["metrics"]
+    assert (metrics["reconfigurations"], metrics["kills"], metrics["aborted"], metrics["identical"]) == (4, 1, 1, 4)
+    assert metrics["tokens_lost"] == 0
+    assert 0 < metrics["killed_replay_ms_max"] < metrics["killed_next_token_ms_max"]
     judged = {criterion["name"]: criterion["ok"] for criterion in result["criteria"]}
-    assert all(judged[name] for name in ("tokens_lost", "tokens_repeated", "identical", "sessions_moved"))
-    assert {"pause_seen_ms_p50", "pause_seen_ms_p99"} <= judged.keys()  # how long depends on what else the machine does
+    assert all(judged[name] for name in ("tokens_lost", "tokens_repeated", "failed", "identical", "sessions_moved"))
+    # How long these take depends on what else the machine does.
+    assert {"pause_seen_ms_p50", "pause_seen_ms_p99", "throughput_while_copying"} <= judged.keys()
+    assert {"killed_detected_ms_max", "killed_next_token_less_replay_ms_max"} <= judged.keys()
+
+
+@pytest.mark.thorough
+def test_steady_holds_a_watched_chain_against_a_bare_one():
+    result = bench("steady", "--turns", "2")
+    check_shape(result, "steady")
+    metrics = result["metrics"]
+    assert metrics["turns"] == 2
+    for name in ("watched_tokens_per_s", "bare_tokens_per_s", "bare_cpu_ms_per_token", "platform_cpu_ms_per_s"):
+        assert metrics[name] > 0
+    assert 0 < metrics["idle_cpu_share_of_busiest_member"] < 1
 
 
 @pytest.mark.thorough
