@@ -29,9 +29,9 @@ from tests.integration.edge import Edge, Stages, until
 
 NODES = [NodeOptions(name) for name in ("edge-1", "edge-2", "edge-3")]
 PLAN: Stages = [("edge-1", 0, 15), ("edge-2", 15, 30)]
-TOKENS = 150
-CPU_SHARE = 0.1
-"""EMULATED: an answer lasts for ten seconds or so, longer than silence takes to be believed."""
+TOKENS = 400
+CPU_SHARE = 0.5
+"""EMULATED: an answer lasts for some seconds, longer than silence takes to be believed."""
 
 CUT_AFTER = 15
 NOBODY = "02:00:00:00:00:fe"
