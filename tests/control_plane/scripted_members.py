@@ -84,3 +84,7 @@ class ScriptedGateway(inference_pb2_grpc.InferenceServicer):
     async def RevertPlan(self, request: inference_pb2.RevertPlanRequest, context: Any) -> inference_pb2.RevertPlanReply:
         await self._member.take("RevertPlan", request, context)
         return inference_pb2.RevertPlanReply()
+
+    async def HoldPlans(self, request: inference_pb2.HoldPlansRequest, context: Any) -> inference_pb2.HoldPlansReply:
+        await self._member.take("HoldPlans", request, context)
+        return inference_pb2.HoldPlansReply()

@@ -243,6 +243,25 @@ async def test_a_plan_is_not_recorded_once_a_node_of_it_is_not_trusted(site: Sit
     assert [name for name, _ in site.asked("RevertPlan")] == ["gateway"]
 
 
+async def test_a_plan_that_has_lost_trust_is_held_until_it_is_trusted_again(site: Site) -> None:
+    loop = await site.start()
+    await loop.apply_stages(stages(FIRST), "")
+    await loop.apply_stages(stages(SECOND), "", add=True)
+    assert loop.standing("gateway").held == ()
+    for policies, held in (
+        (distrusting("c"), {2: "c would hold blocks that need trust, and is not trusted"}),
+        (distrusting("d"), {}),
+    ):
+        site.calls.clear()
+        site.deployments.change_policies(policies)
+        while not site.asked("HoldPlans"):
+            site.members["gateway"].called.clear()
+            await asyncio.wait_for(site.members["gateway"].called.wait(), 10)
+        [(name, request)] = site.asked("HoldPlans")
+        assert (name, {each.epoch: each.reason for each in request.held}) == ("gateway", held)
+        assert {each.epoch: each.reason for each in loop.standing("gateway").held} == held
+
+
 def distrusting(node: str) -> Policies:
     return Policies(ControlSettings(policy=PolicySettings(expected_nodes=100, distrust=Distrust(frozenset({node})))))
 

@@ -29,9 +29,9 @@ from tests.integration.edge import Edge, Stages, until
 
 NODES = [NodeOptions(name) for name in ("edge-1", "edge-2", "edge-3")]
 PLAN: Stages = [("edge-1", 0, 15), ("edge-2", 15, 30)]
-TOKENS = 150
-CPU_SHARE = 0.1
-"""EMULATED: an answer lasts for ten seconds or so, longer than silence takes to be believed."""
+TOKENS = 400
+CPU_SHARE = 0.5
+"""EMULATED: an answer lasts for some seconds, longer than silence takes to be believed."""
 
 CUT_AFTER = 15
 NOBODY = "02:00:00:00:00:fe"
@@ -81,6 +81,7 @@ class Partitioned:
         self._network = network
         self._edge = edge
         self._undisturbed = undisturbed
+        self._here: set[str] = set()
 
     async def try_cut(self, name: str) -> Outcome:
         """An answer through a cut, which ends when the answer has or the plan has changed; then the way back."""
@@ -104,7 +105,11 @@ class Partitioned:
             outcome.reasons.append(await edge.last_reason())
         for pair in CUTS[name]:
             mend(self._network, *pair)
-        await until(self._all_here, "all members are here again", WAIT_S)
+        try:
+            await until(self._all_here, "all members are here again", WAIT_S)
+        except AssertionError as error:
+            outcome.failure = f"{error}: {sorted(self._here)}"
+            return outcome
         outcome.fenced = await self._all_at_the_plan()
         outcome.used_again = await self._usable_again()
         return outcome
@@ -119,8 +124,8 @@ class Partitioned:
             return False, f"no end within {WAIT_S:g} s"
 
     async def _all_here(self) -> bool:
-        names = {member.name for member in (await self._edge.cluster.snapshot()).members}
-        return names == {"gateway", *(node.name for node in NODES)}
+        self._here = {member.name for member in (await self._edge.cluster.snapshot()).members}
+        return self._here == {"gateway", *(node.name for node in NODES)}
 
     async def _all_at_the_plan(self) -> bool:
         """Whether every node has let go of what is not the plan's: of stages, epochs, and KV of sessions that went on."""

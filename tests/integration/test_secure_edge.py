@@ -96,10 +96,14 @@ class SecureEdge:
 
     async def join_node(self, name: str) -> None:
         """A token at the platform, and a node that has nothing else."""
-        made = await self.administer("admin/v1/join-tokens", {"name": name})
-        write_private(self.folder / f"{name}.token", made["token"].encode())
+        await self.make_token(name, {})
         where = ["--identity-dir", self.folder / name, "--host", self.host, *self.platform]
         await self.start(name, "node", "--join", f"@{self.folder / name}.token", *where, *self.compiled)
+
+    async def make_token(self, name: str, granted: dict[str, Any]) -> None:
+        """A file with a token for a member of that name."""
+        made = await self.administer("admin/v1/join-tokens", {"name": name} | granted)
+        write_private(self.folder / f"{name}.token", made["token"].encode())
 
     async def start_gateway(self) -> None:
         """With a certificate that was issued by hand, and credentials that were made for it."""
@@ -180,12 +184,15 @@ async def strangers_stay_out(edge: SecureEdge, tmp_path: Path, question: list[An
     node = ["node", "--name", "edge-3", "--host", edge.host, "--platform-wait-s", 1, *edge.platform, *edge.compiled]
     identity = ["--identity-dir", tmp_path / "edge-3"]
     pair = ["--cert", elsewhere / "edge-3.crt", "--key", elsewhere / "edge-3.key", "--ca", elsewhere / "ca.crt"]
-    no_certificate, wrong_authority, wrong_name, no_trust, used = await asyncio.gather(
+    await edge.make_token("edge-4", {"role": "gateway"})
+    join = [*node[:1], *node[3:], "--join"]
+    no_certificate, wrong_authority, wrong_name, no_trust, used, no_node = await asyncio.gather(
         mec(*node, *identity),
         mec(*node, *pair),
         mec(*node, *edge.shows("gateway")),
         mec(*question, "--ca", edge.certs / "ca.crt"),
-        mec(*node[:1], *node[3:], "--join", f"@{tmp_path / 'edge-1.token'}", *identity),
+        mec(*join, f"@{tmp_path / 'edge-1.token'}", *identity),
+        mec(*join, f"@{tmp_path / 'edge-4.token'}", "--identity-dir", tmp_path / "edge-4"),
     )
     check_one_line(no_certificate, "mec join-token create edge-3", "mec certs issue edge-3 --member")
     # gRPC says beside what has failed.
@@ -194,3 +201,4 @@ async def strangers_stay_out(edge: SecureEdge, tmp_path: Path, question: list[An
     check_one_line(wrong_name, "that of gateway, not of edge-3")
     check_one_line(no_trust, "--cert")
     check_one_line(used, "join token is not good")
+    check_one_line(no_node, "edge-4 reports as a node, and its certificate does not grant it to be one")

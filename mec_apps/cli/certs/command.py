@@ -56,7 +56,7 @@ def certs() -> None:
     mec certs issue platform --host mec.example --host 192.0.2.10
     mec serve --host 192.0.2.10 --tls-cert mec-certs/platform.crt --tls-key mec-certs/platform.key
     mec certs issue app-1 --client      (for `mec serve --client-ca mec-certs/ca.crt`)
-    mec certs issue edge-1 --member --host 192.0.2.11      (for `mec node` and `mec gateway`)
+    mec certs issue edge-1 --role node --untrusted --host 192.0.2.11      (for `mec node`; --role gateway for `mec gateway`)
     mec certs issue alice --operator    (for `mec status`, `mec reconfigure` and others from afar)
     """
 
