@@ -252,6 +252,7 @@ class Sessions(PlanUser):
         for session in self.live.values():
             if session.active.plan.epoch == epoch:
                 session.lose_stage(reason)
+                session.copies.clear()
                 _leave_chain(session, session.active)
 
     def on_link_lost(self, node: str, failure: Failure) -> None:
