@@ -40,5 +40,6 @@ check ruff format --check .
 check mypy
 check lint-imports
 # Two workers, because much of the time is spent waiting for processes and deadlines; -n 0 runs all in one, as --pdb needs.
-check pytest -n 2 --dist loadgroup --no-loadscope-reorder "$@"
+# A file's tests stay together, because they share its fixtures, and files keep their order: the soak begins first.
+check pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 printf '\n[test] every check passed\n'

@@ -20,21 +20,11 @@ OPT_IN = {
     "gpu": "runs on an NVIDIA GPU; run: pytest -m gpu tests/hardware",
 }
 
-# Session fixtures that start processes: their tests share one worker, and so one set of these.
-SHARED = ("shared_cluster", "etcd")
-
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips what has to be asked for, and says what belongs together where several workers share the tests.
-
-    A file's tests stay together, in their order, because they share its fixtures. What takes minutes begins first.
-    """
+    """Skips what has to be asked for. What takes minutes begins first, so that all else runs beside it."""
     asked = config.getoption("-m")
     items.sort(key=lambda item: item.get_closest_marker("soak") is None)
-    for item in items:
-        used = getattr(item, "fixturenames", ())
-        shared = next((name for name in SHARED if name in used), str(item.path.relative_to(config.rootpath)))
-        item.add_marker(pytest.mark.xdist_group(shared))
     for item in items:
         for marker, reason in OPT_IN.items():
             if item.get_closest_marker(marker) and marker not in asked:
