@@ -95,8 +95,11 @@ def figure(runs: Sequence[Measured], path: Path, title: str) -> None:
     panels = drawing.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
     if changed:
         for run, ((source, target), points) in changed:
-            label, colour = f"{source} → {target}", COLOURS[run.adaptive]
-            panels[0].step(*zip(*points, strict=True), where="post", label=label, color=colour, alpha=0.7)
+            label = f"{source} → {target} {_label(run)}"
+            style = "-" if run.adaptive else "--"
+            panels[0].step(
+                *zip(*points, strict=True), where="post", label=label, color=COLOURS[run.adaptive], linestyle=style
+            )
         panels[0].set(yscale="log", ylabel="Mbit/s")
         panels[0].legend(fontsize=8)
     tokens, waits = panels[-2:]
@@ -115,7 +118,7 @@ def figure(runs: Sequence[Measured], path: Path, title: str) -> None:
 
 
 def _draw_run(tokens: Any, waits: Any, run: Measured, colour: str) -> None:
-    label = "with adaptation" if run.adaptive else "plan left as it is"
+    label = _label(run)
     smooth = np.convolve(_rates(run), np.ones(int(SMOOTH_S / BIN_S)) / (SMOOTH_S / BIN_S), mode="valid")
     times = np.arange(len(smooth)) * BIN_S + SMOOTH_S / 2
     tokens.plot(times, smooth, color=colour, label=label)
@@ -126,6 +129,10 @@ def _draw_run(tokens: Any, waits: Any, run: Measured, colour: str) -> None:
             for axes in (tokens, waits):
                 axes.axvline(at_s, color=colour, linestyle=":", linewidth=1)
             _write(tokens, done.kind.replace("_", "-"), (at_s, 0), "data", 4)
+
+
+def _label(run: Measured) -> str:
+    return "with adaptation" if run.adaptive else "plan left as it is"
 
 
 def _write(axes: Any, words: str, at: tuple[float, float], coordinates: Any, above: int) -> None:
