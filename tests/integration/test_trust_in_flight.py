@@ -31,7 +31,7 @@ import pytest_asyncio
 
 from mec_apps.cli.compile import CompiledFolders
 from mec_apps.cli.local_cluster import LocalCluster, NodeOptions
-from mec_apps.split_inference.frames import FrameKind
+from mec_apps.split_inference.frames import FrameKind, live_sessions
 from mec_apps.split_inference.link_shaper import EmulatedLink
 from mec_platform.rpc.generate import REPOSITORY
 from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, edge_node_pb2, inference_pb2
@@ -52,7 +52,9 @@ WIDE: Stages = [("safe-1", 0, 4), (OPEN, 4, 27), ("safe-2", 27, 30)]
 NARROW: Stages = [("safe-1", 0, 14), (OPEN, 14, 16), ("safe-2", 16, 30)]
 ALONE: Stages = [("safe-3", 0, 30)]
 CONTENT = frozenset({FrameKind.TOKENS, FrameKind.ROWS, FrameKind.HIDDEN})
-HARMLESS = frozenset({FrameKind.HELLO, FrameKind.PROBE, FrameKind.END})
+HARMLESS = frozenset({FrameKind.HELLO, FrameKind.PROBE, FrameKind.END, FrameKind.ROLL})
+ROLLED = 1000
+"""More sessions than there are here."""
 MARKER = "quartzolith zymurgy vexillology"
 """Words that no file of the product has."""
 
@@ -80,8 +82,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def trust_all_but(policy: Path, *nodes: str) -> None:
+def trust_all_but(policy: Path, *nodes: str, standbys: int = 0) -> None:
     policy.write_text(
+        f"[default.replicas]\nstandbys = {standbys}\n"
         f"[default.trust]\nfirst_blocks = {FIRST_BLOCKS}\nlast_blocks = {LAST_BLOCKS}\nuntrusted_nodes = {list(nodes)}\n"
     )
 
@@ -126,8 +129,9 @@ def check_untrusted(tap: Wiretap) -> None:
     """That all which ever reached the node is what the module's docstring says it may see."""
     stages: dict[int, set[int]] = {}
     for request in tap.stages():
-        own = request.plan.stages[request.stage_index].layers
-        stages.setdefault(request.plan.epoch, set()).update(range(own.start, own.stop))
+        for own in (*request.plan.stages, *request.plan.standbys):
+            if own.node == OPEN:
+                stages.setdefault(request.plan.epoch, set()).update(range(own.layers.start, own.layers.stop))
     assert stages
     assert all(layers <= FREE for layers in stages.values())
     rows = 0
@@ -136,6 +140,10 @@ def check_untrusted(tap: Wiretap) -> None:
         if frame.kind is FrameKind.HIDDEN:
             assert frame.epoch in stages  # rows in front of its own stage there, which begins behind the protected ones
             rows += frame.rows
+        elif frame.kind is FrameKind.ROLL:
+            assert set(live_sessions(frame)) <= {
+                frame.session - n for n in range(ROLLED)
+            }  # numbers, given out in order
         elif frame.kind is not FrameKind.HELLO:
             assert not any(frame.payload)
     assert rows > 0, "the test shows nothing: no row has gone through the node"
@@ -164,6 +172,26 @@ async def test_an_answer_through_re_splits(edge: Edge, undisturbed: list[int], t
     tokens, _ = await edge.answer_through(60, 8, re_split)
     assert tokens == undisturbed
     assert len(list(taps[OPEN].kv_chunks())) > before  # KV did go there
+
+
+async def test_whoever_stands_by_is_trusted_with_what_it_copies(
+    edge: Edge, undisturbed: list[int], taps: dict[str, Wiretap], policy: Path
+) -> None:
+    trust_all_but(policy, standbys=1)
+
+    async def protected() -> bool:
+        return {at[1:] for at in await edge.standbys()} == {at[1:] for at in await edge.plan()}
+
+    async def unprotected() -> bool:
+        return not await edge.standbys()
+
+    await until(protected, "every stage has a standby")
+    before = {name: len(list(tap.kv_chunks())) for name, tap in taps.items()}
+    assert await edge.answer(60) == undisturbed
+    for name in {node for node, _, _ in await edge.standbys()}:
+        assert len(list(taps[name].kv_chunks())) > before[name]
+    trust_all_but(policy)
+    await until(unprotected, "nobody stands by")
 
 
 async def test_a_plan_that_would_expose_something_is_refused(edge: Edge) -> None:

@@ -33,7 +33,8 @@ def choose_standbys(plan: SplitPlan, snapshot: Snapshot, settings: PlanSettings,
     """Up to `copies` standbys for every stage of a plan, on nodes that no other chain uses.
 
     A new one is, of those with room for the stage, trust where its blocks need it, and a link that carries the KV of the tokens
-    that flow: one that does not fail together with the stage's node, that has no stage of its own, with the fastest link.
+    that flow: one that does not fail together with the stage's node, that has no stage of its own, stands by for the least,
+    with the fastest link.
     """
     model = snapshot.model
     if model is None or not copies:
@@ -98,10 +99,11 @@ class _Places:
         ]
         return min(fit, key=lambda node: self._rank(stage, node), default=None)
 
-    def _rank(self, stage: Stage, node: NodeCapacity) -> tuple[bool, bool, float, str]:
+    def _rank(self, stage: Stage, node: NodeCapacity) -> tuple[bool, bool, int, float, str]:
         own = self._nodes.get(stage.node)
         shares_fate = own is not None and not fates(own).isdisjoint(fates(node))
-        return shares_fate, node.name in self._in_chain, -self._rate(stage.node, node.name), node.name
+        held = len(self._layers.get(node.name, ()))
+        return shares_fate, node.name in self._in_chain, held, -self._rate(stage.node, node.name), node.name
 
     def _rate(self, source: str, target: str) -> float:
         return (self._links.link(source, target) or self._settings.default_link).bytes_per_s
