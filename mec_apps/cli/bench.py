@@ -212,6 +212,23 @@ def reconfigure(
             click.echo(f"failed {times} times: {reason}")
 
 
+@bench.command(epilog="Example: mec bench standby --context 128 --context 2000 --json")
+@click.option("--kills", default=5, show_default=True, type=click.IntRange(1, 1000), help="With standbys and without.")
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    default=(128, 2000),
+    show_default=True,
+    type=click.IntRange(64, 8_000),
+    help="Tokens of the prompt; repeatable.",
+)
+@json_option
+def standby(kills: int, contexts: tuple[int, ...], as_json: bool) -> None:
+    """What a killed node costs where another one stands by for it, and what standing by costs."""
+    _report(_module("standby").run(contexts, kills, lambda text: click.echo(text, err=True)), as_json)
+
+
 @bench.command(epilog="Example: mec bench steady --json")
 @click.option("--turns", default=20, show_default=True, type=click.IntRange(2, 1000), help="Some ten seconds each.")
 @json_option

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mec_apps.cli.local_cluster import LocalCluster
 from mec_platform.rpc.v1 import inference_pb2
+from tests.benchmarks.machine import BenchmarkError
 
 QUESTION = "Explain step by step how to plan, plant and care for a vegetable garden through all four seasons."
+
+_LOOKED_AT_TOKENS = 25
+"""Of an answer whose session is looked at while it is made."""
 
 
 @dataclass(slots=True)
@@ -50,3 +55,28 @@ async def ask(
         answer.seconds = time.perf_counter() - (first := first or time.perf_counter())
         on_token(len(answer.tokens))
     return answer
+
+
+async def question_of(cluster: LocalCluster, positions: int) -> str:
+    """The benchmark's question, as often as its prompt has at most so many tokens, and at least once. Raises BenchmarkError."""
+    few, more = 2, 12
+    short, long = [await _prompt_tokens(cluster, " ".join([QUESTION] * times)) for times in (few, more)]
+    each = (long - short) / (more - few)
+    return " ".join([QUESTION] * max(1, int(few + (positions - short) // each)))
+
+
+async def _prompt_tokens(cluster: LocalCluster, question: str) -> int:
+    found: list[int] = []
+    first = asyncio.Event()
+
+    async def look() -> None:
+        await first.wait()
+        live = (await cluster.inference.ListSessions(inference_pb2.ListSessionsRequest())).sessions
+        found.extend(session.positions - session.generated for session in live)
+
+    async with asyncio.TaskGroup() as both:
+        both.create_task(ask(cluster, _LOOKED_AT_TOKENS, lambda _: first.set(), question))
+        both.create_task(look())
+    if not found:
+        raise BenchmarkError("the gateway knows of no session while it answers")
+    return found[0]

@@ -8,7 +8,7 @@ from statistics import median
 
 from mec_apps.cli.local_cluster import LocalCluster
 from mec_platform.rpc.v1 import control_plane_pb2, inference_pb2
-from tests.benchmarks.answers import QUESTION, Answer, ask
+from tests.benchmarks.answers import Answer, ask, question_of
 from tests.benchmarks.disturbances import Stages, timed_apply
 from tests.benchmarks.machine import BenchmarkError
 from tests.benchmarks.pauses import Change, copying_times, mean, pauses_seen, percentiles
@@ -56,7 +56,7 @@ class ContextPauses:
     async def at(self, length: int) -> dict[str, float]:
         """Re-splits in the middle of answers to a question of about `length` tokens. Raises BenchmarkError, grpc's errors."""
         await self._change()
-        question = await self._question(min(length, MODEL_CONTEXT - TOKENS))
+        question = await question_of(self._cluster, min(length, MODEL_CONTEXT - TOKENS))
         reference = await ask(self._cluster, TOKENS, question=question)
         seen = _Seen()
         for _ in range(ANSWERS):
@@ -118,26 +118,3 @@ class ContextPauses:
     async def _change(self) -> tuple[control_plane_pb2.Reconfiguration, Change]:
         self._turn += 1
         return await timed_apply(self._cluster, self._plans[self._turn % 2])
-
-    async def _question(self, positions: int) -> str:
-        """The benchmark's question, as often as its prompt has at most so many tokens, and at least once."""
-        few, more = 2, 12
-        short, long = [await self._prompt_tokens(" ".join([QUESTION] * times)) for times in (few, more)]
-        each = (long - short) / (more - few)
-        return " ".join([QUESTION] * max(1, int(few + (positions - short) // each)))
-
-    async def _prompt_tokens(self, question: str) -> int:
-        found: list[int] = []
-        first = asyncio.Event()
-
-        async def look() -> None:
-            await first.wait()
-            live = (await self._cluster.inference.ListSessions(inference_pb2.ListSessionsRequest())).sessions
-            found.extend(session.positions - session.generated for session in live)
-
-        async with asyncio.TaskGroup() as both:
-            both.create_task(ask(self._cluster, TOKENS_BETWEEN, lambda _: first.set(), question))
-            both.create_task(look())
-        if not found:
-            raise BenchmarkError("the gateway knows of no session while it answers")
-        return found[0]

@@ -295,7 +295,9 @@ async def test_a_node_joins_with_nothing_but_its_token_and_renews_its_certificat
         await each.stop()
 
 
-@pytest.mark.parametrize("grants", [{Grant.NODE}, {Grant.NODE, Grant.TRUSTED}, {Grant.GATEWAY}], ids=str)
+@pytest.mark.parametrize(
+    "grants", [{Grant.NODE}, {Grant.NODE, Grant.TRUSTED}, {Grant.GATEWAY}], ids=lambda grants: "+".join(sorted(grants))
+)
 async def test_what_a_token_grants_stands_in_the_certificate_and_in_those_that_follow(platform, town, home, grants):
     place = PlatformAddress(platform.rest_uri, Access())
     await join(await permit(platform, "edge-1", town, frozenset(grants)), place, home)
