@@ -251,12 +251,6 @@ class ControlLoop:
             kind = PlanChange.ADD_CHAIN if is_new else plan_change(seen.plan, plan)
             return await self._obey(control, Order(plan, kind, reason or "asked for", seen))
 
-    def _standbys_for(self, stages: Sequence[Stage], old: SplitPlan, seen: Snapshot) -> tuple[Stage, ...]:
-        """Those of the plan before that are of use to an operator's stages; new ones come once it is in force."""
-        settings = self._settings
-        kept = choose_standbys(old, seen, settings.planning, settings.policy.replicas.standbys).kept
-        return kept_standbys(kept, stages)
-
     async def drop_chain(self, chain: int, reason: str) -> ReconfigurationEnded:
         """Takes a chain away on an operator's order; its sessions go on on the others.
 
@@ -412,6 +406,12 @@ class ControlLoop:
             return None
         plan = SplitPlan(seen.plan.epoch + 1, seen.plan.epoch, self.model, (), chain.number)
         return Order(plan, PlanChange.DROP_CHAIN, reason, seen)
+
+    def _standbys_for(self, stages: Sequence[Stage], old: SplitPlan, seen: Snapshot) -> tuple[Stage, ...]:
+        """Those of the plan before that are of use to an operator's stages; new ones come once it is in force."""
+        settings = self._settings
+        kept = choose_standbys(old, seen, settings.planning, settings.policy.replicas.standbys).kept
+        return kept_standbys(kept, stages)
 
     async def _obey(self, chain: ChainControl, order: Order) -> ReconfigurationEnded:
         ended = await self._carry_out(chain, order)

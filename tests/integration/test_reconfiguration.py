@@ -12,6 +12,9 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
+from mec_platform.domain.layers import LayerRange
+from mec_platform.domain.split_plan import SplitPlan, Stage
+from mec_platform.rpc.convert import plan_to_message
 from mec_platform.rpc.v1 import edge_node_pb2, types_pb2
 from tests.integration.edge import Edge, Stages, generate_request, until
 
@@ -165,12 +168,23 @@ async def test_exported_kv_comes_back_bit_for_bit_after_an_import_elsewhere(edge
     )
     exported = [chunk async for chunk in edge.cluster.node("edge-2").ExportKv(selection)]
     target = edge.cluster.node("edge-3")
+    with pytest.raises(grpc.aio.AioRpcError, match=r"holds nothing with layers \[12, 15\)"):
+        await target.ImportKv(iter(exported))
+    prepared = await edge.epoch() + 1000
+    stages = tuple(
+        Stage(node, LayerRange(*layers))
+        for node, *layers in [("edge-1", 0, 12), ("edge-3", 12, 15), ("edge-2", 15, 30)]
+    )
+    addresses = {name: edge.cluster.facts[name]["grpc"] for name in edge.nodes}
+    plan = plan_to_message(SplitPlan(prepared, prepared - 1, "smollm2", stages), addresses)
+    await target.LoadStage(edge_node_pb2.LoadStageRequest(plan=plan, stage_index=1))
     reply = await target.ImportKv(iter(exported))
     assert reply.bytes == sum(len(chunk.keys) + len(chunk.values) for chunk in exported) > 0
     assert [chunk async for chunk in target.ExportKv(selection)] == exported
     call.cancel()
     freed = await target.EndSession(edge_node_pb2.EndSessionRequest(session=session))
     assert freed.pages_freed == 3
+    await target.AbortEpoch(edge_node_pb2.EpochRequest(epoch=prepared))
 
 
 @pytest.mark.parametrize(("layers", "last"), [((0, 12), 10), ((12, 15), 10_000), ((12, 40), 10)])

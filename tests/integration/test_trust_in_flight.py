@@ -53,6 +53,9 @@ NARROW: Stages = [("safe-1", 0, 14), (OPEN, 14, 16), ("safe-2", 16, 30)]
 ALONE: Stages = [("safe-3", 0, 30)]
 CONTENT = frozenset({FrameKind.TOKENS, FrameKind.ROWS, FrameKind.HIDDEN})
 HARMLESS = frozenset({FrameKind.HELLO, FrameKind.PROBE, FrameKind.END, FrameKind.ROLL})
+LONG = 350
+"""Tokens, for answers in whose middle the policy file is read again: that may take a second."""
+
 ROLLED = 1000
 """More sessions than there are here."""
 MARKER = "quartzolith zymurgy vexillology"
@@ -123,6 +126,11 @@ async def edge(cluster: LocalCluster, taps: dict[str, Wiretap]) -> AsyncIterator
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def undisturbed(cluster: LocalCluster) -> list[int]:
     return await Edge(cluster, QUESTION).answer(60)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def undisturbed_long(cluster: LocalCluster) -> list[int]:
+    return await Edge(cluster, QUESTION).answer(LONG)
 
 
 def check_untrusted(tap: Wiretap) -> None:
@@ -243,7 +251,7 @@ async def test_a_chain_that_comes_and_goes(edge: Edge, undisturbed: list[int]) -
 
 
 async def test_trust_that_is_revoked_while_tokens_flow(
-    edge: Edge, undisturbed: list[int], policy: Path, taps: dict[str, Wiretap]
+    edge: Edge, undisturbed_long: list[int], policy: Path, taps: dict[str, Wiretap]
 ) -> None:
     """Of the node that loses it, which holds the first stage: after the change no token enters it."""
 
@@ -258,8 +266,8 @@ async def test_trust_that_is_revoked_while_tokens_flow(
         return len(taps["safe-1"].seen)
 
     try:
-        tokens, since = await edge.answer_through(60, 8, revoke)
-        assert tokens == undisturbed
+        tokens, since = await edge.answer_through(LONG, 8, revoke)
+        assert tokens == undisturbed_long
         assert not any(frame.kind in CONTENT - {FrameKind.HIDDEN} for frame in taps["safe-1"].frames(since))
         held = {layer for stage in (await edge.describe("safe-1")).stages for layer in range(*_bounds(stage))}
         assert held <= FREE
@@ -269,7 +277,7 @@ async def test_trust_that_is_revoked_while_tokens_flow(
 
 
 async def test_with_no_other_plan_an_answer_waits_until_its_nodes_are_trusted_again(
-    edge: Edge, undisturbed: list[int], policy: Path, taps: dict[str, Wiretap]
+    edge: Edge, undisturbed_long: list[int], policy: Path, taps: dict[str, Wiretap]
 ) -> None:
     """And gives them nothing more meanwhile; what they held of it is gone at once."""
 
@@ -289,8 +297,8 @@ async def test_with_no_other_plan_an_answer_waits_until_its_nodes_are_trusted_ag
         assert "is not trusted" in await _decision(edge)
         trust_all_but(policy)
 
-    tokens, _ = await edge.answer_through(60, 8, revoke_and_restore)
-    assert tokens == undisturbed
+    tokens, _ = await edge.answer_through(LONG, 8, revoke_and_restore)
+    assert tokens == undisturbed_long
     assert await edge.plan() == USUAL
 
 
