@@ -2,7 +2,7 @@
 
 Copies ahead follow the decoding until a position or two are missing. These are not waited for: the first frame on the new
 plan carries their tokens too, and a stage computes a few rows in hardly more time than one. So the pause holds no copy and
-no call, whatever the context is.
+no call, unless the context is so long that a row more takes longer than one.
 
 The gateway drives this because it alone stands at token boundaries. Counterparts: `node.kv_transfer` cuts and stores
 pages; the control plane's broadcast prepares the plan before and commits it after.
@@ -32,8 +32,20 @@ FEW_POSITIONS = 2
 boundary, so that it is over before the token under way, whose position is then the only one that is missing. What every
 other one costs grows with the context: a row of one token more reads all KV again."""
 
+ROUND_RESTS = 1.0
+LONGEST_REST_S = 0.1
+"""A round is followed by a rest as long as itself: calls and messages cost nodes as much as the KV of a few positions
+does, and tokens flow meanwhile."""
+
 TAIL_POSITIONS = 8
 """So many last positions are computed again in the first frame; where more are missing they are copied in the pause."""
+
+ROW_SHARE = 0.15
+"""What one more row of a session adds to a token's computing: its weights are there already, but it reads all KV once more. So
+a row more takes the longer, the longer the context, and a copy of a position does not."""
+
+QUICKEST_COPY_S = 0.002
+"""No copy is quicker: a call to its source, which streams to its target."""
 
 RESUME_TIMEOUT_S = 30.0
 FIRST_TOKEN_TIMEOUT_S = 1.0
@@ -80,11 +92,12 @@ class SwitchReport:
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """What was copied while tokens flowed."""
+    """What was copied while tokens flowed. `last_s` is how long the last round took."""
 
     positions: int = 0
     sent_bytes: int = 0
     rounds: int = 0
+    last_s: float = 0.0
 
 
 async def switch_sessions(
@@ -238,6 +251,7 @@ async def _copy_ahead(
     ahead, is_last, size = _Ahead(), False, 0
     async with asyncio.timeout(limits.ahead_s):
         while ahead.rounds < MAX_ROUNDS and not is_last:
+            await asyncio.sleep(min(ROUND_RESTS * ahead.last_s, LONGEST_REST_S))
             missing = session.kv_positions - ahead.positions
             if ahead.rounds and missing > 0 and (missing <= FEW_POSITIONS or missing >= size):
                 is_last = True
@@ -246,8 +260,9 @@ async def _copy_ahead(
             if session.active is not source or reached == ahead.positions:
                 break
             size = reached - ahead.positions
+            began = time.perf_counter()
             sent = await copy_kv(session, source, target, moves, (ahead.positions, reached), in_background=True)
-            ahead = _Ahead(reached, ahead.sent_bytes + sent, ahead.rounds + 1)
+            ahead = _Ahead(reached, ahead.sent_bytes + sent, ahead.rounds + 1, time.perf_counter() - began)
     return ahead
 
 
@@ -309,7 +324,8 @@ async def _bring_rest(
 ) -> tuple[int, int]:
     """Has the session go on on `target`: returns the positions that are left to its first frame, and the bytes copied now."""
     missing = session.kv_positions - ahead.positions
-    tail = missing if moves and ahead.positions and missing <= TAIL_POSITIONS else 0
+    few = moves and ahead.positions and missing <= TAIL_POSITIONS
+    tail = missing if few and missing * ROW_SHARE * session.compute_s <= _copy_s(session, ahead) else 0
     if missing < 0:  # it lost a stage during the copies and has not begun to replay
         session.restart_on(target)
         return 0, 0
@@ -327,6 +343,11 @@ async def _bring_rest(
         session.kv_positions -= tail
         session.state = "decode"
     return tail, copied
+
+
+def _copy_s(session: Session, ahead: _Ahead) -> float:
+    """What a copy of a position or two takes in the pause: as long as the last one ahead, which waited for a frame as well."""
+    return max(ahead.last_s - session.compute_s, QUICKEST_COPY_S)
 
 
 def _mode(moves: tuple[KvMove, ...], ahead: _Ahead) -> str:

@@ -60,9 +60,9 @@ LONGEST_TRANSFER_S = 60.0
 """Whoever asked for a transfer gives it up far earlier; this is for a target that hangs while nobody waits any more."""
 
 _WARM_UP_RUNS = 2
-_COPYING_RESTS = 3.0
-"""A copy in the background rests three times as long as it works, so that it takes a quarter of a core at most here and on
-the node that stores it: tokens flow meanwhile, and nobody waits for the copy."""
+_COPYING_RESTS = 5.0
+"""A copy in the background rests five times as long as it works, so that it takes a sixth of a core at most here and on the
+node that stores it: tokens flow meanwhile, and nobody waits for the copy."""
 
 _LONGEST_REST_S = 0.02
 """A link that holds writes up is no work of this node."""
