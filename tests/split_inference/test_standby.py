@@ -148,6 +148,36 @@ async def test_what_a_standby_lacks_is_computed_again_with_the_first_frame(
     assert (report.mode, report.tail_positions, report.replayed_tokens) == ("standby", 20, 0)
 
 
+async def test_a_copy_that_fails_because_its_source_dies_leaves_what_was_copied_before(
+    client: Client, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.use(TWO, standbys=C_FOR_B)
+    tokens = client.sessions.generate(PROMPT, 60, SamplingSettings())
+    made = [(await anext(tokens)).token]
+    session = only_session(client)
+    await until(lambda: session.copies.get(STANDBY, 0) == len(PROMPT))
+    source = client.edge.nodes["b"]
+    under_way = asyncio.Event()
+
+    async def stand_still(size_bytes: int) -> None:
+        under_way.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(source.shapers.to("c"), "wait_turn", stand_still)
+    made += [(await anext(tokens)).token for _ in range(5)]
+    try:
+        await asyncio.wait_for(under_way.wait(), TIMEOUT_S)
+        await source.vanish()
+        switching = asyncio.ensure_future(client.use([("a", 0, 12), ("c", 12, 30)], lost=frozenset({"b"})))
+        made += [token.token async for token in tokens]
+        (report,) = await switching
+    finally:
+        await source.come_back()
+        await client.use(ALONE)
+    assert made == undisturbed
+    assert (report.mode, report.replayed_tokens, session.rescues) == ("standby", 0, 1)
+
+
 async def test_a_standby_that_was_started_again_gets_everything_anew(client: Client, undisturbed: list[int]) -> None:
     await client.use(TWO, standbys=C_FOR_B)
     tokens = client.sessions.generate(PROMPT, 60, SamplingSettings())

@@ -10,6 +10,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import grpc
+import grpc.aio
+
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
 from mec_apps.split_inference.gateway.kv_copies import COPY_FAILURES, CopyFailure, copy_kv, words_of
 from mec_platform.background import BackgroundTasks
@@ -129,8 +132,10 @@ class StandbyCopies:
                 session.copies[standby] = last
 
     def _give_up(self, session: Session, standby: Stage, error: CopyFailure) -> None:
-        """A standby that has nothing, as after it was started again, gets everything anew."""
-        session.copies.pop(standby, None)
+        """A standby that lacks what it had, as after it was started again, gets everything anew; else it still has that, above
+        all where the copy failed because its source died."""
+        if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.OUT_OF_RANGE:
+            session.copies.pop(standby, None)
         if session.ended:
             return
         if standby.node not in self._paused_until_s:

@@ -219,6 +219,8 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refusal))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             code, details = await call.code(), await call.details()
+            if code is grpc.StatusCode.FAILED_PRECONDITION:  # which here is for what this node lacks
+                code = grpc.StatusCode.OUT_OF_RANGE
             await context.abort(code, f"{request.target} did not take the KV: {details}")
         finally:
             call.cancel()  # of one that is over it changes nothing

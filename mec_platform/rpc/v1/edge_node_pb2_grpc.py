@@ -129,6 +129,8 @@ class EdgeNodeServicer:
 
     def SendKv(self, request, context):
         """Copies KV from this node straight to another node's ImportKv.
+        FAILED_PRECONDITION: this node does not hold it. OUT_OF_RANGE: the other does not take it, since it lacks what comes
+        before, has no room, or has nothing to do with the layers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

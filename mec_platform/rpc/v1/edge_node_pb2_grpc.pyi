@@ -47,7 +47,10 @@ class EdgeNodeStub:
     """KV pages of a session, for layers and positions, as this node holds them."""
     ImportKv: _grpc.StreamUnaryMultiCallable[_edge_node_pb2.KvChunk, _edge_node_pb2.ImportKvReply]
     SendKv: _grpc.UnaryUnaryMultiCallable[_edge_node_pb2.SendKvRequest, _edge_node_pb2.SendKvReply]
-    """Copies KV from this node straight to another node's ImportKv."""
+    """Copies KV from this node straight to another node's ImportKv.
+    FAILED_PRECONDITION: this node does not hold it. OUT_OF_RANGE: the other does not take it, since it lacks what comes
+    before, has no room, or has nothing to do with the layers.
+    """
     EndSession: _grpc.UnaryUnaryMultiCallable[_edge_node_pb2.EndSessionRequest, _edge_node_pb2.EndSessionReply]
     """Ends a session and frees its KV pages. Unknown sessions are fine."""
     Emulate: _grpc.UnaryUnaryMultiCallable[_edge_node_pb2.EmulateRequest, _edge_node_pb2.EmulateReply]
@@ -72,7 +75,10 @@ class EdgeNodeAsyncStub(EdgeNodeStub):
     """KV pages of a session, for layers and positions, as this node holds them."""
     ImportKv: _aio.StreamUnaryMultiCallable[_edge_node_pb2.KvChunk, _edge_node_pb2.ImportKvReply]  # type: ignore[assignment]
     SendKv: _aio.UnaryUnaryMultiCallable[_edge_node_pb2.SendKvRequest, _edge_node_pb2.SendKvReply]  # type: ignore[assignment]
-    """Copies KV from this node straight to another node's ImportKv."""
+    """Copies KV from this node straight to another node's ImportKv.
+    FAILED_PRECONDITION: this node does not hold it. OUT_OF_RANGE: the other does not take it, since it lacks what comes
+    before, has no room, or has nothing to do with the layers.
+    """
     EndSession: _aio.UnaryUnaryMultiCallable[_edge_node_pb2.EndSessionRequest, _edge_node_pb2.EndSessionReply]  # type: ignore[assignment]
     """Ends a session and frees its KV pages. Unknown sessions are fine."""
     Emulate: _aio.UnaryUnaryMultiCallable[_edge_node_pb2.EmulateRequest, _edge_node_pb2.EmulateReply]  # type: ignore[assignment]
@@ -136,7 +142,10 @@ class EdgeNodeServicer(metaclass=_abc_1.ABCMeta):
         request: _edge_node_pb2.SendKvRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_edge_node_pb2.SendKvReply, _abc.Awaitable[_edge_node_pb2.SendKvReply]]:
-        """Copies KV from this node straight to another node's ImportKv."""
+        """Copies KV from this node straight to another node's ImportKv.
+        FAILED_PRECONDITION: this node does not hold it. OUT_OF_RANGE: the other does not take it, since it lacks what comes
+        before, has no room, or has nothing to do with the layers.
+        """
 
     @_abc_1.abstractmethod
     def EndSession(
