@@ -22,13 +22,18 @@ OPT_IN = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips what has to be asked for. What takes minutes begins first, so that all else runs beside it."""
+    """Skips what has to be asked for. What takes minutes begins first, so that all else runs beside it.
+
+    What may take as long as it is told to has deadlines of its own.
+    """
     asked = config.getoption("-m")
     items.sort(key=lambda item: item.get_closest_marker("soak") is None)
     for item in items:
         for marker, reason in OPT_IN.items():
             if item.get_closest_marker(marker) and marker not in asked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+        if item.get_closest_marker("soak") or item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture(scope="session")

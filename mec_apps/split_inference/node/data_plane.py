@@ -110,6 +110,9 @@ class DataPlane:
         self._tell_link_lost(node, failure)
 
     async def _serve_stream(self, _requests: object, stream: ServerStream) -> None:
+        # Before the writer's first frame can: where `abort` finds that frame under way, gRPC sends the metadata twice, which
+        # fails, and the caller never learns that its stream has ended.
+        await stream.send_initial_metadata(())
         outbound: asyncio.Queue[bytes] = asyncio.Queue()
         writer = self._tasks.start("data plane writer", _write(stream, outbound))
         gateway = 0
