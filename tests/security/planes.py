@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Awaitable
 from datetime import timedelta
 
 import grpc
@@ -68,9 +69,9 @@ def own_address() -> str:
     return address
 
 
-async def refused(call: grpc.aio.Call, code: grpc.StatusCode) -> str:
+async def refused(call: Awaitable[object], code: grpc.StatusCode) -> str:
     """The words with which a call is refused; fails the test where it is not, or otherwise."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await call  # type: ignore[misc]
+        await call
     assert raised.value.code() is code, raised.value
     return raised.value.details() or ""

@@ -407,6 +407,23 @@ async def test_garbage_ends_the_stream_that_it_came_by_and_no_other(streams, gar
     await pool.close()
 
 
+async def test_a_stream_that_ends_while_the_node_says_hello_says_why(streams):
+    """gRPC sends the metadata of a stream with its first frame; an end that meets them on their way was lost."""
+    async with open_member_channel(streams.address, streams.town.member("edge-2"), "edge-1") as channel:
+        for _ in range(10):
+            call = channel.stream_stream(FRAMES_METHOD)()
+            await call.write(pack_frame(Frame(FrameKind.HELLO, payload=b"edge-2")))
+            await call.write(b"garbage")
+            async with asyncio.timeout(HELLO_S):
+                await refused(read_to_the_end(call), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def read_to_the_end(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+    """Whatever comes before the end, such as a hello."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
 async def test_a_link_to_who_is_not_the_peer_does_not_come_up(streams):
     pool = streams.pool("gateway", 5)
     with pytest.raises(LinkLost):
