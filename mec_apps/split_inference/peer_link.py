@@ -53,6 +53,10 @@ SURE_S are no accident; while processes start, a machine may stand still for tha
 FAST_BYTES_PER_S = 50e6
 """Between links that are faster than this, a probe of milliseconds cannot tell."""
 
+WATCH_PROBE_BYTES = 64 << 10
+"""Of a link that was found that fast lately: over at once, it still is no slow one, and costs an eighth of the probe that
+would say how fast it is."""
+
 ROUND_TRIPS = 3
 """Empty probes, where the first took longer than the last ones: the shortest counts."""
 
@@ -117,6 +121,7 @@ class PeerLink:
         self._budget = ProbeBudget()
         self._rate = 0.0
         self._rate_due_s = 0.0
+        self._watched_until_s = 0.0
         self._round_trip_s = 0.0
         self._trip_at_s = -LONGEST_WITHOUT_TRIP_S
 
@@ -163,11 +168,14 @@ class PeerLink:
         if rate:
             self._rate_due_s = now_s + PASSIVE_FRESH_S
         elif told.at_least > 2 * self._rate > 0:
-            self._rate_due_s = 0.0  # frames went faster than the link was thought to be
+            self._rate_due_s = self._watched_until_s = 0.0  # frames went faster than the link was thought to be
         if not rate and now_s >= self._rate_due_s and self._is_idle and self._budget.allows(self._probe_bytes(), now_s):
-            rate = await self._probe_rate(self._round_trip_s)
+            rate = await self._probe_rate(self._round_trip_s, self._largest_probe_bytes(now_s))
+            agrees, now_s = self._agrees(rate), time.perf_counter()
             # What says something else than before is asked again at once: estimates follow when two agree.
-            self._rate_due_s = time.perf_counter() + PROBE_EVERY_S if self._agrees(rate) else 0.0
+            self._rate_due_s = now_s + PROBE_EVERY_S if agrees or not rate else 0.0
+            if rate:
+                self._watched_until_s = now_s + PASSIVE_FRESH_S if agrees else 0.0
         if rate:
             self._rate = rate = min(rate, FASTEST_MEASURABLE_BYTES_PER_S)
             self._budget.know(rate, time.perf_counter())
@@ -190,18 +198,25 @@ class PeerLink:
             found = min(found, await self._ping_or_lose(0))
         return found
 
-    async def _probe_rate(self, round_trip_s: float) -> float:
+    async def _probe_rate(self, round_trip_s: float, largest: int) -> float:
         """Larger and larger probes until one takes clearly longer than an empty one; on a link that is known, the size that
-        does, after one that would tell if the link had become slow meanwhile."""
-        size = min(self._probe_bytes(), FIRST_PROBE_BYTES)
+        does, after one that would tell if the link had become slow meanwhile. 0 where `largest` is too small to tell."""
+        usual = min(self._probe_bytes(), largest)
+        size = min(usual, FIRST_PROBE_BYTES)
         extra_s = await self._extra_s(size, round_trip_s)
-        if extra_s < CLEAR_S and size < self._probe_bytes():
-            size = self._probe_bytes()
+        if extra_s < CLEAR_S and size < usual:
+            size = usual
             extra_s = await self._extra_s(size, round_trip_s)
-        while extra_s < CLEAR_S and size < LARGEST_PROBE_BYTES:
+        while extra_s < CLEAR_S and size < largest:
             size *= 2
             extra_s = await self._extra_s(size, round_trip_s)
+        if extra_s < CLEAR_S and largest < LARGEST_PROBE_BYTES:
+            return 0.0
         return size / extra_s if extra_s > 0 else FASTEST_MEASURABLE_BYTES_PER_S
+
+    def _largest_probe_bytes(self, now_s: float) -> int:
+        watched = self._rate > FAST_BYTES_PER_S and now_s < self._watched_until_s
+        return WATCH_PROBE_BYTES if watched else LARGEST_PROBE_BYTES
 
     def _probe_bytes(self) -> int:
         if self._rate == 0.0:

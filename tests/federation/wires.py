@@ -27,8 +27,12 @@ class Wire:
 
     async def stop(self) -> None:
         self._server.close()
+        writers = set(self._writers)
         self.cut()
         await self._tasks.stop()
+        for writer in writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         await self._server.wait_closed()
 
     def cut(self) -> None:
@@ -43,17 +47,24 @@ class Wire:
         self._is_cut = False
         self._flows.set()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_cut:
             writer.transport.abort()
             return
+        self._writers.add(writer)  # at once, so that a cut finds it
+        self._tasks.start("wire", self._connect(reader, writer))
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection(*self.target.rsplit(":", 1))
         except OSError:
+            self._writers.discard(writer)
             writer.transport.abort()
             return
+        self._writers.add(far_writer)
+        if writer.is_closing():  # cut meanwhile
+            far_writer.transport.abort()
         for one, other in ((reader, far_writer), (far_reader, writer)):
-            self._writers.add(other)
             self._tasks.start("wire", self._pass_on(one, other))
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
