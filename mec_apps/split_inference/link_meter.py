@@ -3,7 +3,8 @@
 What is measured how:
 
 - A sender sets ARRIVAL in some of its frames, and the receiver answers each with a frame of 48 bytes as soon as it has it,
-  before anything is computed. Large frames all ask (the answer is under 1 % of them), small ones a few times a second.
+  before anything is computed. Large frames all ask (the answer is under 1 % of them), small ones twice a second, and more
+  often where that took long.
 - A frame that found the link at rest: from when it was ready to its answer, less the round trip of an empty probe of the
   same second, is the time that its bytes took. One clock, the sender's.
 - Frames in a row, each ready before the one ahead of it had arrived: the bytes of the later ones over the difference of
@@ -25,7 +26,10 @@ LARGE_FRAME_BYTES = 8192
 SMALL_FRAME_BYTES = 512
 """A frame up to this size is a round trip; what its bytes take is no more than noise, or the link is no link."""
 
-ASK_EVERY_S = 0.2
+ASK_EVERY_S = 0.5
+ASK_AGAIN_S = 0.2
+"""After a frame that took long: a second is to show enough of them for a rate."""
+
 AT_REST_S = 0.005
 CLEAR_S = 0.004
 """A frame that takes this much longer than an empty one tells the rate: scheduling noise is a millisecond or two."""
@@ -113,7 +117,10 @@ class LinkMeter:
             if asked.size_bytes <= SMALL_FRAME_BYTES:
                 self._trips.append(now_s - asked.ready_s)
             else:
-                self._passed.append(_Passed(asked.size_bytes, now_s - asked.ready_s, True))
+                took_s = now_s - asked.ready_s
+                self._passed.append(_Passed(asked.size_bytes, took_s, True))
+                if took_s > self._shortest_s + CLEAR_S:
+                    self._last_asked_s = min(self._last_asked_s, now_s - ASK_EVERY_S + ASK_AGAIN_S)
         elif before is not None and asked.ready_s <= before.answered_s - self._shortest_s:
             self._passed.append(_Passed(asked.bytes_since, peer_clock_s - before.peer_clock_s, False))
 

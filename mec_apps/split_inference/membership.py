@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 import zlib
@@ -28,6 +29,9 @@ from mec_platform.rpc.v1 import control_plane_pb2, control_plane_pb2_grpc, types
 
 REPORT_TIMEOUT_S = 2.0
 MEASURE_EVERY_S = 1.0
+UNUSED_EVERY = 2
+"""Links that nothing of a plan travels on are measured every so many times."""
+
 MOST_PEERS = 32
 """Peers whose links are measured, beside those in use; in larger deployments members of two sites measure for all of them."""
 
@@ -265,9 +269,10 @@ class Membership:
                 _log.warning("could not follow the platform's answer: %s", error.details())
 
     async def _keep_measuring(self) -> None:
-        while True:
-            peers = self._measured_peers()
-            await asyncio.gather(*(self._measure_one(name, address) for name, address in peers.items()))
+        for number in itertools.count():
+            peers, in_use = self._measured_peers(), self._in_use()
+            now = peers if number % UNUSED_EVERY == 0 else peers.keys() & in_use
+            await asyncio.gather(*(self._measure_one(name, peers[name]) for name in now))
             for gone in self._links.keys() - peers.keys():
                 del self._links[gone]
             await asyncio.sleep(MEASURE_EVERY_S)

@@ -123,17 +123,18 @@ def _bare(compiled: CompiledFolders) -> BareChain:
 
 
 async def _turn(watched: LocalCluster, bare: BareChain, seen: _Turns, *, watched_first: bool) -> None:
-    """Both chains, the one that begins changing from turn to turn."""
-    for is_watched in (watched_first, not watched_first):
-        half = _Half()
-        for _ in range(ANSWERS):
+    """An answer of either chain, then of the other, several times: what drifts over seconds is the same for both."""
+    of_watched, of_bare = _Half(), _Half()
+    for number in range(ANSWERS):
+        for is_watched in (True, False) if watched_first == (number % 2 == 0) else (False, True):
             if is_watched:
-                await _answer(watched, half)
+                await _answer(watched, of_watched)
             else:
                 with _standing_still(watched):
-                    await _answer(bare, half)
+                    await _answer(bare, of_bare)
                 await asyncio.sleep(SETTLE_S)
-        (seen.watched if is_watched else seen.bare).append(half)
+    seen.watched.append(of_watched)
+    seen.bare.append(of_bare)
 
 
 async def _answer(chain: LocalCluster, half: _Half) -> None:
