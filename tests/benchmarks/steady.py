@@ -1,8 +1,8 @@
 """`mec bench steady`: what it costs an answer that everything is watched and may be changed at any time, while nothing changes.
 
 A chain of real processes under a platform (reports, link probes, heartbeats, control ticks, journals, fencing, looks at late
-answers) and the same chain without any of it answer the same question in turns. While the bare chain answers, the other one
-and its platform stand still (SIGSTOP), for less than the silence that a platform forgives.
+answers) and the same chain without any of it answer the same question in turns. While one answers, the other one and its
+platform stand still (SIGSTOP), for less than the silence that a platform forgives.
 
 Three measures: time per token as a client sees it; CPU time of gateway and nodes per token, which others on the machine
 disturb less; and CPU time of each of them while nobody asks anything. A token is in one process at a time, so where each has
@@ -127,12 +127,10 @@ async def _turn(watched: LocalCluster, bare: BareChain, seen: _Turns, *, watched
     of_watched, of_bare = _Half(), _Half()
     for number in range(ANSWERS):
         for is_watched in (True, False) if watched_first == (number % 2 == 0) else (False, True):
-            if is_watched:
-                await _answer(watched, of_watched)
-            else:
-                with _standing_still(watched):
-                    await _answer(bare, of_bare)
-                await asyncio.sleep(SETTLE_S)
+            answers, half, stands = (watched, of_watched, bare) if is_watched else (bare, of_bare, watched)
+            await asyncio.sleep(SETTLE_S)
+            with _standing_still(stands):
+                await _answer(answers, half)
     seen.watched.append(of_watched)
     seen.bare.append(of_bare)
 
