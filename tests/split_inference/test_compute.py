@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from mec_apps.split_inference.frames import Frame, FrameKind
+from mec_platform.domain.layers import LayerRange
 from tests.split_inference.in_process import Edge
+
+SESSION = 5 << 32 | 1
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -40,3 +44,22 @@ async def test_a_step_that_fails_fails_its_job(edge: Edge) -> None:
 
     with pytest.raises(MemoryError, match="second step"):
         await edge.nodes["a"].compute.call_in_steps(steps())
+
+
+async def test_who_waits_for_positions_gets_them_or_the_end_of_the_wait(edge: Edge) -> None:
+    compute, layers = edge.nodes["a"].compute, LayerRange(0, 3)
+    waiting = asyncio.create_task(compute.wait_held(SESSION, layers, 4, timeout_s=30))
+    await compute.wait_held(SESSION, layers, 4, timeout_s=0.01)
+    assert not waiting.done()
+
+    def hold() -> None:
+        compute.kv.reserve(SESSION, 4)
+        compute.kv.mark_valid(SESSION, layers, 4)
+
+    await compute.call(hold)
+    compute.submit(Frame(FrameKind.END, session=SESSION + 1))  # anything that runs
+    async with asyncio.timeout(30):
+        await waiting
+    await compute.call(lambda: compute.kv.end(SESSION))
+    await compute.wait_held(SESSION, layers, 4, timeout_s=0.01)
+    assert not compute._awaited or all(each.done.done() for each in compute._awaited)

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
-from mec_apps.split_inference.gateway import plan_user, sessions
+from mec_apps.split_inference.gateway import plan_user, sessions, switching
 from mec_apps.split_inference.gateway.chat import PICTURE_ROW
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan
 from mec_apps.split_inference.gateway.roll_call import RollCall
@@ -159,6 +159,37 @@ async def test_a_plan_change_in_the_middle_changes_no_token(
     else:
         assert (report.precopied_bytes, report.tail_positions, report.rounds) == (0, 0, 0)
         assert report.paused_bytes > 0
+
+
+@pytest.mark.parametrize("works", [True, False], ids=["copied beside its token", "that copy fails"])
+async def test_the_position_of_the_token_under_way_comes_while_the_token_does(
+    client: Client, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch, *, works: bool
+) -> None:
+    asked: list[tuple[int, int]] = []
+    copy = switching.copy_kv
+
+    async def copies(*plans: Any, wait_s: float = 0.0, **how: Any) -> int:
+        if wait_s:
+            asked.append(plans[-1])
+            if not works:
+                raise TimeoutError
+        return await copy(*plans, wait_s=wait_s, **how)
+
+    monkeypatch.setattr(switching, "copy_kv", copies)
+    monkeypatch.setattr(switching, "ROW_SHARE", 1e9)  # no row is computed again
+    monkeypatch.setattr(switching, "TAIL_POSITIONS", 1000)  # however slow the copies before it were
+    await client.use(TWO)
+    reports: list[SwitchReport] = []
+
+    async def change() -> None:
+        reports.extend(await client.use([("c", 0, 12), ("a", 12, 30)], mode="pre_copy"))
+
+    assert await client.answer_through(60, 10, change) == undisturbed
+    (report,) = reports
+    assert (report.mode, report.tail_positions, report.replayed_tokens) == ("pre_copy", 0, 0)
+    assert report.paused_bytes > 0
+    ((first, last),) = asked
+    assert first < last
 
 
 async def test_kv_that_moves_as_int8_takes_half_the_bytes_and_the_answer_goes_on(

@@ -42,9 +42,10 @@ async def copy_kv(
     positions: tuple[int, int],
     *,
     in_background: bool,
+    wait_s: float = 0.0,
 ) -> int:
     """Copies positions `[first, last)` of all moves side by side, from nodes of one plan to those of another; returns the
-    bytes. Raises AioRpcError or PlanHeld."""
+    bytes. Sources wait up to `wait_s` for a position that they have not computed yet. Raises AioRpcError or PlanHeld."""
     first, last = positions
     if last == first:
         return 0
@@ -59,6 +60,7 @@ async def copy_kv(
             target=move.target,
             target_address=target.addresses[move.target],
             in_background=in_background,
+            wait_s=wait_s,
         )
         node = edge_node_pb2_grpc.EdgeNodeStub(source.channels.to(source.addresses[move.source], move.source))
         return (await node.SendKv(request)).bytes

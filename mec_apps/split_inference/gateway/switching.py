@@ -1,8 +1,9 @@
 """Moving live sessions to another plan: KV ahead while tokens flow, and a switch at a token boundary.
 
-Copies ahead follow the decoding until a position or two are missing. These are not waited for: the first frame on the new
-plan carries their tokens too, and a stage computes a few rows in hardly more time than one. So the pause holds no copy and
-no call, unless the context is so long that a row more takes longer than one.
+Copies ahead follow the decoding until only the position of the token under way is missing. That one is copied as soon as its
+stage has computed it, while the token goes on through the other stages, and is mostly there when the token is. Where it is
+not, it is not waited for: the first frame on the new plan carries its token too, and a stage computes a few rows in hardly
+more time than one; unless the context is so long that this takes longer than the rest of the copy.
 
 The gateway drives this because it alone stands at token boundaries. Counterparts: `node.kv_transfer` cuts and stores
 pages; the control plane's broadcast prepares the plan before and commits it after.
@@ -14,6 +15,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
@@ -44,8 +47,12 @@ ROW_SHARE = 0.15
 """What one more row of a session adds to a token's computing: its weights are there already, but it reads all KV once more. So
 a row more takes the longer, the longer the context, and a copy of a position does not."""
 
+LAST_COPY_S = 1.0
+"""The token under way is expected within this time, or its position is not copied while it is."""
+
 QUICKEST_COPY_S = 0.002
-"""No copy is quicker: a call to its source, which streams to its target."""
+"""No copy between two nodes is quicker: a call to its source, which streams to its target. Those between several nodes wait for
+each other where they are called and where their answers come in."""
 
 RESUME_TIMEOUT_S = 30.0
 FIRST_TOKEN_TIMEOUT_S = 1.0
@@ -98,6 +105,14 @@ class _Ahead:
     sent_bytes: int = 0
     rounds: int = 0
     last_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _LastCopy:
+    """The copy of what is missing up to the position of the token under way; `task` gives its bytes, None where it failed."""
+
+    positions: int
+    task: asyncio.Task[int | None]
 
 
 async def switch_sessions(
@@ -286,7 +301,7 @@ async def _switch_over(
 
     A copy that fails here becomes a replay.
     """
-    async with session.busy:
+    async with _copying_last(session, source, target, moves, ahead) as last, session.busy:
         since, before = time.perf_counter(), session.replayed_tokens
         if session.ended:
             return SwitchReport(session.id, "none", precopied_bytes=ahead.sent_bytes)
@@ -294,7 +309,7 @@ async def _switch_over(
             return SwitchReport(session.id, "replay", precopied_bytes=ahead.sent_bytes)
         session.state = "switching"
         session.resumed.clear()
-        tail, paused_bytes = await _bring_rest(session, source, target, moves, limits, ahead)
+        tail, paused_bytes = await _bring_rest(session, source, target, moves, limits, ahead, last)
         held_ms = (time.perf_counter() - since) * 1e3
     if session.replayed_tokens > before:
         return await _resumed(session, since, before, ahead.sent_bytes)
@@ -321,20 +336,27 @@ async def _bring_rest(
     moves: tuple[KvMove, ...],
     limits: CopyLimits,
     ahead: _Ahead,
+    last: _LastCopy | None,
 ) -> tuple[int, int]:
     """Has the session go on on `target`: returns the positions that are left to its first frame, and the bytes copied now."""
     missing = session.kv_positions - ahead.positions
-    few = moves and ahead.positions and missing <= TAIL_POSITIONS
-    tail = missing if few and missing * ROW_SHARE * session.compute_s <= _copy_s(session, ahead) else 0
     if missing < 0:  # it lost a stage during the copies and has not begun to replay
         session.restart_on(target)
         return 0, 0
-    copied = 0
+    if last is not None and last.positions != session.kv_positions:  # no token was under way
+        last = None
+    few = moves and ahead.positions and missing <= TAIL_POSITIONS
+    copy_s = _copy_s(session, ahead, last, len(moves))
+    tail = missing if few and missing * ROW_SHARE * session.compute_s <= copy_s else 0
+    copied = None
     try:
         if not tail:
             span = (ahead.positions, session.kv_positions)
             async with asyncio.timeout(limits.pause_s):
-                copied = await copy_kv(session, source, target, moves, span, in_background=False)
+                if last is not None:
+                    copied = await last.task
+                if copied is None:
+                    copied = await copy_kv(session, source, target, moves, span, in_background=False)
     except COPY_FAILURES as error:
         _tell_failure(session, error)
         session.restart_on(target)
@@ -342,12 +364,40 @@ async def _bring_rest(
         session.move_to(target)
         session.kv_positions -= tail
         session.state = "decode"
-    return tail, copied
+    return tail, copied or 0
 
 
-def _copy_s(session: Session, ahead: _Ahead) -> float:
-    """What a copy of a position or two takes in the pause: as long as the last one ahead, which waited for a frame as well."""
-    return max(ahead.last_s - session.compute_s, QUICKEST_COPY_S)
+@asynccontextmanager
+async def _copying_last(
+    session: Session, source: ActivePlan, target: ActivePlan, moves: tuple[KvMove, ...], ahead: _Ahead
+) -> AsyncIterator[_LastCopy | None]:
+    """Copies the position of the token under way once it is computed; None where more is missing. Given up at the end."""
+    span = (ahead.positions, session.kv_positions + 1)
+    if not (moves and ahead.positions and 0 < span[1] - span[0] <= TAIL_POSITIONS):
+        yield None
+        return
+
+    async def copy() -> int | None:
+        try:
+            return await copy_kv(session, source, target, moves, span, in_background=False, wait_s=LAST_COPY_S)
+        except COPY_FAILURES:
+            return None
+
+    task = asyncio.create_task(copy(), name=f"last copy of session {session.id:x}")
+    try:
+        yield _LastCopy(span[1], task)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _copy_s(session: Session, ahead: _Ahead, last: _LastCopy | None, moves: int) -> float:
+    """What is still to be waited for in the pause where a position or two are copied: nothing where they are there, and as
+    long as the last copy ahead took, which waited for a frame as well, where that has not begun."""
+    if last is not None and last.task.done() and last.task.result() is not None:
+        return 0.0
+    quickest_s = moves * QUICKEST_COPY_S
+    return quickest_s if last is not None else max(ahead.last_s - session.compute_s, quickest_s)
 
 
 def _mode(moves: tuple[KvMove, ...], ahead: _Ahead) -> str:

@@ -9,6 +9,7 @@ which is a second reason for one thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import queue
@@ -66,6 +67,14 @@ class Outcome:
     frame: Frame
 
 
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    session: int
+    layers: LayerRange
+    positions: int
+    done: asyncio.Future[None]
+
+
 @dataclass(slots=True)
 class _Admitted:
     frame: Frame
@@ -102,6 +111,7 @@ class ComputeThread:
         self.stages = StageTable()
         self.timings = Timings(profile)
         self.cpu_share = 1.0
+        self._awaited: list[_Awaited] = []
         self.frames_run = 0
         self._frames_seen = 0
         self._window = 0
@@ -142,6 +152,19 @@ class ComputeThread:
 
         self._queue.put(run)
         return await done
+
+    async def wait_held(self, session: int, layers: LayerRange, positions: int, timeout_s: float) -> None:
+        """Returns once the session holds so many positions in these layers, or when the time is over."""
+        awaited = _Awaited(session, layers, positions, self._loop.create_future())
+
+        def begin() -> None:
+            self._awaited.append(awaited)
+            self._tell_held()
+
+        self._queue.put(begin)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await awaited.done
 
     async def call_in_steps(self, job: Iterator[None]) -> None:
         """As `call`, for a job that nobody shall wait for: between two steps, what came meanwhile has its turn."""
@@ -260,7 +283,19 @@ class ComputeThread:
                 outcomes += self._run_stage(epoch, frames)
         if outcomes:
             self._loop.call_soon_threadsafe(self._deliver, outcomes)
+        if self._awaited:
+            self._tell_held()
         return following
+
+    def _tell_held(self) -> None:
+        """Wakes who waits for positions that are there now; who has given up waits no more."""
+        waiting, self._awaited = self._awaited, []
+        for each in waiting:
+            held = self.kv.get(each.session)
+            if held is not None and held.valid_in(each.layers) >= each.positions:
+                self._loop.call_soon_threadsafe(_settle, each.done, None, None)
+            elif not each.done.done():
+                self._awaited.append(each)
 
     def _end(self, frame: Frame) -> list[Outcome]:
         stage = self.stages.get(frame.epoch)

@@ -57,6 +57,7 @@ from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
 CONNECT_TIMEOUT_S = 3.0
 LONGEST_TRANSFER_S = 60.0
+LONGEST_WAIT_S = 5.0
 """Whoever asked for a transfer gives it up far earlier; this is for a target that hangs while nobody waits any more."""
 
 _WARM_UP_RUNS = 2
@@ -196,7 +197,7 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
 
     async def SendKv(self, request: edge_node_pb2.SendKvRequest, context: Context) -> edge_node_pb2.SendKvReply:
         wanted = request.selection
-        layers = await self._check_selection(wanted, context)
+        layers = await self._check_selection(wanted, context, request.wait_s)
         shaper = self._shapers.to(request.target)
         started = time.perf_counter()
         target = edge_node_pb2_grpc.EdgeNodeStub(self._channels.to(request.target_address, request.target))
@@ -347,13 +348,17 @@ class EdgeNodeService(edge_node_pb2_grpc.EdgeNodeServicer):
             for session in self._compute.kv.sessions:
                 self._compute.kv.end(session)
 
-    async def _check_selection(self, selection: edge_node_pb2.KvSelection, context: Context) -> LayerRange:
-        """The layers that are asked for, where this node holds their KV; ends the call where it does not."""
+    async def _check_selection(
+        self, selection: edge_node_pb2.KvSelection, context: Context, wait_s: float = 0.0
+    ) -> LayerRange:
+        """The layers that are asked for, where this node holds their KV, within `wait_s`; ends the call where it does not."""
         try:
             layers = layers_from_message(selection.layers)
             if layers.stop > self._shape.blocks:
                 raise ValueError(f"layers {layers}, the model has {self._shape.blocks} blocks")
             kv, last = self._compute.kv, selection.last_position
+            if wait_s > 0:
+                await self._compute.wait_held(selection.session, layers, last, min(wait_s, LONGEST_WAIT_S))
             await self._compute.call(lambda: check_held(kv, selection.session, layers, last))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))

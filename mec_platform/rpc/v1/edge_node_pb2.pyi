@@ -329,11 +329,14 @@ class SendKvRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     TARGET_ADDRESS_FIELD_NUMBER: _builtins.int
     IN_BACKGROUND_FIELD_NUMBER: _builtins.int
+    WAIT_S_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """node name, for link shaping and logs"""
     target_address: _builtins.str
     in_background: _builtins.bool
     """tokens flow meanwhile and go first; else a session stands still until it is done"""
+    wait_s: _builtins.float
+    """how long to wait, 5 s at most, for a last position that is being computed"""
     @_builtins.property
     def selection(self) -> Global___KvSelection: ...
     def __init__(
@@ -343,10 +346,11 @@ class SendKvRequest(_message.Message):
         target: _builtins.str = ...,
         target_address: _builtins.str = ...,
         in_background: _builtins.bool = ...,
+        wait_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_background", b"in_background", "selection", b"selection", "target", b"target", "target_address", b"target_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_background", b"in_background", "selection", b"selection", "target", b"target", "target_address", b"target_address", "wait_s", b"wait_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
