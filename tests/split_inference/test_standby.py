@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
+from mec_apps.split_inference.gateway import standby
 from mec_apps.split_inference.gateway.sessions import Session
 from mec_apps.split_inference.gateway.standby import StandbyCopies
 from mec_apps.split_inference.generation import SamplingSettings
@@ -176,6 +177,30 @@ async def test_a_copy_that_fails_because_its_source_dies_leaves_what_was_copied_
         await client.use(ALONE)
     assert made == undisturbed
     assert (report.mode, report.replayed_tokens, session.rescues) == ("standby", 0, 1)
+
+
+async def test_a_copy_of_a_long_prompt_counts_step_by_step(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans: list[tuple[int, int]] = []
+    hangs = asyncio.Event()
+    copy = standby.copy_kv
+
+    async def copies_two_steps(*plans: Any, **how: Any) -> int:
+        spans.append(plans[-1])
+        if len(spans) > 2:
+            hangs.set()
+            await asyncio.Event().wait()
+        return await copy(*plans, **how)
+
+    monkeypatch.setattr(standby, "copy_kv", copies_two_steps)
+    monkeypatch.setattr(standby, "STEP_POSITIONS", 64)
+    await client.use(TWO, standbys=C_FOR_B)
+    tokens = client.sessions.generate(LONG_PROMPT, 60, SamplingSettings())
+    await anext(tokens)
+    async with asyncio.timeout(TIMEOUT_S):
+        await hangs.wait()
+    assert spans == [(0, 64), (64, 128), (128, 192)]
+    assert only_session(client).copies == {STANDBY: 128}
+    await tokens.aclose()
 
 
 async def test_a_standby_that_was_started_again_gets_everything_anew(client: Client, undisturbed: list[int]) -> None:

@@ -31,6 +31,9 @@ than one token. Each round is followed by a rest as long as itself, so that copi
 AT_ONCE = 4
 """Copies under way at a time: each is a message through two nodes that have tokens to make."""
 
+STEP_POSITIONS = 256
+"""A copy has arrived that far, for a rescue, before the next step begins: a long prompt takes a second or more in all."""
+
 COPY_TIMEOUT_S = 10.0
 RESCUE_TIMEOUT_S = 2.0
 """KV that a standby has and another node needs is brought there within this time, or replayed."""
@@ -111,25 +114,30 @@ class StandbyCopies:
         if active.unreachable & {stage.node, standby.node}:
             return
         async with self._at_once:
-            await self._copy(session, active, KvMove(stage.node, standby.node, standby.layers))
+            while await self._copy_step(session, active, KvMove(stage.node, standby.node, standby.layers)):
+                pass
         link = active.standby_links.get(standby.node)
         if session.ended and link is not None:  # it was told so, but a piece may have come after that
             active.end(session.id, link)
 
-    async def _copy(self, session: Session, active: ActivePlan, move: KvMove) -> None:
+    async def _copy_step(self, session: Session, active: ActivePlan, move: KvMove) -> bool:
+        """Whether another step is due at once."""
         standby = Stage(move.target, move.layers)
-        first, last = session.copies.get(standby, 0), session.kv_positions
+        first = session.copies.get(standby, 0)
+        last = min(session.kv_positions, first + STEP_POSITIONS)
         if session.ended or session.active is not active or first >= last:
-            return
+            return False
         try:
             async with asyncio.timeout(COPY_TIMEOUT_S):
                 await copy_kv(session, active, active, [move], (first, last), in_background=True)
         except COPY_FAILURES as error:
             self._give_up(session, standby, error)
-        else:
-            self._paused_until_s.pop(standby.node, None)
-            if session.active is active:
-                session.copies[standby] = last
+            return False
+        self._paused_until_s.pop(standby.node, None)
+        if session.active is not active:
+            return False
+        session.copies[standby] = last
+        return last - first == STEP_POSITIONS
 
     def _give_up(self, session: Session, standby: Stage, error: CopyFailure) -> None:
         """A standby that lacks what it had, as after it was started again, gets everything anew; else it still has that, above

@@ -57,12 +57,14 @@ from mec_platform.rpc.v1 import edge_node_pb2, edge_node_pb2_grpc
 
 CONNECT_TIMEOUT_S = 3.0
 LONGEST_TRANSFER_S = 60.0
-LONGEST_WAIT_S = 5.0
 """Whoever asked for a transfer gives it up far earlier; this is for a target that hangs while nobody waits any more."""
 
+LONGEST_WAIT_S = 5.0
+"""For a position that is being computed; whoever asks waits no longer for a token."""
+
 _WARM_UP_RUNS = 2
-_COPYING_RESTS = 5.0
-"""A copy in the background rests five times as long as it works, so that it takes a sixth of a core at most here and on the
+_COPYING_RESTS = 3.0
+"""A copy in the background rests three times as long as it works, so that it takes a quarter of a core at most here and on the
 node that stores it: tokens flow meanwhile, and nobody waits for the copy."""
 
 _LONGEST_REST_S = 0.02
