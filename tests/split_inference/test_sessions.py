@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from mec_apps.split_inference.frames import MAX_ROWS, SAMPLE, Frame, FrameKind, Refusal
-from mec_apps.split_inference.gateway import plan_user, sessions, switching
+from mec_apps.split_inference.gateway import last_copy, plan_user, sessions, switching
 from mec_apps.split_inference.gateway.chat import PICTURE_ROW
 from mec_apps.split_inference.gateway.plan_switcher import OldPlan
 from mec_apps.split_inference.gateway.roll_call import RollCall
@@ -166,7 +166,7 @@ async def test_the_position_of_the_token_under_way_comes_while_the_token_does(
     client: Client, undisturbed: list[int], monkeypatch: pytest.MonkeyPatch, *, works: bool
 ) -> None:
     asked: list[tuple[int, int]] = []
-    copy = switching.copy_kv
+    copy = last_copy.copy_kv
 
     async def copies(*plans: Any, wait_s: float = 0.0, **how: Any) -> int:
         if wait_s:
@@ -175,7 +175,7 @@ async def test_the_position_of_the_token_under_way_comes_while_the_token_does(
                 raise TimeoutError
         return await copy(*plans, wait_s=wait_s, **how)
 
-    monkeypatch.setattr(switching, "copy_kv", copies)
+    monkeypatch.setattr(last_copy, "copy_kv", copies)
     monkeypatch.setattr(switching, "ROW_SHARE", 1e9)  # no row is computed again
     monkeypatch.setattr(switching, "TAIL_POSITIONS", 1000)  # however slow the copies before it were
     await client.use(TWO)

@@ -15,12 +15,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
 from mec_apps.split_inference.gateway.kv_copies import COPY_FAILURES, CopyFailure, copy_kv, words_of
+from mec_apps.split_inference.gateway.last_copy import LastCopy, copying_last
 from mec_apps.split_inference.gateway.plan_user import PlanUser
 from mec_apps.split_inference.gateway.sessions import Session, end_session
 from mec_apps.split_inference.gateway.standby import resume_on
@@ -46,9 +45,6 @@ TAIL_POSITIONS = 8
 ROW_SHARE = 0.15
 """What one more row of a session adds to a token's computing: its weights are there already, but it reads all KV once more. So
 a row more takes the longer, the longer the context, and a copy of a position does not."""
-
-LAST_COPY_S = 1.0
-"""The token under way is expected within this time, or its position is not copied while it is."""
 
 QUICKEST_COPY_S = 0.002
 """No copy between two nodes is quicker: a call to its source, which streams to its target. Those between several nodes wait for
@@ -105,14 +101,6 @@ class _Ahead:
     sent_bytes: int = 0
     rounds: int = 0
     last_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _LastCopy:
-    """The copy of what is missing up to the position of the token under way; `task` gives its bytes, None where it failed."""
-
-    positions: int
-    task: asyncio.Task[int | None]
 
 
 async def switch_sessions(
@@ -301,7 +289,7 @@ async def _switch_over(
 
     A copy that fails here becomes a replay.
     """
-    async with _copying_last(session, source, target, moves, ahead) as last, session.busy:
+    async with copying_last(session, source, target, moves, ahead.positions, TAIL_POSITIONS) as last, session.busy:
         since, before = time.perf_counter(), session.replayed_tokens
         if session.ended:
             return SwitchReport(session.id, "none", precopied_bytes=ahead.sent_bytes)
@@ -336,7 +324,7 @@ async def _bring_rest(
     moves: tuple[KvMove, ...],
     limits: CopyLimits,
     ahead: _Ahead,
-    last: _LastCopy | None,
+    last: LastCopy | None,
 ) -> tuple[int, int]:
     """Has the session go on on `target`: returns the positions that are left to its first frame, and the bytes copied now."""
     missing = session.kv_positions - ahead.positions
@@ -367,34 +355,10 @@ async def _bring_rest(
     return tail, copied or 0
 
 
-@asynccontextmanager
-async def _copying_last(
-    session: Session, source: ActivePlan, target: ActivePlan, moves: tuple[KvMove, ...], ahead: _Ahead
-) -> AsyncIterator[_LastCopy | None]:
-    """Copies the position of the token under way once it is computed; None where more is missing. Given up at the end."""
-    span = (ahead.positions, session.kv_positions + 1)
-    if not (moves and ahead.positions and 0 < span[1] - span[0] <= TAIL_POSITIONS):
-        yield None
-        return
-
-    async def copy() -> int | None:
-        try:
-            return await copy_kv(session, source, target, moves, span, in_background=False, wait_s=LAST_COPY_S)
-        except COPY_FAILURES:
-            return None
-
-    task = asyncio.create_task(copy(), name=f"last copy of session {session.id:x}")
-    try:
-        yield _LastCopy(span[1], task)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-def _copy_s(session: Session, ahead: _Ahead, last: _LastCopy | None, moves: int) -> float:
+def _copy_s(session: Session, ahead: _Ahead, last: LastCopy | None, moves: int) -> float:
     """What is still to be waited for in the pause where a position or two are copied: nothing where they are there, and as
     long as the last copy ahead took, which waited for a frame as well, where that has not begun."""
-    if last is not None and last.task.done() and last.task.result() is not None:
+    if last is not None and last.is_there:
         return 0.0
     quickest_s = moves * QUICKEST_COPY_S
     return quickest_s if last is not None else max(ahead.last_s - session.compute_s, quickest_s)
