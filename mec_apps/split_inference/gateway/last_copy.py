@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from mec_apps.split_inference.gateway.active_plan import ActivePlan
 from mec_apps.split_inference.gateway.kv_copies import COPY_FAILURES, copy_kv
 from mec_apps.split_inference.gateway.sessions import Session
+from mec_platform.background import BackgroundTasks
 from mec_platform.domain.split_plan import KvMove
 
 LAST_COPY_S = 1.0
@@ -50,9 +51,5 @@ async def copying_last(
         except COPY_FAILURES:
             return None
 
-    task = asyncio.create_task(copy(), name=f"last copy of session {session.id:x}")
-    try:
-        yield LastCopy(span[1], task)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+    async with BackgroundTasks() as tasks:
+        yield LastCopy(span[1], tasks.start(f"last copy of session {session.id:x}", copy()))
