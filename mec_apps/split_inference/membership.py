@@ -47,6 +47,9 @@ REFUSALS = frozenset(
 )
 """What the platform means for good: another try would be refused as well."""
 
+TAKEN_WAIT_S = 5.0
+"""A process of the same name that has died is missed within this time: one that is started in its place waits so long."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -172,20 +175,27 @@ class Membership:
         """Set with the reason when the platform stops taking this member's reports."""
 
     async def join(self, wait_s: float) -> None:
-        """Sends the first report, waiting up to `wait_s` for the platform, then reports in the background.
+        """Sends the first report, waiting up to `wait_s` for the platform, then reports in the background. Where the name is
+        taken it waits up to TAKEN_WAIT_S of that for the one who has it.
 
         Raises:
             JoinError: no platform answers, or it has a live member of this name.
         """
-        give_up = asyncio.get_running_loop().time() + wait_s
+        now = asyncio.get_running_loop().time
+        give_up = now() + wait_s
+        taken_until: float | None = None
         while True:
             try:
                 await self._report(leaving=False)
                 break
             except StreamEnded as ended:
-                if ended.code in REFUSALS:
+                if ended.code is grpc.StatusCode.ALREADY_EXISTS and taken_until is None:
+                    taken_until = min(now() + TAKEN_WAIT_S, give_up)
+                    _log.warning("%s; waiting up to %g s for it to be missed", ended, TAKEN_WAIT_S)
+                waits = ended.code is grpc.StatusCode.ALREADY_EXISTS and now() < (taken_until or 0.0)
+                if ended.code in REFUSALS and not waits:
                     raise JoinError(str(ended)) from ended
-                if asyncio.get_running_loop().time() >= give_up:
+                if now() >= give_up:
                     how = f" over mutual TLS with this certificate ({ended})" if self._mutual_tls else ""
                     raise JoinError(
                         f"no platform answers at {self._platform_grpc}{how}; start one with `mec serve` or name it with "

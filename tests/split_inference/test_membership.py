@@ -153,10 +153,25 @@ async def test_of_many_peers_some_are_measured_and_those_in_use_always(
     assert membership.MOST_PEERS <= len(measured) <= membership.MOST_PEERS + 2
 
 
-async def test_a_refusal_at_the_door_is_an_error_with_its_reason(platform: Platform, member: Member) -> None:
+async def test_a_refusal_at_the_door_is_an_error_with_its_reason(
+    platform: Platform, member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "TAKEN_WAIT_S", 0.01)
     platform.refusal = (grpc.StatusCode.ALREADY_EXISTS, "edge-1 is taken")
     with pytest.raises(JoinError, match="edge-1 is taken"):
         await member.membership.join(TIMEOUT_S)
+
+
+async def test_a_member_that_comes_in_the_place_of_one_that_has_just_died_waits_until_that_is_missed(
+    platform: Platform, member: Member, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.refusal = (grpc.StatusCode.ALREADY_EXISTS, "edge-1 is taken")
+    joining = asyncio.create_task(member.membership.join(TIMEOUT_S))
+    async with asyncio.timeout(TIMEOUT_S):
+        while "edge-1 is taken; waiting" not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        platform.refusal = None
+        await joining
 
 
 async def test_a_member_that_is_refused_later_is_told_why(platform: Platform, member: Member) -> None:
