@@ -191,7 +191,7 @@ class Membership:
             except StreamEnded as ended:
                 if ended.code is grpc.StatusCode.ALREADY_EXISTS and taken_until is None:
                     taken_until = min(now() + TAKEN_WAIT_S, give_up)
-                    _log.warning("%s; waiting up to %g s for it to be missed", ended, TAKEN_WAIT_S)
+                    _log.warning("%s; waiting up to %g s, in case that one has just died", ended, TAKEN_WAIT_S)
                 waits = ended.code is grpc.StatusCode.ALREADY_EXISTS and now() < (taken_until or 0.0)
                 if ended.code in REFUSALS and not waits:
                     raise JoinError(str(ended)) from ended

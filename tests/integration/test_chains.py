@@ -151,7 +151,7 @@ async def test_a_policy_adds_a_chain_by_itself_and_turns_away_what_it_does_not_a
 
         await until(has_two_chains, "the policy's second chain")
         answers = [await Answer(edge, 900).begun() for _ in range(2)]
-        assert len({answer.epochs[0] for answer in answers}) == 2
+        assert len({answer.epochs[0] for answer in answers}) == 2, cluster.log_tail("gateway")
 
         async def is_turned_away() -> openai.RateLimitError | None:
             ask = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mec_apps.split_inference.link_meter import (
+    ASK_AGAIN_S,
     ASK_EVERY_S,
     FRAME_OVERHEAD_BYTES,
     LOST_AFTER_S,
@@ -111,6 +112,15 @@ def test_small_frames_tell_the_round_trip_and_ask_a_few_times_a_second_only() ->
     assert wire.asked == pytest.approx(500 * 0.04 / ASK_EVERY_S, rel=0.1)
     assert wire.meter.take_round_trip_s() == pytest.approx(0.03, rel=0.01)
     assert wire.meter.take_round_trip_s() == 0.0
+
+
+@pytest.mark.parametrize(("rate", "every_s"), [(10e6, ASK_EVERY_S), (150e3, ASK_AGAIN_S)], ids=["quick", "slow"])
+def test_frames_ask_more_often_where_they_take_long(rate: float, every_s: float) -> None:
+    wire = Wire(rate, 0.002)
+    wire.meter.take_rate(0.002)
+    for number in range(200):
+        wire.send(2304, number * 0.05)
+    assert wire.asked == pytest.approx(200 * 0.05 / every_s, rel=0.35)
 
 
 def test_what_a_broken_stream_left_unanswered_is_not_taken_for_the_next_ones() -> None:

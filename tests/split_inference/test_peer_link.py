@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from mec_apps.split_inference import peer_link
+from mec_apps.split_inference import link_meter, peer_link
 from mec_apps.split_inference.frames import Frame, FrameKind, Refusal, pack_frame
 from mec_apps.split_inference.link_shaper import EmulatedLink, LinkShapers
 from mec_apps.split_inference.node import data_plane
@@ -272,6 +272,29 @@ async def test_frames_that_flow_anyway_tell_the_rate_and_no_probe_is_sent(
     assert measured.emulated
     assert 0 < measured.bytes_per_s < 220_000
     assert not any(probes)  # round trips only
+
+
+async def test_a_fast_link_is_watched_with_small_probes_and_seen_when_it_turns_slow(
+    node: DataPlaneNode, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_link, "PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr(peer_link, "FAST_BYTES_PER_S", 1.0)  # whatever this machine makes of loopback
+    monkeypatch.setattr(link_meter, "PROBE_SHARE", 1e9)
+    link = await gateway.links.connect(node.name, node.address, TIMEOUT_S)
+    for _ in range(2):  # the first rate agrees with none
+        assert (await link.measure()).bytes_per_s > 0
+    probes: list[int] = []
+    ping = link.ping
+
+    async def counted(payload: bytes) -> float | None:
+        probes.append(len(payload))
+        return await ping(payload)
+
+    monkeypatch.setattr(link, "ping", counted)
+    await link.measure()
+    assert 0 < max(probes) <= peer_link.WATCH_PROBE_BYTES
+    gateway.shapers.emulate({node.name: EmulatedLink(bytes_per_s=200_000)})
+    assert 0 < (await link.measure()).bytes_per_s < 220_000
 
 
 async def test_a_node_that_cannot_be_probed_has_no_measurement(gateway: Gateway) -> None:
